@@ -1,0 +1,2 @@
+// Stands in for the SQL drivers that Azurite's in-memory store never opens.
+module.exports = {};
