@@ -1,0 +1,123 @@
+/* lfs: the commands of Lustre's `lfs` that HSM scripts use, for a lustrite mount.
+ *
+ * Scripts start it once a file, 10^5 times in a row: no dependency but libc, no locale, no
+ * configuration, no system call that the command does not need. Grammar, output and exit status are
+ * Lustre's. */
+#include "lfs.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct command {
+  const char *name;
+  int (*run)(int argc, char *argv[]);
+  const char *usage;
+  const char *about;
+};
+
+#define FLAGS                                                                \
+  "[--norelease|-r] [--noarchive|-a] [--dirty|-d] [--exists|-e]\n          " \
+  "[--archived|-A] [--lost|-l] [--archive-id|-i NUM] <file> ..."
+#define REQUEST "[--filelist|-l FILELIST] [--data|-D DATA] [--mntpath|-m MOUNT]"
+#define REQUEST_ARCHIVE REQUEST "\n          [--archive|-a NUM]"
+
+static const struct command commands[] = {
+    {"hsm_state", hsm_state, "<file> ...", "Show the HSM flags and the archive id of files."},
+    {"hsm_action", hsm_action, "<file> ...", "Show the HSM request in progress on files."},
+    {"hsm_set", hsm_set, FLAGS,
+     "Set HSM flags of files. Only root may set exists, archived and lost."},
+    {"hsm_clear", hsm_clear, FLAGS,
+     "Clear HSM flags of files. Only root may clear exists, archived and lost."},
+    {"hsm_archive", hsm_archive, REQUEST_ARCHIVE " <file|FID> ...",
+     "Ask for files to be copied to the container; returns when the request is queued."},
+    {"hsm_restore", hsm_restore, REQUEST " <file|FID> ...",
+     "Ask for the data of released files; returns when the request is queued."},
+    {"hsm_release", hsm_release, REQUEST " <file|FID> ...",
+     "Free the space of archived files; they stay visible."},
+    {"hsm_remove", hsm_remove, REQUEST_ARCHIVE " <file|FID> ...",
+     "Ask for the copies of files in the container to be removed."},
+    {"hsm_cancel", hsm_cancel, REQUEST " <file|FID> ...", "Cancel the requests on files."},
+    {"path2fid", path2fid, "[--parents] <path> ...", "Show the FID of files and directories."},
+};
+enum { COMMANDS = sizeof(commands) / sizeof(commands[0]) };
+
+bool compat_2_15(void) {
+  const char *version = getenv("LUSTRITE_LFS_COMPAT");
+  return version != NULL && strcmp(version, "2.15") == 0;
+}
+
+int unrecognized_option(char *const argv[]) {
+  fprintf(stderr, "%s: unrecognized option '%s'\n", program_invocation_short_name,
+          argv[optind - 1]);
+  return SHOW_HELP;
+}
+
+static const struct command *find_command(const char *name) {
+  for (int i = 0; i < COMMANDS; i++)
+    if (strcmp(commands[i].name, name) == 0) return &commands[i];
+  return NULL;
+}
+
+static void print_usage(FILE *to, const struct command *command) {
+  fprintf(to, "%s\n usage: %s %s\n", command->about, command->name, command->usage);
+}
+
+static int unknown_command(const char *name) {
+  fprintf(stderr, "%s: '%s' is not a valid command. See '%s --list-commands'.\n",
+          program_invocation_short_name, name, program_invocation_short_name);
+  return 1;
+}
+
+static int list_commands(void) {
+  for (int i = 0; i < COMMANDS; i++) puts(commands[i].name);
+  return 0;
+}
+
+static int print_help(FILE *to, const char *name) {
+  if (name != NULL) {
+    const struct command *command = find_command(name);
+    if (command == NULL) return unknown_command(name);
+    print_usage(to, command);
+    return 0;
+  }
+  fprintf(to, " usage: %s <command> ...\n", program_invocation_short_name);
+  for (int i = 0; i < COMMANDS; i++)
+    fprintf(to, "  %-12s %s\n", commands[i].name, commands[i].about);
+  fprintf(to, "  %-12s %s\n", "help", "Show this, or how to use one command.");
+  fprintf(to, "  %-12s %s\n", "--version", "Show the Lustre release that this program behaves as.");
+  return 0;
+}
+
+static int dispatch(int argc, char *argv[]) {
+  if (argc < 2) {
+    print_help(stderr, NULL);
+    return SHOW_HELP;
+  }
+  const char *name = argv[1];
+  if (strcmp(name, "--version") == 0) {
+    printf("%s %s (lustrite)\n", program_invocation_short_name,
+           compat_2_15() ? "2.15.8" : "2.16.1");
+    return 0;
+  }
+  if (strcmp(name, "--list-commands") == 0) return list_commands();
+  if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0) return print_help(stdout, argv[2]);
+
+  const struct command *command = find_command(name);
+  if (command == NULL) return unknown_command(name);
+  opterr = 0;
+  int status = command->run(argc - 1, argv + 1);
+  if (status == SHOW_HELP) print_usage(stderr, command);
+  return status;
+}
+
+int main(int argc, char *argv[]) {
+  /* A reader of the pipe sees each file when it is known, in step with the errors on stderr. */
+  setvbuf(stdout, NULL, _IOLBF, 0);
+  int status = dispatch(argc, argv);
+  errno = 0;
+  if ((fflush(stdout) != 0 || ferror(stdout)) && status == 0) return errno != 0 ? errno : EIO;
+  return status;
+}
