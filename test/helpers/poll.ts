@@ -30,8 +30,7 @@ export async function until<T>(
       cause = error;
     }
     if (performance.now() >= deadline) {
-      const seen =
-        cause instanceof Error ? cause.message : `last value ${JSON.stringify(last) ?? 'undefined'}`;
+      const seen = cause instanceof Error ? cause.message : `the last answer was ${inspect(last)}`;
       throw new Error(`waited ${timeoutMs / 1000} s for ${what}: ${seen}`, { cause });
     }
     await delay(intervalMs);
