@@ -1,0 +1,56 @@
+/** What the command line and the daemon say to each other over STORE/daemon.sock, as JSON. */
+
+/** A job as the daemon shows it: `properties` has the names of Azure Managed Lustre's REST API. */
+export interface JobView {
+  readonly kind: string;
+  readonly name: string;
+  readonly properties: {
+    readonly status: { readonly state: string; readonly statusMessage?: string } & Readonly<
+      Record<string, unknown>
+    >;
+  } & Readonly<Record<string, unknown>>;
+}
+
+export interface StatusReport {
+  readonly version: string;
+  readonly pid: number;
+  readonly startedAt: string;
+  readonly mountPoint: string;
+  readonly store: string;
+  /** Account and container. */
+  readonly container: string;
+  readonly loggingContainer: string | null;
+  readonly frontEnd: string;
+  readonly passthrough: boolean;
+  readonly readOnly: boolean;
+  /** Entries by type and files by state; names ending in `Bytes` are bytes. */
+  readonly census: Readonly<Record<string, number>>;
+  readonly runningJob: JobView | null;
+  readonly lastError: { readonly time: string; readonly message: string } | null;
+  readonly hsm: unknown;
+  readonly heldRequests: number;
+}
+
+/** Files whose content the container does not have. */
+export interface DirtyFiles {
+  readonly count: number;
+  readonly first: readonly string[];
+}
+
+export interface UnmountReport {
+  readonly dirty: DirtyFiles;
+  /** Lazy only: files are still open, and the daemon serves them until they are closed. */
+  readonly lingering: boolean;
+}
+
+export interface ErrorEnvelope {
+  readonly error: { readonly code: string; readonly message: string };
+}
+
+/** States in which a job stays. */
+export const finalStates: readonly string[] = ['Completed', 'CompletedPartial', 'Failed', 'Canceled'];
+
+/** The job that the first mount starts, named as Azure names it. */
+export const firstImportName = 'importJobInitialAmlfsPut';
+
+export const socketName = 'daemon.sock';

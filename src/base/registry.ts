@@ -1,0 +1,83 @@
+/** Which mounts there are on this host: one small file each in /run/lustrite, believed only while its daemon runs. */
+import { createHash } from 'node:crypto';
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { isRunning, startTimeOf } from './processes.js';
+
+export interface RegisteredMount {
+  readonly mountPoint: string;
+  readonly store: string;
+  readonly socket: string;
+  readonly container: string;
+  readonly pid: number;
+  /** Of `pid`: ids are reused. */
+  readonly startTime: string;
+}
+
+const directory = '/run/lustrite';
+
+/** The pid is in the name, so that who removes a dead daemon's file never removes its successor's. */
+function ownFile(mountPoint: string): string {
+  const id = createHash('sha256').update(mountPoint).digest('hex').slice(0, 16);
+  return join(directory, `${id}.${process.pid}.json`);
+}
+
+const names = ['mountPoint', 'store', 'socket', 'container', 'startTime'] as const;
+
+function parse(text: string): RegisteredMount | undefined {
+  try {
+    const value = JSON.parse(text) as Readonly<Record<string, unknown>>;
+    const valid = names.every((name) => typeof value[name] === 'string') && Number.isInteger(value['pid']);
+    return valid ? (value as unknown as RegisteredMount) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Registers a mount of this process. */
+export function register(mount: Omit<RegisteredMount, 'pid' | 'startTime'>): void {
+  mkdirSync(directory, { recursive: true, mode: 0o755 });
+  const file = ownFile(mount.mountPoint);
+  const entry: RegisteredMount = { ...mount, pid: process.pid, startTime: startTimeOf(process.pid) ?? '' };
+  const temporary = `${file}.new`;
+  writeFileSync(temporary, `${JSON.stringify(entry)}\n`, { mode: 0o600 });
+  renameSync(temporary, file);
+}
+
+/** Forgets this process's mount. */
+export function unregister(mountPoint: string): void {
+  rmSync(ownFile(mountPoint), { force: true });
+}
+
+function read(file: string): RegisteredMount | undefined {
+  try {
+    return parse(readFileSync(file, 'utf8'));
+  } catch {
+    return undefined;
+  }
+}
+
+/** All mounts whose daemons run; what dead ones left is removed where we may. */
+export function registeredMounts(): readonly RegisteredMount[] {
+  let files: readonly string[];
+  try {
+    files = readdirSync(directory).filter((name) => name.endsWith('.json'));
+  } catch {
+    return [];
+  }
+  return files.flatMap((name) => {
+    const file = join(directory, name);
+    const mount = read(file);
+    if (mount !== undefined && isRunning(mount)) return [mount];
+    try {
+      rmSync(file, { force: true });
+    } catch {
+      // Not ours to remove; it is ignored all the same.
+    }
+    return [];
+  });
+}
+
+export function registeredMount(mountPoint: string): RegisteredMount | undefined {
+  return registeredMounts().find((mount) => mount.mountPoint === mountPoint);
+}

@@ -1,0 +1,37 @@
+/** What the control API needs of the daemon; daemon.ts puts it together. */
+import type { DirtyFiles, JobView, StatusReport, UnmountReport } from '../base/control-api.js';
+
+export interface ImportRequest {
+  readonly name?: string;
+  readonly prefixes: readonly string[];
+  readonly conflictResolutionMode: 'Fail' | 'Skip';
+  readonly maximumErrors: number;
+}
+
+export interface ExportRequest {
+  readonly name?: string;
+  readonly filesystemPath: string;
+}
+
+export type HsmVerb = 'state' | 'archive' | 'restore' | 'release';
+
+export interface Jobs {
+  createImport(request: ImportRequest): Promise<JobView>;
+  createExport(request: ExportRequest): Promise<JobView>;
+  list(kind?: 'import' | 'export'): readonly JobView[];
+  /** Throws a UserError NotFound. */
+  get(name: string): JobView;
+  cancel(name: string): Promise<void>;
+  /** The record now and after every change, until it is final. */
+  watch(name: string): AsyncIterable<JobView>;
+}
+
+export interface Control {
+  readonly jobs: Jobs;
+  status(): Promise<StatusReport>;
+  dirty(limit: number): Promise<DirtyFiles>;
+  /** Rejects with a UserError Busy while files are open, unless lazy. The daemon ends once the answer is out. */
+  unmount(lazy: boolean): Promise<UnmountReport>;
+  /** On a path relative to the mount's root. */
+  hsm(verb: HsmVerb, path: string): Promise<unknown>;
+}

@@ -1,0 +1,39 @@
+/** Shapes of what clients send. */
+import { z } from 'zod';
+
+/** Azure's rule for names of file systems and jobs. */
+export const jobName = z
+  .string()
+  .regex(
+    /^[0-9a-zA-Z][-0-9a-zA-Z_]{0,78}[0-9a-zA-Z]$/,
+    'must be 2 to 80 letters, digits, dashes and underscores, with a letter or digit at both ends',
+  );
+
+export const jobParams = z.object({ name: jobName });
+
+export const jobsQuery = z.object({ kind: z.enum(['import', 'export']).optional() });
+
+export const importBody = z.strictObject({
+  name: jobName.optional(),
+  prefixes: z.array(z.string().max(1024)).min(1).max(100).default(['/']),
+  conflictResolutionMode: z.enum(['Fail', 'Skip']).default('Fail'),
+  maximumErrors: z
+    .number()
+    .int()
+    .min(-1)
+    .max(2 ** 31 - 1)
+    .default(0),
+});
+
+export const exportBody = z.strictObject({
+  name: jobName.optional(),
+  filesystemPath: z.string().min(1).max(4096).default('/'),
+});
+
+export const unmountBody = z.strictObject({ lazy: z.boolean().default(false) });
+
+export const dirtyQuery = z.object({ limit: z.coerce.number().int().min(0).max(1000).default(20) });
+
+export const hsmParams = z.object({ verb: z.enum(['state', 'archive', 'restore', 'release']) });
+
+export const hsmBody = z.strictObject({ path: z.string().min(1).max(4096) });

@@ -1,0 +1,89 @@
+/** The control API on a Unix socket: JSON in, JSON out, one error envelope. */
+import { Readable } from 'node:stream';
+import fastify, { type FastifyInstance } from 'fastify';
+import { z } from 'zod';
+import { UserError } from '../base/errors.js';
+import type { Log } from '../base/log.js';
+import type { Control, ExportRequest, ImportRequest } from './control.js';
+import { toHttpError } from './errors.js';
+import {
+  dirtyQuery,
+  exportBody,
+  hsmBody,
+  hsmParams,
+  importBody,
+  jobParams,
+  jobsQuery,
+  unmountBody,
+} from './schemas.js';
+
+/** The control API's server, not listening yet. */
+export function createServer(control: Control, log: Log): FastifyInstance {
+  const server = fastify({
+    bodyLimit: 64 * 1024,
+    forceCloseConnections: true,
+    routerOptions: { maxParamLength: 100 },
+  });
+  server.setErrorHandler((error, request, reply) => {
+    const { status, body } = toHttpError(error);
+    if (status >= 500) log.error({ err: error, route: request.url }, 'a control request failed');
+    return reply.code(status).send(body);
+  });
+  server.setNotFoundHandler((request, reply) =>
+    reply
+      .code(404)
+      .send({ error: { code: 'NotFound', message: `no route ${request.method} ${request.url}` } }),
+  );
+  addJobRoutes(server, control);
+  server.get('/v1/status', () => control.status());
+  server.get('/v1/dirty', (request) => control.dirty(parse(dirtyQuery, request.query).limit));
+  server.post('/v1/umount', (request) => control.unmount(parse(unmountBody, request.body ?? {}).lazy));
+  server.post('/v1/hsm/:verb', async (request) => {
+    const { verb } = parse(hsmParams, request.params);
+    return { result: (await control.hsm(verb, parse(hsmBody, request.body).path)) ?? null };
+  });
+  return server;
+}
+
+function addJobRoutes(server: FastifyInstance, { jobs }: Control): void {
+  server.get('/v1/jobs', (request) => ({ value: jobs.list(parse(jobsQuery, request.query).kind) }));
+  server.post('/v1/jobs/import', async (request, reply) => {
+    const body = parse(importBody, request.body ?? {});
+    return reply.code(201).send(await jobs.createImport(withoutUndefined<ImportRequest>(body)));
+  });
+  server.post('/v1/jobs/export', async (request, reply) => {
+    const body = parse(exportBody, request.body ?? {});
+    return reply.code(201).send(await jobs.createExport(withoutUndefined<ExportRequest>(body)));
+  });
+  server.get('/v1/jobs/:name', (request) => jobs.get(parse(jobParams, request.params).name));
+  server.post('/v1/jobs/:name/cancel', async (request) => {
+    const { name } = parse(jobParams, request.params);
+    await jobs.cancel(name);
+    return jobs.get(name);
+  });
+  server.get('/v1/jobs/:name/watch', (request, reply) => {
+    const { name } = parse(jobParams, request.params);
+    jobs.get(name);
+    return reply.type('application/x-ndjson').send(Readable.from(lines(jobs.watch(name))));
+  });
+}
+
+async function* lines(values: AsyncIterable<unknown>): AsyncGenerator<string> {
+  for await (const value of values) yield `${JSON.stringify(value)}\n`;
+}
+
+/** exactOptionalPropertyTypes: zod's `undefined` is an absent property here. */
+function withoutUndefined<T extends object>(value: { readonly [K in keyof T]: T[K] | undefined }): T {
+  return Object.fromEntries(Object.entries(value).filter(([, one]) => one !== undefined)) as T;
+}
+
+function parse<T>(schema: z.ZodType<T>, value: unknown): T {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  const [issue] = result.error.issues;
+  const where = issue?.path.join('.') ?? '';
+  throw new UserError(
+    'InvalidParameter',
+    `${where === '' ? 'the request' : where}: ${issue?.message ?? 'invalid'}`,
+  );
+}
