@@ -117,7 +117,7 @@ int main(int argc, char *argv[]) {
   /* A reader of the pipe sees each file when it is known, in step with the errors on stderr. */
   setvbuf(stdout, NULL, _IOLBF, 0);
   int status = dispatch(argc, argv);
-  errno = 0;
-  if ((fflush(stdout) != 0 || ferror(stdout)) && status == 0) return errno != 0 ? errno : EIO;
-  return status;
+  /* The errno of a line that could not be written is long gone. */
+  bool lost = fflush(stdout) != 0 || ferror(stdout);
+  return lost && status == 0 ? EIO : status;
 }

@@ -1,0 +1,532 @@
+/**
+ * The `lfs` program as far as it needs no mount: its grammar, its messages and exit codes (lustre-hsm 1-2), and what it
+ * says to the daemon's socket. A plain file plays a file of a mount without ioctl by carrying the attribute that names the
+ * socket. What the program says to a real mount is in the conformance tests.
+ */
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { text } from 'node:stream/consumers';
+import t from 'tap';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const built = join(root, 'build/Release/lfs');
+
+interface Result {
+  readonly status: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+interface RunOptions {
+  readonly program?: string;
+  readonly env?: Readonly<Record<string, string>>;
+  readonly uid?: number;
+}
+
+/** Runs in `work`, so that relative names are the test's own. */
+async function run(args: readonly string[], { program = built, env, uid }: RunOptions = {}): Promise<Result> {
+  const child = spawn(program, args, {
+    cwd: work,
+    env: { PATH: process.env['PATH'] ?? '', ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+    ...(uid === undefined ? {} : { uid, gid: uid }),
+  });
+  const closed = once(child, 'close');
+  const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)]);
+  await closed;
+  return { status: child.exitCode, stdout, stderr };
+}
+
+const until215 = { env: { LUSTRITE_LFS_COMPAT: '2.15' } };
+
+function makeWork(): string {
+  const made = mkdtempSync(join(tmpdir(), 'lfs-'));
+  chmodSync(made, 0o755);
+  return made;
+}
+
+const work = makeWork();
+t.teardown(() => {
+  rmSync(work, { recursive: true, force: true });
+});
+
+const plain = ['a', 'b', 'odd name "\\é\n.txt'];
+for (const name of plain) writeFileSync(join(work, name), 'text\n');
+mkdirSync(join(work, 'dir'));
+symlinkSync('a', join(work, 'link'));
+symlinkSync('nowhere', join(work, 'dangling'));
+writeFileSync(join(work, 'secret'), '', { mode: 0o600 });
+
+/** `user.lustrite.socket` of a file; false where this file system has no user attributes. */
+function setSocket(name: string, socket: string): boolean {
+  const { status } = spawnSync('setfattr', ['-n', 'user.lustrite.socket', '-v', socket, join(work, name)]);
+  return status === 0;
+}
+
+const attributes = setSocket('dir', join(work, 'probe'));
+const needsAttributes = attributes ? {} : { skip: 'the temporary directory has no user attributes' };
+
+/** Answers every question with the next of `answers` (the last one for ever), and keeps the questions. */
+async function fakeDaemon(t: Tap, answers: readonly (string | readonly string[])[], ...names: string[]) {
+  const path = join(work, `s${String(fakeDaemons++)}`);
+  const questions: Record<string, unknown>[] = [];
+  const server = createServer((connection) => {
+    let question = '';
+    connection.setEncoding('utf8');
+    connection.on('error', () => undefined);
+    connection.on('data', (chunk: string) => {
+      question += chunk;
+      if (!question.endsWith('\n')) return;
+      const answer = answers[Math.min(questions.length, answers.length - 1)] ?? '';
+      questions.push(JSON.parse(question) as Record<string, unknown>);
+      for (const piece of typeof answer === 'string' ? [answer] : answer) connection.write(piece);
+      connection.end();
+    });
+  });
+  server.listen(path);
+  await once(server, 'listening');
+  t.teardown(() => server.close());
+  for (const name of names) setSocket(name, path);
+  return questions;
+}
+interface Tap {
+  teardown(end: () => unknown): void;
+}
+let fakeDaemons = 0;
+
+const everyCommand = [
+  'hsm_state',
+  'hsm_action',
+  'hsm_set',
+  'hsm_clear',
+  'hsm_archive',
+  'hsm_restore',
+  'hsm_release',
+  'hsm_remove',
+  'hsm_cancel',
+  'path2fid',
+];
+const requests = everyCommand.slice(4, 9);
+
+t.test('a usage error prints the help of the command on stderr and exits 4', async (t) => {
+  const notAFlag = "lfs: unrecognized option '--released'\n";
+  const notForThis = 'error: -a is supported only when archiving or removing\n';
+  const cases: [args: string[], before: string][] = [
+    ...everyCommand.map((command): [string[], string] => [[command], '']),
+    ...everyCommand.slice(2).map((command): [string[], string] => [[command, '--help', 'a'], '']),
+    [['hsm_set', '--exists'], ''],
+    [['hsm_set', 'a', 'b'], ''],
+    [['hsm_set', '-i', '3', 'a'], ''],
+    [['hsm_clear', '--archive-id', '3', 'a'], ''],
+    [['hsm_set', '--released', 'a'], notAFlag],
+    [['hsm_set', 'a', '--released'], notAFlag],
+    [['hsm_set', '--archive', 'a'], "lfs: unrecognized option '--archive'\n"],
+    [['hsm_set', '-e', '-i', 'abc', 'a'], "lfs: invalid archive_id: 'abc'\n"],
+    [['hsm_set', '-e', '-i', '12x', 'a'], "lfs: invalid archive_id: 'x'\n"],
+    [['hsm_set', '-e', '-i', '4294967296', 'a'], "lfs: invalid archive_id: '4294967296'\n"],
+    [['hsm_set', '-e', '-i', '-1', 'a'], "lfs: invalid archive_id: '-1'\n"],
+    ...['hsm_restore', 'hsm_release', 'hsm_cancel'].map((command): [string[], string] => [
+      [command, 'a', '-a', '1'],
+      notForThis,
+    ]),
+    ...requests.map((command): [string[], string] => [[command, '-m', '.'], '']),
+    ...requests.map((command): [string[], string] => [
+      [command, 'dir'],
+      'error: "dir" is not a regular file\n',
+    ]),
+    [['hsm_archive', 'link'], 'error: "link" is not a regular file\n'],
+    [['hsm_archive', '--default', 'a'], "lfs: unrecognized option '--default'\n"],
+    [['hsm_archive', '-D'], "lfs: unrecognized option '-D'\n"],
+    [['path2fid', '-x', 'a'], "lfs: unrecognized option '-x'\n"],
+  ];
+  for (const [args, before] of cases) {
+    const { status, stdout, stderr } = await run(args);
+    const title = args.join(' ');
+    t.equal(status, 4, title);
+    t.equal(stdout, '', title);
+    t.ok(stderr.startsWith(before), `${title}: ${stderr}`);
+    t.match(stderr, ` usage: ${args[0] ?? ''} `, title);
+  }
+});
+
+t.test('a failure names the file and exits with the errno', async (t) => {
+  const notTty = 'Inappropriate ioctl for device';
+  const missing = 'No such file or directory';
+  const cases: [args: string[], status: number, stderr: string][] = [
+    [['hsm_state', 'nope'], 2, `lfs hsm_state: get HSM state for 'nope' failed: ${missing}\n`],
+    [['hsm_state', 'dangling'], 2, `lfs hsm_state: get HSM state for 'dangling' failed: ${missing}\n`],
+    [['hsm_state', '-h'], 2, `lfs hsm_state: get HSM state for '-h' failed: ${missing}\n`],
+    [['hsm_state', 'a'], 25, `lfs hsm_state: get HSM state for 'a' failed: ${notTty}\n`],
+    [['hsm_state', 'link'], 25, `lfs hsm_state: get HSM state for 'link' failed: ${notTty}\n`],
+    [['hsm_state', 'dir'], 25, `lfs hsm_state: get HSM state for 'dir' failed: ${notTty}\n`],
+    [['hsm_state', '/dev/null'], 25, `lfs hsm_state: get HSM state for '/dev/null' failed: ${notTty}\n`],
+    [['hsm_action', 'nope'], 2, `lfs hsm_action: get hsm action for 'nope' failed: ${missing}\n`],
+    [['hsm_action', 'a'], 25, `lfs hsm_action: get hsm action for 'a' failed: ${notTty}\n`],
+    [['hsm_set', '-r', 'a'], 25, `lfs hsm_set: change hsm flags for 'a' failed: ${notTty}\n`],
+    [['hsm_set', 'dir', '-r'], 21, `lfs hsm_set: change hsm flags for 'dir' failed: Is a directory\n`],
+    [['hsm_clear', '-r', 'nope'], 2, `lfs hsm_clear: change hsm flags for 'nope' failed: ${missing}\n`],
+    [['hsm_set', '-r', '-e'], 0, ''],
+    ...requests.flatMap((command): [string[], number, string][] => [
+      [[command, 'a'], 95, 'Cannot read FID of a: Operation not supported\n'],
+      [[command, 'nope', 'a'], 2, `Cannot stat nope: ${missing}\n`],
+    ]),
+    [
+      ['hsm_archive', '-a', 'x', '--data=d', '--', 'a'],
+      95,
+      'Cannot read FID of a: Operation not supported\n',
+    ],
+    [['path2fid', 'nope'], 2, `lfs path2fid: cannot get fid for 'nope': ${missing}\n`],
+    [['path2fid', 'dangling'], 95, "lfs path2fid: cannot get fid for 'dangling': Operation not supported\n"],
+    [['hsm_stat', 'a'], 1, "lfs: 'hsm_stat' is not a valid command. See 'lfs --list-commands'.\n"],
+  ];
+  for (const [args, status, stderr] of cases)
+    t.same(await run(args), { status, stdout: '', stderr }, args.join(' '));
+});
+
+t.test('a command on single files goes on after a failure and exits with the first errno', async (t) => {
+  const { status, stderr } = await run(['hsm_state', 'nope', 'a', 'b']);
+  t.equal(status, 2);
+  t.match(stderr, /'nope'.*\n.*'a'.*\n.*'b'.*\n$/);
+  t.equal((await run(['hsm_set', '-r', 'a', 'nope'])).status, 25);
+  t.equal((await run(['path2fid', 'a', 'nope'])).status, 95);
+});
+
+t.test('LUSTRITE_LFS_COMPAT=2.15 words failures as Lustre 2.15 and stops at the first', async (t) => {
+  const missing = 'No such file or directory\n';
+  const cases: [args: string[], stderr: string][] = [
+    [['hsm_state', 'nope', 'a'], `can't get hsm state for nope: ${missing}`],
+    [['hsm_action', 'nope', 'a'], `can't get hsm action for nope: ${missing}`],
+    [['hsm_set', '-r', 'nope', 'a'], `Can't change hsm flags for nope: ${missing}`],
+    [['hsm_clear', '-r', 'nope', 'a'], `Can't change hsm flags for nope: ${missing}`],
+  ];
+  for (const [args, stderr] of cases)
+    t.same(await run(args, until215), { status: 2, stdout: '', stderr }, args.join(' '));
+});
+
+t.test('hsm_state needs read permission', { skip: process.getuid?.() !== 0 && 'not root' }, async (t) => {
+  const program = join(work, 'lfs');
+  copyFileSync(built, program);
+  t.same(await run(['hsm_state', 'secret'], { program, uid: 65534 }), {
+    status: 13,
+    stdout: '',
+    stderr: "lfs hsm_state: get HSM state for 'secret' failed: Permission denied\n",
+  });
+});
+
+t.test('a file list holds one operand a line, and its first bad one ends the command', async (t) => {
+  const missing = 'No such file or directory\n';
+  const noFid = (name: string) => `Cannot read FID of ${name}: Operation not supported\n`;
+  const cases: [list: string, status: number, stderr: string][] = [
+    ['a\nb\n', 95, noFid('a')],
+    ['a', 95, noFid('a')],
+    ['\na\n', 2, `Cannot stat : ${missing}`],
+    ['# a\n', 2, `Cannot stat # a: ${missing}`],
+    ['nope\n', 2, `Cannot stat nope: ${missing}`],
+    ['', 0, ''],
+  ];
+  for (const [list, status, stderr] of cases) {
+    writeFileSync(join(work, 'list'), list);
+    t.same(
+      await run(['hsm_archive', '--filelist', 'list']),
+      { status, stdout: '', stderr },
+      JSON.stringify(list),
+    );
+  }
+  t.equal((await run(['hsm_archive', '-l', 'nolist', 'a'])).status, 95, 'other operands come first');
+  t.same(await run(['hsm_restore', '-l', 'nolist']), {
+    status: 2,
+    stdout: '',
+    stderr: `Cannot read the file list nolist: ${missing}`,
+  });
+  t.same(await run(['hsm_restore', '-l', 'dir']), {
+    status: 21,
+    stdout: '',
+    stderr: 'Cannot read the file list dir: Is a directory\n',
+  });
+});
+
+t.test('--mntpath makes operands FIDs and must name a mount', async (t) => {
+  for (const bad of [
+    '/qwerty/uyt',
+    '',
+    '[0x1:0x2:0x3',
+    '0x1:0x2:0x3]',
+    '0x1:0x2',
+    '0x1:0x2:0x3:0x4',
+    '-1:2:3',
+    '1: 2:3',
+  ])
+    t.same(
+      await run(['hsm_remove', '--mntpath', '.', '--archive', '30', '--', bad]),
+      { status: 22, stdout: '', stderr: `hsm: '${bad}' is not a valid FID\n` },
+      bad,
+    );
+  t.same(await run(['hsm_restore', '-m', '/proc/self', '0x1:0x2:0x0']), {
+    status: 19,
+    stdout: '',
+    stderr: 'Cannot send HSM request (use of /proc/self): No such device\n',
+  });
+  t.same(await run(['hsm_restore', '-m', '/dev/null', '0x1:0x2:0x0']), {
+    status: 19,
+    stdout: '',
+    stderr: 'Cannot send HSM request (use of /dev/null): No such device\n',
+  });
+  t.same(await run(['hsm_restore', '-m', 'nope', '0x1:0x2:0x0']), {
+    status: 19,
+    stdout: '',
+    stderr:
+      "Could not find path 'nope': No such file or directory\nCannot send HSM request (use of nope): No such device\n",
+  });
+});
+
+t.test('lfs says what it is and what it can', async (t) => {
+  t.same(await run(['--version']), { status: 0, stdout: 'lfs 2.16.1 (lustrite)\n', stderr: '' });
+  t.same(await run(['--version'], until215), { status: 0, stdout: 'lfs 2.15.8 (lustrite)\n', stderr: '' });
+  t.same(await run(['--list-commands']), { status: 0, stdout: everyCommand.join('\n') + '\n', stderr: '' });
+  const help = await run(['help']);
+  t.equal(help.status, 0);
+  for (const command of everyCommand) t.match(help.stdout, `  ${command} `);
+  t.match((await run(['help', 'hsm_set'])).stdout, ' usage: hsm_set [--norelease|-r]');
+  t.equal((await run([])).status, 4);
+});
+
+t.test('output that cannot be written is a failure', async (t) => {
+  const { status } = await run(['-c', 'exec "$0" --version >/dev/full', built], { program: '/bin/sh' });
+  t.equal(status, 5);
+});
+
+t.test('hsm_state prints flags in the order that scripts match', needsAttributes, async (t) => {
+  const cases: [states: number, archiveId: number, line: string][] = [
+    [0x00, 0, '(0x00000000)'],
+    [0x00, 1, '(0x00000000), archive_id:1'],
+    [0x01, 1, '(0x00000001) exists, archive_id:1'],
+    [0x02, 1, '(0x00000002) dirty, archive_id:1'],
+    [0x03, 1, '(0x00000003) exists dirty, archive_id:1'],
+    [0x09, 1, '(0x00000009) exists archived, archive_id:1'],
+    [0x09, 0, '(0x00000009) exists archived'],
+    [0x0b, 1, '(0x0000000b) exists dirty archived, archive_id:1'],
+    [0x0d, 33, '(0x0000000d) released exists archived, archive_id:33'],
+    [0x1d, 1, '(0x0000001d) released exists archived never_release, archive_id:1'],
+    [0x20, 0, '(0x00000020) never_archive'],
+    [0x49, 1, '(0x00000049) exists archived lost_from_hsm, archive_id:1'],
+    [
+      0x7f,
+      1,
+      '(0x0000007f) released exists dirty archived never_release never_archive lost_from_hsm, archive_id:1',
+    ],
+  ];
+  const answers = cases.map(
+    ([states, id]) => `{"errno":0,"states":${String(states)},"archive_id":${String(id)}}\n`,
+  );
+  await fakeDaemon(t, answers, 'a');
+  for (const [states, , line] of cases)
+    t.same(
+      await run(['hsm_state', 'a']),
+      { status: 0, stdout: `a: ${line}\n`, stderr: '' },
+      states.toString(16),
+    );
+});
+
+t.test('hsm_action prints the request in progress', needsAttributes, async (t) => {
+  const eof = '18446744073709551615';
+  const cases: [fields: string, line: string][] = [
+    ['"state":0,"action":1,"offset":0,"length":0', 'NOOP'],
+    [`"state":1,"action":10,"offset":0,"length":${eof}`, 'ARCHIVE waiting (from 0 to EOF)'],
+    [`"state":1,"action":10,"offset":0,"length":"${eof}"`, 'ARCHIVE waiting (from 0 to EOF)'],
+    [`"state":1,"action":10,"offset":0,"length":${String(2 ** 64)}`, 'ARCHIVE waiting (from 0 to EOF)'],
+    ['"state":2,"action":10,"offset":0,"length":0', 'ARCHIVE running (0 bytes moved)'],
+    [`"state":1,"action":11,"offset":0,"length":${eof}`, 'RESTORE waiting (from 0 to EOF)'],
+    ['"state":2,"action":11,"offset":0,"length":1048576', 'RESTORE running (1048576 bytes moved)'],
+    [`"state":1,"action":13,"offset":0,"length":${eof}`, 'REMOVE waiting (from 0 to EOF)'],
+    ['"state":2,"action":13,"offset":0,"length":0', 'REMOVE running (from 0 to 0)'],
+  ];
+  const questions = await fakeDaemon(
+    t,
+    cases.map(([fields]) => `{ "errno": 0, ${fields} }\n`),
+    'a',
+  );
+  for (const [fields, line] of cases)
+    t.same(await run(['hsm_action', 'a']), { status: 0, stdout: `a: ${line}\n`, stderr: '' }, fields);
+  t.same(questions[0], { op: 'action', path: join(work, 'a') });
+});
+
+t.test(
+  'a question to the daemon names the file by its absolute path, symlinks followed',
+  needsAttributes,
+  async (t) => {
+    const questions = await fakeDaemon(t, ['{"errno":0,"states":0,"archive_id":0}\n'], ...plain);
+    const asked = [...plain, 'link', './dir/../a'];
+    const { status, stdout } = await run(['hsm_state', ...asked]);
+    t.equal(status, 0);
+    t.equal(stdout, asked.map((name) => `${name}: (0x00000000)\n`).join(''));
+    const paths = [...plain, 'a', 'a'].map((name) => join(work, name));
+    t.same(
+      questions,
+      paths.map((path) => ({ op: 'state', path })),
+    );
+  },
+);
+
+t.test('hsm_set and hsm_clear send masks, and options may follow the files', needsAttributes, async (t) => {
+  const questions = await fakeDaemon(t, ['{"errno":0}\n'], 'a', 'b');
+  const set = { op: 'set', valid: 1, archive_id: 0, setmask: 0, clearmask: 0 };
+  const cases: [args: string[], ...asked: Record<string, unknown>[]][] = [
+    [
+      ['hsm_set', '-r', 'a', '--noarch', 'b'],
+      ...['a', 'b'].map((name) => ({ ...set, path: name, setmask: 0x30 })),
+    ],
+    [['hsm_set', '-deAl', '--norelease', '--noarchive', 'a'], { ...set, path: 'a', setmask: 0x7b }],
+    [
+      ['hsm_set', '--exists', '--archive-id', '33', 'a'],
+      { ...set, path: 'a', valid: 5, archive_id: 33, setmask: 1 },
+    ],
+    [['hsm_set', '--exists', '--archive-id', '0', 'a'], { ...set, path: 'a', setmask: 1 }],
+    [['hsm_clear', '--dirty', '-i', '7', 'a'], { ...set, path: 'a', valid: 2, clearmask: 2 }],
+  ];
+  for (const [args, ...asked] of cases) {
+    t.same(await run(args), { status: 0, stdout: '', stderr: '' }, args.join(' '));
+    t.same(
+      questions.splice(0),
+      asked.map((question) => ({ ...question, path: join(work, String(question['path'])) })),
+      args.join(' '),
+    );
+  }
+});
+
+t.test('a request carries action, archive id, FIDs and data', needsAttributes, async (t) => {
+  const questions = await fakeDaemon(t, ['{"errno":0}\n'], 'dir');
+  const path = join(work, 'dir');
+  const question = { op: 'request', path, archive_id: 0, data: '' };
+  const one = { ...question, fids: ['[0x200000401:0x5:0x0]'] };
+  writeFileSync(join(work, 'list'), '[0x200000401:0x6:0x0]\n8589935617:7:0');
+  const cases: [args: string[], asked: Record<string, unknown>][] = [
+    [['hsm_archive', '0x200000401:0x5:0x0'], { ...one, action: 10 }],
+    [['hsm_restore', '[0x200000401:0x5:0x0]'], { ...one, action: 11 }],
+    [['hsm_release', '[0x200000401:0x5:0x0]'], { ...one, action: 12 }],
+    [['hsm_remove', '[0x200000401:0x5:0x0]', '-a', '33'], { ...one, action: 13, archive_id: 33 }],
+    [['hsm_cancel', '[0x200000401:0x5:0x0]', '-D', 'CEA'], { ...one, action: 14, data: '434541' }],
+    [
+      ['hsm_remove', '0x200000401:0x5:0x0', '--filelist', 'list'],
+      { ...one, action: 13, fids: [5, 6, 7].map((oid) => `[0x200000401:0x${String(oid)}:0x0]`) },
+    ],
+  ];
+  for (const [args, asked] of cases) {
+    t.same(await run([...args, '--mntpath', 'dir']), { status: 0, stdout: '', stderr: '' }, args.join(' '));
+    t.same(questions.splice(0), [asked], args.join(' '));
+  }
+});
+
+t.test('a request of 1706 bytes, as Lustre counts them, is too large', needsAttributes, async (t) => {
+  const questions = await fakeDaemon(t, ['{"errno":0}\n'], 'dir');
+  const tooLarge = 'Cannot send HSM request (use of dir): Argument list too long\n';
+  const cases: [files: number, data: number, status: number][] = [
+    [52, 0, 0],
+    [53, 0, 7],
+    [52, 17, 0],
+    [52, 18, 7],
+    [1, 1649, 0],
+    [1, 1650, 7],
+    [1, 100_000, 7],
+    [5000, 0, 7],
+  ];
+  for (const [files, data, status] of cases) {
+    const title = `${String(files)} files, ${String(data)} bytes`;
+    writeFileSync(join(work, 'list'), '[0x200000401:0x5:0x0]\n'.repeat(files));
+    const args = ['hsm_archive', '-m', 'dir', '-l', 'list', '-D', 'x'.repeat(data)];
+    t.same(await run(args), { status, stdout: '', stderr: status === 0 ? '' : tooLarge }, title);
+    t.equal(questions.splice(0).length, status === 0 ? 1 : 0, title);
+  }
+});
+
+t.test('the exit code is the errno that the daemon answers', needsAttributes, async (t) => {
+  await fakeDaemon(t, ['{"errno":1}\n', '{"errno":11}\n', '{"errno":16}\n'], 'a', 'b', 'dir');
+  t.same(await run(['hsm_set', '-e', 'a']), {
+    status: 1,
+    stdout: '',
+    stderr: "lfs hsm_set: change hsm flags for 'a' failed: Operation not permitted\n",
+  });
+  t.same(await run(['hsm_archive', '-m', 'dir', '1:2:3', '1:2:4']), {
+    status: 11,
+    stdout: '',
+    stderr: 'Cannot send HSM request (use of dir): Resource temporarily unavailable\n',
+  });
+  const { status, stderr } = await run(['hsm_state', 'b', 'nope'], until215);
+  t.equal(status, 16);
+  t.equal(stderr, "can't get hsm state for b: Device or resource busy\n");
+});
+
+t.test('an answer may come in pieces', needsAttributes, async (t) => {
+  await fakeDaemon(t, [['{"errno":0,"sta', 'tes":13,"arch', 'ive_id":1}', '\n']], 'a');
+  t.equal((await run(['hsm_state', 'a'])).stdout, 'a: (0x0000000d) released exists archived, archive_id:1\n');
+});
+
+t.test('an answer that is none is an error, never a state', needsAttributes, async (t) => {
+  const cases: [answer: string, status: number][] = [
+    ['', 107],
+    ['{"errno":0,"states":13,"archive_id":1}', 107],
+    ['\n', 71],
+    ['{}\n', 71],
+    ['{"errno":0}\n', 71],
+    ['{"errno":0,"states":13}\n', 71],
+    ['{"errno":0,"states":-1,"archive_id":1}\n', 71],
+    ['{"errno":0,"states":4294967296,"archive_id":1}\n', 71],
+    [`{"errno":0,${'"states":1,'.repeat(500)}"archive_id":1}\n`, 71],
+  ];
+  await fakeDaemon(
+    t,
+    cases.map(([answer]) => answer),
+    'a',
+  );
+  for (const [answer, status] of cases) {
+    const result = await run(['hsm_state', 'a']);
+    t.equal(result.status, status, answer.slice(0, 60));
+    t.equal(result.stdout, '', answer.slice(0, 60));
+  }
+});
+
+t.test(
+  'a daemon that is gone is "not connected", as a system call on its mount',
+  needsAttributes,
+  async (t) => {
+    setSocket('a', join(work, 'gone'));
+    setSocket('dir', join(work, 'gone'));
+    t.same(await run(['hsm_state', 'a']), {
+      status: 107,
+      stdout: '',
+      stderr: "lfs hsm_state: get HSM state for 'a' failed: Transport endpoint is not connected\n",
+    });
+    t.equal((await run(['hsm_archive', '-m', 'dir', '1:2:3'])).status, 107);
+    t.equal((await run(['hsm_state', 'dir'])).status, 25, 'a directory has no state');
+    setSocket('a', 'relative');
+    t.equal((await run(['hsm_state', 'a'])).status, 25, 'a socket has an absolute path');
+  },
+);
+
+t.test('scripts/hsm_state and scripts/hsm_restore hand files to lfs', needsAttributes, async (t) => {
+  await fakeDaemon(t, ['{"errno":0,"states":13,"archive_id":1}\n'], 'a', 'b');
+  const state = join(root, 'scripts/hsm_state');
+  const restore = join(root, 'scripts/hsm_restore');
+  const line = ': (0x0000000d) released exists archived, archive_id:1\n';
+  for (const path of ['/usr/bin:/bin', `${dirname(built)}:/usr/bin:/bin`]) {
+    const env = { PATH: path };
+    t.same(await run(['a', 'b'], { program: state, env }), {
+      status: 0,
+      stdout: `a${line}b${line}`,
+      stderr: '',
+    });
+    t.same(await run(['nope', 'a', 'dir'], { program: restore, env }), {
+      status: 2,
+      stdout: '',
+      stderr:
+        'Cannot stat nope: No such file or directory\n' +
+        'Cannot read FID of a: Operation not supported\n' +
+        (await run(['hsm_restore', 'dir'])).stderr,
+    });
+    for (const program of [state, restore]) t.equal((await run([], { program, env })).status, 4);
+  }
+});
