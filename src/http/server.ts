@@ -1,7 +1,7 @@
 /** The control API on a Unix socket: JSON in, JSON out, one error envelope. */
 import { Readable } from 'node:stream';
 import fastify, { type FastifyInstance } from 'fastify';
-import { z } from 'zod';
+import type { z } from 'zod';
 import { UserError } from '../base/errors.js';
 import type { Log } from '../base/log.js';
 import type { Control, ExportRequest, ImportRequest } from './control.js';
