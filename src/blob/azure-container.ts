@@ -1,0 +1,232 @@
+/** The Container port on Azure Blob Storage or Azurite. */
+import { BlobError } from '../base/errors.js';
+import { AppendLog } from './append-log.js';
+import { BlobConnection } from './connection.js';
+import { scanListPage } from './list-scanner.js';
+import type { ListPage } from './list-scanner.js';
+import { kindOf } from './metadata.js';
+import type {
+  BlobHeaders,
+  BlobProperties,
+  BlobVersion,
+  Container,
+  ContainerConfig,
+  ListedBlob,
+  ListOptions,
+  WriteOptions,
+} from './port.js';
+import { FastBlobReader, versionOf } from './reader.js';
+import type { RawResponse } from './connection.js';
+import { uploadBlob } from './upload.js';
+
+/** The service's own limit of a page. */
+const defaultPageSize = 5000;
+/** `read` holds the blob in memory. */
+const maxReadBytes = 256 * 1024 ** 2;
+
+/** Opens a container; nothing is sent before the first call. Close it, or its connections keep the process alive. */
+export function openContainer(config: ContainerConfig): AzureContainer {
+  return new AzureContainer(config);
+}
+
+export class AzureContainer implements Container, AsyncDisposable {
+  readonly name: string;
+  readonly identity: string;
+  readonly #connection: BlobConnection;
+  readonly #reader: FastBlobReader;
+  readonly #log: AppendLog;
+
+  constructor(config: ContainerConfig) {
+    this.name = config.container;
+    const { host, pathname } = new URL(config.url);
+    this.identity = host + pathname;
+    this.#connection = new BlobConnection(config);
+    this.#reader = new FastBlobReader(this.#connection);
+    this.#log = new AppendLog(this.#connection);
+  }
+
+  // A getter on the prototype: serialising a container never shows its secrets.
+  get workerConfig(): ContainerConfig {
+    return this.#connection.config;
+  }
+
+  async check(signal?: AbortSignal): Promise<void> {
+    try {
+      await this.#page({ pageSize: 1, ...(signal && { signal }) }, undefined, signal);
+    } catch (error) {
+      throw explained(error, this.#connection.config);
+    }
+  }
+
+  async *list(options: ListOptions = {}): AsyncGenerator<readonly ListedBlob[], void, void> {
+    const stop = new AbortController();
+    const onAbort = (): void => {
+      stop.abort();
+    };
+    if (options.signal?.aborted === true) stop.abort();
+    options.signal?.addEventListener('abort', onAbort, { once: true });
+    const fetch = (marker: string | undefined): Promise<ListPage> => {
+      const page = this.#page(options, marker, stop.signal);
+      page.catch(() => undefined); // it is awaited below, or was abandoned with the listing
+      return page;
+    };
+    try {
+      let marker: string | undefined;
+      let next: Promise<ListPage> | undefined = fetch(undefined);
+      while (next) {
+        const page: ListPage = await next;
+        if (page.nextMarker !== undefined && page.nextMarker === marker) {
+          throw new BlobError('corrupt', `listing of ${this.name}: the service repeats a page`);
+        }
+        marker = page.nextMarker;
+        // One page ahead: the service works on it while this one is used.
+        next = marker === undefined ? undefined : fetch(marker);
+        if (page.blobs.length > 0) yield page.blobs;
+      }
+    } catch (error) {
+      if (options.signal?.aborted === true)
+        throw new BlobError('aborted', `listing of ${this.name}: cancelled`);
+      throw error;
+    } finally {
+      stop.abort();
+      options.signal?.removeEventListener('abort', onAbort);
+    }
+  }
+
+  async properties(name: string, signal?: AbortSignal): Promise<BlobProperties> {
+    const response = await this.#connection.call({
+      method: 'HEAD',
+      blob: name,
+      signal,
+      what: `look-up of ${name}`,
+    });
+    const metadata: Record<string, string> = {};
+    for (const [header, value] of response.headers) {
+      if (header.startsWith('x-ms-meta-')) metadata[header.slice(10)] = value;
+    }
+    const version = versionOf(response, Number(response.header('content-length')));
+    const tier = response.header('x-ms-access-tier');
+    return {
+      ...version,
+      kind: kindOf(metadata, version.size),
+      metadata,
+      ...(tier !== undefined && { tier }),
+      headers: headersOf(response),
+    };
+  }
+
+  read(
+    name: string,
+    options: { ifMatch?: string; signal?: AbortSignal } = {},
+  ): Promise<{ body: Buffer; version: BlobVersion }> {
+    return this.#reader.get(name, maxReadBytes, { etag: options.ifMatch, signal: options.signal });
+  }
+
+  write(name: string, body: Buffer | string, options: WriteOptions): Promise<BlobVersion> {
+    const bytes = typeof body === 'string' ? Buffer.from(body) : body;
+    return uploadBlob(
+      this.#connection,
+      name,
+      bytes.length,
+      (offset, count) => Promise.resolve(bytes.subarray(offset, offset + count)),
+      { ...options, blockBytes: Math.max(bytes.length, 1) },
+    );
+  }
+
+  appendLog(name: string, text: string, signal?: AbortSignal): Promise<void> {
+    return this.#log.append(name, text, signal);
+  }
+
+  async delete(name: string, options: { ifMatch?: string; signal?: AbortSignal } = {}): Promise<void> {
+    await this.#connection.call({
+      method: 'DELETE',
+      blob: name,
+      headers: {
+        'x-ms-delete-snapshots': 'include',
+        ...(options.ifMatch !== undefined && { 'if-match': `"${options.ifMatch}"` }),
+      },
+      signal: options.signal,
+      what: `deletion of ${name}`,
+    });
+  }
+
+  close(): Promise<void> {
+    return this.#connection.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #page(
+    options: ListOptions,
+    marker: string | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<ListPage> {
+    const query = [
+      'restype=container&comp=list&include=metadata',
+      `maxresults=${String(options.pageSize ?? defaultPageSize)}`,
+      ...(options.prefix === undefined || options.prefix === ''
+        ? []
+        : [`prefix=${encodeURIComponent(options.prefix)}`]),
+      ...(marker === undefined ? [] : [`marker=${encodeURIComponent(marker)}`]),
+    ].join('&');
+    const what = `listing of ${this.name}`;
+    const response = await this.#connection.call({ method: 'GET', query, signal, what });
+    return scanListPage(response.bytes);
+  }
+}
+
+function headersOf(response: RawResponse): BlobHeaders {
+  const names = {
+    contentType: 'content-type',
+    contentEncoding: 'content-encoding',
+    contentLanguage: 'content-language',
+    contentDisposition: 'content-disposition',
+    cacheControl: 'cache-control',
+  } as const;
+  const found = Object.entries(names).map(([key, header]) => [key, response.header(header)] as const);
+  return Object.fromEntries(found.filter(([, value]) => value !== undefined && value !== ''));
+}
+
+/** A failed check with what to do about it. */
+function explained(error: unknown, config: ContainerConfig): unknown {
+  if (!(error instanceof BlobError)) return error;
+  const where = `container '${config.container}' of account '${config.account}'`;
+  const advice = adviceFor(error, config, where);
+  if (advice === undefined) return error;
+  return new BlobError(error.kind, advice, {
+    cause: error,
+    status: error.status,
+    serviceCode: error.serviceCode,
+  });
+}
+
+function adviceFor(error: BlobError, config: ContainerConfig, where: string): string | undefined {
+  const endpoint = new URL(config.url).origin;
+  if (error.status === 400 && /version/i.test(error.message)) {
+    return `${where}: the service does not know our API version; if it is Azurite, start it with --skipApiVersionCheck or take a newer one`;
+  }
+  switch (error.kind) {
+    case 'missing':
+      return `${where} does not exist: create it, or check the name`;
+    case 'forbidden':
+      switch (config.auth.kind) {
+        case 'key':
+          return error.serviceCode === 'AuthenticationFailed'
+            ? `${where}: the account key is wrong (or this host's clock is)`
+            : `${where}: access refused (${error.serviceCode ?? 'no reason given'}); is shared key access allowed, and this host by the account's firewall?`;
+        case 'sas':
+          return `${where}: the SAS is wrong, expired, or lacks a permission (read, write, delete, list are needed)`;
+        case 'entra':
+          return `${where}: access refused (${error.serviceCode ?? 'no token'}); the identity needs the role Storage Blob Data Contributor`;
+      }
+
+    case 'unreachable':
+      return `${where}: no answer from ${endpoint}`;
+    case 'throttled':
+      return `${where}: ${endpoint} is throttling requests`;
+    default:
+      return undefined;
+  }
+}

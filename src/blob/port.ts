@@ -1,0 +1,115 @@
+/**
+ * What the rest of lustrite needs of a blob container. `azure-container.ts` is the implementation; tests wrap it
+ * or replace it. Every call takes a signal, has a deadline of its own, and rejects with a BlobError.
+ */
+
+/** POSIX attributes as the blob's metadata tells them; absent where it is silent (amlfs 3.4). */
+export interface PosixAttributes {
+  readonly uid?: number;
+  readonly gid?: number;
+  /** Permission bits incl. sticky (and setuid/setgid where `lustrite_stat` carried them), no file type. */
+  readonly mode?: number;
+  /** Nanoseconds since the epoch. */
+  readonly mtimeNs?: bigint;
+}
+
+export type BlobKind = 'file' | 'directory' | 'symlink';
+
+/** One blob as a listing shows it. */
+export interface ListedBlob {
+  readonly name: string;
+  readonly kind: BlobKind;
+  readonly size: number;
+  /** Without quotes. */
+  readonly etag: string;
+  /** Milliseconds since the epoch (the service's resolution is a second). */
+  readonly lastModifiedMs: number;
+  /** Content-MD5, base64, where the service keeps one. */
+  readonly md5?: string;
+  readonly posix: PosixAttributes;
+  /** `Archive` blobs can be listed and not read. */
+  readonly tier?: string;
+  /** Metadata keys in lower case. */
+  readonly metadata: Readonly<Record<string, string>>;
+}
+
+export interface ListOptions {
+  readonly prefix?: string;
+  readonly pageSize?: number;
+  readonly signal?: AbortSignal;
+}
+
+/** What a conditional read or write is pinned to and what came of it. ETags have no quotes. */
+export interface BlobVersion {
+  readonly etag: string;
+  readonly size: number;
+  readonly lastModifiedMs: number;
+  readonly md5?: string;
+}
+
+export interface BlobProperties extends BlobVersion {
+  readonly kind: BlobKind;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly tier?: string;
+  readonly headers: BlobHeaders;
+}
+
+/** The HTTP headers of a blob that a re-export keeps. */
+export interface BlobHeaders {
+  readonly contentType?: string;
+  readonly contentEncoding?: string;
+  readonly contentLanguage?: string;
+  readonly contentDisposition?: string;
+  readonly cacheControl?: string;
+}
+
+export interface WriteOptions {
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly headers?: BlobHeaders;
+  readonly tier?: string;
+  readonly ifMatch?: string;
+  readonly ifNoneMatch?: '*';
+  readonly signal?: AbortSignal;
+}
+
+export interface Container {
+  readonly name: string;
+  /** Account and container, without secrets: what meta.json remembers the store by. */
+  readonly identity: string;
+  /** Rejects with a BlobError that says what to do when the container cannot be used (missing, forbidden, wrong API version). */
+  check(signal?: AbortSignal): Promise<void>;
+  /** Pages in name order; memory does not grow with the container. */
+  list(options?: ListOptions): AsyncIterable<readonly ListedBlob[]>;
+  properties(name: string, signal?: AbortSignal): Promise<BlobProperties>;
+  /** A whole small blob. Pinned to `ifMatch` where given. */
+  read(
+    name: string,
+    options?: { ifMatch?: string; signal?: AbortSignal },
+  ): Promise<{ body: Buffer; version: BlobVersion }>;
+  /** One PUT with the metadata in it. */
+  write(name: string, body: Buffer | string, options: WriteOptions): Promise<BlobVersion>;
+  /** Appends lines to an append blob, creating it first: job logs. */
+  appendLog(name: string, text: string, signal?: AbortSignal): Promise<void>;
+  delete(name: string, options?: { ifMatch?: string; signal?: AbortSignal }): Promise<void>;
+  /** What a Piscina worker needs to open the same container itself: structured-cloneable, secrets included, never logged. */
+  readonly workerConfig: ContainerConfig;
+}
+
+/** How to reach a container. `auth` is decided once (credentials.ts) and crosses to the workers as data. */
+export interface ContainerConfig {
+  /** `https://account.blob.core.windows.net/container`, no SAS in it. */
+  readonly url: string;
+  readonly account: string;
+  readonly container: string;
+  readonly auth:
+    | { readonly kind: 'key'; readonly accountKey: string }
+    | { readonly kind: 'sas'; readonly token: string }
+    | { readonly kind: 'entra' };
+  readonly retry?: {
+    readonly maxTries?: number;
+    readonly retryDelayInMs?: number;
+    readonly maxRetryDelayInMs?: number;
+  };
+  /** Milliseconds without a byte after which a request counts as stalled. */
+  readonly stallMs?: number;
+}
