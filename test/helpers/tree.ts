@@ -112,7 +112,13 @@ export async function growTree(root: string, dice: Dice, options: RandomTreeOpti
     const size = dice.below(10) === 0 ? 0 : dice.below(dice.below(4) === 0 ? maxSize : 4096);
     await writeFile(path, dice.bytes(size));
     await dress(path, dice, options, dice.pick([0o600, 0o640, 0o644, 0o664, 0o700, 0o755, 0o444]));
-    if (dice.below(20) === 0) await symlink(name, `${path.slice(0, -name.length)}link-${dice.below(1e9)}`);
+    if (dice.below(20) === 0) {
+      const link = `${path.slice(0, -name.length)}link-${dice.below(1e9)}`;
+      await symlink(name, link);
+      if (options.owners !== undefined) await lchown(link, ...dice.pick(options.owners));
+      const seconds = someTime(dice);
+      await lutimes(link, seconds, seconds);
+    }
   }
   // Children first: filling a directory changes its mtime.
   for (const folder of folders.slice(1).reverse()) {
@@ -123,8 +129,13 @@ export async function growTree(root: string, dice: Dice, options: RandomTreeOpti
 async function dress(path: string, dice: Dice, { owners }: RandomTreeOptions, mode: number): Promise<void> {
   if (owners !== undefined) await chown(path, ...dice.pick(owners));
   await chmod(path, mode);
-  const seconds = 1_000_000_000 + dice.below(700_000_000);
+  const seconds = someTime(dice);
   await utimes(path, seconds, seconds);
+}
+
+/** Between 2001 and 2023, in seconds. */
+function someTime(dice: Dice): number {
+  return 1_000_000_000 + dice.below(700_000_000);
 }
 
 export interface ReadTreeOptions {
