@@ -3,7 +3,9 @@ import { createReadStream } from 'node:fs';
 import {
   chmod,
   chown,
+  lchown,
   lstat,
+  lutimes,
   mkdir,
   open,
   readdir,
