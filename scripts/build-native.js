@@ -19,7 +19,7 @@ function build() {
   } catch {
     return 'node-gyp is not installed (it is a development dependency)';
   }
-  const args = [nodeGyp, ...(configured() ? ['build'] : ['rebuild']), '--silent'];
+  const args = [nodeGyp, ...(configured() ? [] : ['configure']), 'build', '--silent'];
   // Headers beside node save a download; a user's own `nodedir` setting is not relied on.
   const prefix = dirname(dirname(process.execPath));
   if (existsSync(join(prefix, 'include/node/node_api.h'))) args.push(`--nodedir=${prefix}`);
