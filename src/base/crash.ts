@@ -1,0 +1,38 @@
+/**
+ * Places where a test may end the daemon as a power cut would: `LUSTRITE_CRASH=name` or `name:n` (the n-th time).
+ * The counterpart of native/store/crash_points.def; the two share the variable and differ in their names.
+ */
+import { writeSync } from 'node:fs';
+
+/** Every crash point of the TypeScript side and what has just become true there. */
+export const CRASH_POINTS = {
+  'meta.written': 'meta.json is on disk, the namespace is not open yet',
+  'request.journaled': 'an explicit HSM request is durable, nothing has happened for it',
+  'restore.downloaded': 'all bytes of a file are in its inode, RELEASED is still set',
+  'archive.begun': 'EXISTS is set, nothing was uploaded',
+  'archive.staged': 'all blocks are staged, the blob is the old one',
+  'archive.uploaded': 'the blob is committed, the record does not know it',
+  'archive.recorded': 'the record names the new copy',
+  'remove.marked': 'the file is dirty, its blob still there',
+  'remove.deleted': 'the blob is gone, the record still names it',
+  'owner.restored': 'another holder of a blob name has its data back and is still clean',
+  'export.file': 'an export job has exported a file and not counted it',
+  'export.directory': 'an export job has written a directory stub',
+  'import.batch': 'a batch of stubs is in the namespace, the job record does not count it',
+  'job.created': 'the record of a new job is durable, the job has not started',
+  'job.log-written': 'the log is in the logging container, the record is not final',
+} as const;
+
+export type CrashPointName = keyof typeof CRASH_POINTS;
+
+const [target, count] = (process.env['LUSTRITE_CRASH'] ?? '').split(':');
+let left = Number(count ?? '1');
+
+/** Ends the process by SIGKILL when LUSTRITE_CRASH asks for this point; otherwise costs a comparison. */
+export function crashPoint(name: CrashPointName): void {
+  if (name !== target || --left > 0) return;
+  writeSync(2, `crash point ${name}\n`);
+  process.kill(process.pid, 'SIGKILL');
+  // The signal is ours and is delivered before kill() returns; nothing below may ever run.
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+}

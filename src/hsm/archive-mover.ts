@@ -1,0 +1,175 @@
+/** Writes one file to its blob, with its attributes, and never a mix of two contents. */
+import { randomUUID } from 'node:crypto';
+import { constants } from 'node:os';
+import { crashPoint } from '../base/crash.js';
+import { BlobError, messageChain } from '../base/errors.js';
+import { metadataFor, uploadIdKey } from '../blob/metadata.js';
+import type { BlobProperties, BlobVersion } from '../blob/port.js';
+import type { ArchivePlan, Copy, Fid } from '../store/inodes.js';
+import { foreignMetadata } from './foreign-metadata.js';
+import { hasErrno, type MoverContext, type TransferHooks } from './movers.js';
+
+const { EBUSY, ENODATA, ENOENT, ESTALE, ETXTBSY } = constants.errno;
+
+/** What became of an archive. Unless `archived`, the file is as dirty as it was. */
+export type ArchiveOutcome =
+  | { readonly kind: 'archived'; readonly copy: Copy }
+  /** A writer or a mapping was in the way, or the file changed meanwhile: worth another try. */
+  | { readonly kind: 'busy'; readonly reason: string }
+  | { readonly kind: 'not-needed'; readonly reason: string }
+  /** The file is deleted. */
+  | { readonly kind: 'gone' }
+  /** Another file, or none, has the path. */
+  | { readonly kind: 'moved' }
+  | {
+      readonly kind: 'refused';
+      readonly code: 'InvalidName' | 'NoArchive' | 'Conflict';
+      readonly reason: string;
+    }
+  | { readonly kind: 'failed'; readonly error: unknown }
+  | { readonly kind: 'canceled' };
+
+export interface ArchiveRequest {
+  readonly fid: Fid;
+  readonly blob: string;
+  readonly archiveId: number;
+}
+
+/** What is in the container under the name before we write it. */
+type Replaced = BlobProperties | 'nothing' | 'unknown';
+
+/** Uploads that lose against another client's write before the archive gives up. */
+const maxUploads = 4;
+
+/**
+ * Archives `fid` as `blob`. The caller holds the name (BlobOwners), so that no other file's only copy is overwritten.
+ * Never rejects.
+ */
+export async function archiveFile(
+  context: MoverContext,
+  request: ArchiveRequest,
+  hooks: TransferHooks,
+): Promise<ArchiveOutcome> {
+  const { native } = context;
+  let plan: ArchivePlan;
+  try {
+    plan = await native.beginArchive(request.fid, request.archiveId);
+  } catch (error) {
+    return outcomeOf(error, hooks.signal);
+  }
+  crashPoint('archive.begun');
+  const quiet = { lost: false };
+  try {
+    const version = await upload(context, request, plan, hooks, quiet);
+    crashPoint('archive.uploaded');
+    const copy: Copy = { blob: request.blob, ...version };
+    const state = await native.finishArchive(plan.token, copy);
+    crashPoint('archive.recorded');
+    return state === 'clean'
+      ? { kind: 'archived', copy }
+      : { kind: 'busy', reason: 'the file changed while it was uploaded' };
+  } catch (error) {
+    await native.abortArchive(plan.token).catch((failure: unknown) => {
+      context.log.debug(
+        { fid: request.fid, cause: messageChain(failure) },
+        'the file of a failed archive is gone',
+      );
+    });
+    if (error instanceof Conflict) return { kind: 'refused', code: 'Conflict', reason: error.message };
+    if (quiet.lost)
+      return { kind: 'busy', reason: 'the file changed while it was uploaded; the blob is as it was' };
+    return outcomeOf(error, hooks.signal);
+  }
+}
+
+class Conflict extends Error {}
+
+async function upload(
+  context: MoverContext,
+  { fid, blob }: ArchiveRequest,
+  plan: ArchivePlan,
+  hooks: TransferHooks,
+  quiet: { lost: boolean },
+): Promise<BlobVersion> {
+  const { container, pool, log, config } = context;
+  const uploadId = config.compat.strict ? undefined : randomUUID();
+  const recorded = plan.copy?.blob === blob ? plan.copy : undefined;
+  // A small new file is uploaded under If-None-Match at once; a HEAD is cheaper than uploading a big one twice.
+  const look = recorded !== undefined || plan.size > config.transfer.blockBytes;
+  let replaced: Replaced = look ? await lookAt(context, blob, hooks.signal) : 'unknown';
+
+  for (let attempt = 1; ; attempt++) {
+    const found = typeof replaced === 'object' ? replaced : undefined;
+    if (found !== undefined && found.etag !== recorded?.etag) {
+      const reason = `the blob ${blob} was written by somebody else`;
+      if (config.export.ifMatch) throw new Conflict(reason);
+      log.info({ fid, blob, etag: found.etag, recorded: recorded?.etag }, `${reason} and is overwritten`);
+    }
+    const keep = recorded === undefined ? undefined : found;
+    try {
+      const { version } = await pool.upload(
+        {
+          container: container.workerConfig,
+          blob,
+          fd: plan.fd,
+          size: plan.size,
+          metadata: {
+            ...(keep === undefined ? {} : foreignMetadata(keep.metadata)),
+            ...metadataFor({ ...plan, kind: 'file' }, { extended: !config.compat.strict }),
+            ...(uploadId === undefined ? {} : { [uploadIdKey]: uploadId }),
+          },
+          headers: keep?.headers,
+          tier: onlineTier(keep?.tier),
+          ...(found === undefined ? { ifNoneMatch: '*' as const } : { ifMatch: found.etag }),
+          blockBytes: config.transfer.blockBytes,
+          parallelBlocks: config.transfer.parallelBlocks,
+        },
+        {
+          signal: hooks.signal,
+          onProgress: hooks.onProgress,
+          beforeCommit() {
+            crashPoint('archive.staged');
+            quiet.lost = !context.native.archiveQuiet(plan.token);
+            return Promise.resolve(!quiet.lost);
+          },
+        },
+      );
+      return version;
+    } catch (error) {
+      const lost = error instanceof BlobError && ['changed', 'exists', 'missing'].includes(error.kind);
+      if (!lost || attempt === maxUploads) throw error;
+      replaced = await lookAt(context, blob, hooks.signal);
+      // Our own upload, whose answer was lost and which the client sent again.
+      if (
+        typeof replaced === 'object' &&
+        uploadId !== undefined &&
+        replaced.metadata[uploadIdKey] === uploadId
+      ) {
+        return replaced;
+      }
+    }
+  }
+}
+
+async function lookAt({ container }: MoverContext, blob: string, signal: AbortSignal): Promise<Replaced> {
+  try {
+    return await container.properties(blob, signal);
+  } catch (error) {
+    if (error instanceof BlobError && error.kind === 'missing') return 'nothing';
+    throw error;
+  }
+}
+
+/** A blob that is written anew must be readable: the archive tier is not kept. */
+function onlineTier(tier: string | undefined): string | undefined {
+  return tier === 'Hot' || tier === 'Cool' || tier === 'Cold' ? tier : undefined;
+}
+
+function outcomeOf(error: unknown, signal: AbortSignal): ArchiveOutcome {
+  if (signal.aborted) return { kind: 'canceled' };
+  if (hasErrno(error, ENOENT, ESTALE)) return { kind: 'gone' };
+  if (hasErrno(error, ENODATA)) return { kind: 'not-needed', reason: 'the file is released' };
+  if (hasErrno(error, EBUSY, ETXTBSY))
+    return { kind: 'busy', reason: 'the file is open for writing or mapped' };
+  return { kind: 'failed', error };
+}

@@ -1,0 +1,137 @@
+/**
+ * A blob name has one owner. Whoever is about to overwrite or delete blob N first makes sure that no other inode's
+ * copy is N: logrotate's `mv A B`, a new A and an export would else destroy B's only copy.
+ */
+import { constants } from 'node:os';
+import { crashPoint } from '../base/crash.js';
+import { FsError } from '../base/errors.js';
+import type { Log } from '../base/log.js';
+import type { Fid, FileState, NativeStore } from '../store/inodes.js';
+import { HS_RELEASED } from './flags.js';
+import { hasErrno } from './movers.js';
+
+const { ENOENT, ESTALE, ENODATA } = constants.errno;
+
+export interface BlobOwnersOptions {
+  readonly native: NativeStore;
+  /** Brings a file's data back, ahead of every explicit request; rejects when that is impossible now. */
+  readonly restore: (fid: Fid) => Promise<void>;
+  /** Whether the blob that a file stands for still exists: one whose blob is gone has nothing left to lose. */
+  readonly blobExists: (blob: string) => Promise<boolean>;
+  readonly log: Log;
+}
+
+interface Index {
+  /** NativeStore.renames() before the walk began. */
+  readonly renames: number;
+  /** Files whose copy is a blob of another name than their path. */
+  readonly displaced: ReadonlyMap<string, readonly Fid[]>;
+}
+
+const walkBatch = 1024;
+
+export class BlobOwners {
+  readonly #options: BlobOwnersOptions;
+  #index: Promise<Index> | undefined;
+  #indexed: Index | undefined;
+
+  constructor(options: BlobOwnersOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Makes `blob` free for `owner` (undefined: for nobody): every other holder is dirty when it resolves, with its
+   * data on disk. Rejects when a holder's data cannot be saved; then the blob must not be touched.
+   */
+  async claim(blob: string, owner: Fid | undefined): Promise<void> {
+    const { native } = this.#options;
+    if (!native.everRenamed()) return;
+    const holders = new Set<Fid>((await this.#current()).displaced.get(blob));
+    // Renamed back to the name of its blob, it is not displaced and may still be somebody else than the owner.
+    const [there] = await native.lookup([blob]);
+    if (there !== undefined) holders.add(there.fid);
+    for (const orphan of await native.orphans()) if (orphan.copy?.blob === blob) holders.add(orphan.fid);
+    for (const fid of holders) if (fid !== owner) await this.#save(fid, blob);
+  }
+
+  async #save(fid: Fid, blob: string): Promise<void> {
+    const { native, log } = this.#options;
+    let state = await stateOrUndefined(native, fid);
+    if (!holds(state, blob)) return;
+    if ((state.flags & HS_RELEASED) !== 0) {
+      log.info({ fid, blob }, 'restoring a renamed file before its blob is overwritten');
+      try {
+        await this.#options.restore(fid);
+      } catch (error) {
+        if (!(await this.#options.blobExists(blob))) return;
+        throw new FsError(ENODATA, `another file's only copy is ${blob}, and it cannot be restored`, {
+          cause: error,
+        });
+      }
+      crashPoint('owner.restored');
+      state = await stateOrUndefined(native, fid);
+      if (!holds(state, blob)) return;
+    }
+    if (!state.modified) await native.markModified(fid).catch(ignoreGone);
+  }
+
+  /** An index that knows every rename up to now. Those who need one while a walk runs share the walk after it. */
+  async #current(): Promise<Index> {
+    const { native } = this.#options;
+    while (this.#indexed?.renames !== native.renames()) {
+      const running = this.#index;
+      if (running === undefined) {
+        this.#index = this.#build();
+        try {
+          this.#indexed = await this.#index;
+        } finally {
+          this.#index = undefined;
+        }
+        return this.#indexed;
+      }
+      const wanted = native.renames();
+      const index = await running.catch(() => undefined);
+      if (index !== undefined && index.renames >= wanted) return index;
+    }
+    return this.#indexed;
+  }
+
+  async #build(): Promise<Index> {
+    const { native, log } = this.#options;
+    const renames = native.renames();
+    const displaced = new Map<string, Fid[]>();
+    const walk = native.walk({ select: 'all', batch: walkBatch });
+    try {
+      for (let batch = await walk.next(); batch !== null; batch = await walk.next()) {
+        for (const entry of batch) {
+          if (entry.type === 'directory' || entry.copy === undefined) continue;
+          if (entry.copy.blob === entry.path) continue;
+          const known = displaced.get(entry.copy.blob);
+          if (known === undefined) displaced.set(entry.copy.blob, [entry.fid]);
+          else if (!known.includes(entry.fid)) known.push(entry.fid);
+        }
+      }
+    } finally {
+      walk.close();
+    }
+    log.debug({ displaced: displaced.size, renames }, 'renamed files indexed by blob');
+    return { renames, displaced };
+  }
+}
+
+function holds(state: FileState | undefined, blob: string): state is FileState {
+  return state?.copy?.blob === blob && !(state.modified && (state.flags & HS_RELEASED) === 0);
+}
+
+async function stateOrUndefined(native: NativeStore, fid: Fid): Promise<FileState | undefined> {
+  try {
+    return await native.state(fid);
+  } catch (error) {
+    ignoreGone(error);
+    return undefined;
+  }
+}
+
+function ignoreGone(error: unknown): void {
+  if (!hasErrno(error, ENOENT, ESTALE)) throw error;
+}

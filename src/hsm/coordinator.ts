@@ -1,0 +1,371 @@
+/**
+ * The HSM coordinator: every transfer between an inode and its blob goes through here, whoever asks for it. Reads of a
+ * stub, `lfs hsm_*` and jobs meet in one queue; one transfer serves any number of readers.
+ */
+import { constants } from 'node:os';
+import type { Clock } from '../base/clock.js';
+import { BlobError, FsError, messageChain } from '../base/errors.js';
+import type { Log } from '../base/log.js';
+import { blobOfPath } from '../blob/names.js';
+import type { Container } from '../blob/port.js';
+import type { Fid, FileState, HsmRequest, HsmStateSet } from '../store/inodes.js';
+import { Journal, type JournalEntry } from '../store/journal.js';
+import type { Store } from '../store/store.js';
+import { archiveFile, type ArchiveOutcome } from './archive-mover.js';
+import { BlobOwners } from './blob-owner.js';
+import { ExplicitRequests } from './explicit-requests.js';
+import { actionName, HS_NOARCHIVE, HUA_ARCHIVE, HUA_RESTORE, type HUA_REMOVE } from './flags.js';
+import { errnoOf, type HsmConfig, type MoverContext, type Transfers } from './movers.js';
+import { NameLocks } from './name-locks.js';
+import { PathFinder } from './paths.js';
+import { removeCopy } from './remove-mover.js';
+import { decideRequest, type QueuedAction } from './request-rules.js';
+import { restoreFile } from './restore-mover.js';
+import { Transfer, TransferTable, type FinishedTransfer, type TransferCounts } from './transfers.js';
+
+const { EAGAIN, ECANCELED, EBUSY, EINTR, EPERM, ENOENT, ENODATA, EIO } = constants.errno;
+
+export interface CoordinatorOptions {
+  readonly store: Pick<Store, 'native' | 'requestsDir'>;
+  readonly container: Container;
+  readonly pool: Transfers;
+  readonly log: Log;
+  readonly config: HsmConfig;
+  readonly clock: Clock;
+}
+
+export interface HsmStatus extends TransferCounts {
+  /** Why `lfs hsm_*` is refused, null when it is not. */
+  readonly blocked: string | null;
+  /** Explicit requests that a restart would take up again. */
+  readonly durable: number;
+  /** The last finished requests, newest last. */
+  readonly recent: readonly FinishedTransfer[];
+}
+
+export class Coordinator implements AsyncDisposable {
+  readonly #context: MoverContext;
+  readonly #clock: Clock;
+  readonly #requestsDir: string;
+  readonly #table: TransferTable;
+  readonly #locks = new NameLocks();
+  readonly #owners: BlobOwners;
+  readonly #paths: PathFinder;
+  readonly #explicit: ExplicitRequests;
+  #journal: Journal | undefined;
+  #blocked: string | null = null;
+
+  constructor({ store, container, pool, log, config, clock }: CoordinatorOptions) {
+    const { native } = store;
+    this.#context = { native, container, pool, log, config };
+    this.#clock = clock;
+    this.#requestsDir = store.requestsDir;
+    this.#table = new TransferTable({ native, log, clock, maxRequests: config.hsm.maxRequests });
+    this.#owners = new BlobOwners({
+      native,
+      log,
+      restore: (fid) => this.#restore(fid, 'implicit'),
+      blobExists: (blob) => exists(container, blob),
+    });
+    this.#paths = new PathFinder(native);
+    this.#explicit = new ExplicitRequests({
+      native,
+      log,
+      readOnly: config.readOnly,
+      restoring: (fid) => this.#table.restoreOf(fid) !== undefined,
+      cancel: (fid) => this.#table.cancel(fid),
+      active: (fid) => this.#table.has(fid),
+      enqueue: (requests) => this.#enqueue(requests),
+    });
+  }
+
+  /** Opens the journal and takes up what the last daemon left: what had started waits again (lustre-hsm 5.3). */
+  async start(): Promise<void> {
+    const journal = await Journal.open(this.#requestsDir);
+    this.#journal = journal;
+    const left = journal.entries();
+    const { log } = this.#context;
+    if (journal.damaged > 0) log.warn({ lines: journal.damaged }, 'the request journal had damaged lines');
+    if (left.length > 0) log.info({ requests: left.length }, 'HSM requests of the last run wait again');
+    for (const entry of left) void this.#adopt(entry);
+  }
+
+  /** Somebody waits for the data of `fid`: NativeStore's event of the same name. */
+  restoreNeeded(fid: Fid, pid: number): void {
+    const running = this.#table.restoreOf(fid);
+    if (running !== undefined) {
+      this.#table.join(running);
+      return;
+    }
+    this.#context.log.debug({ fid, pid }, 'restore needed');
+    void this.#restore(fid, 'implicit').catch(() => undefined);
+  }
+
+  /** Restores a file, or waits for the restore that runs; rejects with ENODATA when that fails. */
+  restore(fid: Fid): Promise<void> {
+    return this.#restore(fid, 'restore');
+  }
+
+  /**
+   * Archives a file under its path; waits for its turn and its end. `path`: where it is, text or, where that is not
+   * UTF-8, bytes. Never rejects.
+   */
+  async archive(
+    fid: Fid,
+    options: { readonly path: string | Uint8Array; readonly signal?: AbortSignal },
+  ): Promise<ArchiveOutcome> {
+    const name = blobOfPath(options.path);
+    if ('refused' in name) return { kind: 'refused', code: 'InvalidName', reason: name.refused };
+    let state: FileState;
+    try {
+      state = await this.#context.native.state(fid);
+    } catch (error) {
+      return errnoOf(error) === ENOENT ? { kind: 'gone' } : { kind: 'failed', error };
+    }
+    if ((state.flags & HS_NOARCHIVE) !== 0) {
+      return { kind: 'refused', code: 'NoArchive', reason: 'the file is marked never_archive' };
+    }
+    let outcome: ArchiveOutcome = { kind: 'canceled' };
+    const transfer = new Transfer(fid, HUA_ARCHIVE, 'archive', state.size, async (self) => {
+      outcome = await this.#archive(state, name.name, 0, self);
+      throwUnlessArchived(outcome);
+    });
+    await this.#table.run(transfer, options.signal).catch(() => undefined);
+    return outcome;
+  }
+
+  /**
+   * Runs `work`, which writes or deletes the blob `name`, when no other file's only copy is that blob and nobody else
+   * writes it. Rejects without running it when another file's data cannot be saved first.
+   */
+  withBlob<T>(name: string, owner: Fid | undefined, work: () => Promise<T>): Promise<T> {
+    return this.#locks.hold(name, async () => {
+      await this.#owners.claim(name, owner);
+      return work();
+    });
+  }
+
+  /** Releases a file: EPERM, EBUSY, … as lustre-hsm 3.3. */
+  release(fid: Fid): Promise<void> {
+    return this.#context.native.release(fid);
+  }
+
+  /** What `lfs hsm_archive`, `_restore`, `_release`, `_remove` and `_cancel` answer: 0 or an errno. */
+  async request(request: HsmRequest): Promise<number> {
+    if (this.#refusedByBlock(actionName(request.action))) return EBUSY;
+    return this.#errnoOf(this.#explicit.request(request));
+  }
+
+  /** What `lfs hsm_set` and `hsm_clear` answer: 0 or an errno. */
+  async stateSet(request: HsmStateSet): Promise<number> {
+    if (this.#refusedByBlock('hsm_set')) return EBUSY;
+    return this.#errnoOf(this.#explicit.stateSet(request));
+  }
+
+  /** Cancels everything that waits or runs; readers get ENODATA. */
+  cancelAll(): void {
+    this.#table.cancelAll();
+  }
+
+  status(): HsmStatus {
+    return {
+      ...this.#table.counts(),
+      blocked: this.#blocked,
+      durable: this.#journal?.entries().length ?? 0,
+      recent: this.#table.recent(),
+    };
+  }
+
+  /** While there is a reason, `lfs hsm_*` that changes something is answered with EBUSY; reads still restore. */
+  setBlocked(reason: string | null): void {
+    this.#blocked = reason;
+  }
+
+  /** Stops what runs. Explicit requests stay in the journal for the next start. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#table.close();
+    await this.#journal?.[Symbol.asyncDispose]();
+  }
+
+  #restore(fid: Fid, wanted: 'implicit' | 'restore'): Promise<void> {
+    const running = this.#table.restoreOf(fid);
+    if (running === undefined) return this.#table.run(this.#restoreTransfer(fid, wanted));
+    if (wanted === 'implicit') this.#table.join(running);
+    return running.done;
+  }
+
+  #restoreTransfer(fid: Fid, wanted: 'implicit' | 'restore', size = 0): Transfer {
+    return new Transfer(fid, HUA_RESTORE, wanted, size, async (self) => {
+      const { native } = this.#context;
+      let state: FileState;
+      try {
+        state = await native.state(fid);
+      } catch (error) {
+        self.finishing = true;
+        await native.failRestore(fid, ENODATA).catch(() => undefined);
+        throw error;
+      }
+      self.blob = state.copy?.blob;
+      await restoreFile(this.#context, state, {
+        signal: self.signal,
+        onProgress: (bytes) => this.#table.progress(self, bytes),
+        onFinishing() {
+          self.finishing = true;
+        },
+      });
+      self.moved = state.copy?.size ?? 0;
+    });
+  }
+
+  async #archive(state: FileState, blob: string, archiveId: number, self: Transfer): Promise<ArchiveOutcome> {
+    const { native, config } = this.#context;
+    const { fid } = state;
+    self.blob = blob;
+    try {
+      return await this.withBlob(blob, fid, async () => {
+        if (native.everRenamed()) {
+          const [there] = await native.lookup([blob]);
+          if (there?.fid !== fid) return { kind: 'moved' };
+        }
+        const outcome = await archiveFile(
+          this.#context,
+          { fid, blob, archiveId: archiveId || state.archiveId || config.hsm.defaultArchiveId },
+          { signal: self.signal, onProgress: (bytes) => this.#table.progress(self, bytes) },
+        );
+        if (outcome.kind === 'archived') self.moved = outcome.copy.size;
+        return outcome;
+      });
+    } catch (error) {
+      return { kind: 'failed', error };
+    }
+  }
+
+  /** Makes explicit requests durable, then queues them. */
+  async #enqueue(requests: readonly Omit<JournalEntry, 'id' | 'at'>[]): Promise<void> {
+    const journal = this.#journal;
+    if (journal === undefined || this.#table.full)
+      throw new FsError(EAGAIN, 'the coordinator takes no requests');
+    const at = this.#clock.now();
+    const entries = await journal.add(requests.map((request) => ({ ...request, at })));
+    await Promise.all(entries.map((entry) => this.#adopt(entry)));
+  }
+
+  /** Queues one journaled request; resolves when it is queued, or was not needed after all. */
+  async #adopt(entry: JournalEntry): Promise<void> {
+    const { native, log } = this.#context;
+    const { fid, action, archiveId } = entry;
+    const end = (durable: boolean): void => {
+      void this.#journal?.done(entry.id, { durable }).catch((error: unknown) => {
+        log.warn({ fid, cause: messageChain(error) }, 'a finished request stays in the journal');
+      });
+    };
+    let size = 0;
+    try {
+      size = (await native.state(fid)).size;
+    } catch (error) {
+      log.info(
+        { fid, action: actionName(action), cause: messageChain(error) },
+        'the file of a request is gone',
+      );
+      end(false);
+      return;
+    }
+    const shared = action === HUA_RESTORE ? this.#table.restoreOf(fid) : undefined;
+    const transfer =
+      shared ??
+      (action === HUA_RESTORE
+        ? this.#restoreTransfer(fid, 'restore', size)
+        : this.#explicitTransfer(entry, size));
+    const done = shared?.done ?? this.#table.run(transfer);
+    void done
+      .catch((error: unknown) => {
+        const said = {
+          fid,
+          action: actionName(action),
+          archiveId,
+          blob: transfer.blob,
+          cause: messageChain(error),
+        };
+        log.warn(said, 'HSM request failed');
+      })
+      .finally(() => {
+        // What a stopping daemon interrupts is taken up by the next one.
+        if (!this.#table.closing || transfer.succeeded) end(action !== HUA_RESTORE);
+      });
+  }
+
+  #explicitTransfer(entry: JournalEntry, size: number): Transfer {
+    const { fid, archiveId } = entry;
+    const action = entry.action as typeof HUA_ARCHIVE | typeof HUA_REMOVE;
+    const named = action === HUA_ARCHIVE ? 'archive' : 'remove';
+    return new Transfer(fid, action, named, size, async (self) => {
+      const state = await this.#checked(fid, action, archiveId);
+      if (action === HUA_ARCHIVE) {
+        const path = await this.#paths.find(state);
+        if (path === undefined) throw new FsError(ENOENT, 'the file has no name any more');
+        const name = blobOfPath(path);
+        if ('refused' in name) throw new FsError('EINVAL', `no blob can have this name: ${name.refused}`);
+        throwUnlessArchived(await this.#archive(state, name.name, archiveId, self));
+        return;
+      }
+      self.blob = state.copy?.blob;
+      if (state.copy === undefined) await removeCopy(this.#context, state, self.signal);
+      else await this.withBlob(state.copy.blob, fid, () => removeCopy(this.#context, state, self.signal));
+    });
+  }
+
+  /** The state at dispatch; a request that no longer fits it fails there (lustre-hsm 3.1). */
+  async #checked(fid: Fid, action: QueuedAction, archiveId: number): Promise<FileState> {
+    const state = await this.#context.native.state(fid);
+    if (decideRequest(action, state, archiveId).kind !== 'queue') {
+      throw new FsError(EPERM, 'the state of the file no longer allows or needs it');
+    }
+    return state;
+  }
+
+  #refusedByBlock(what: string): boolean {
+    if (this.#blocked === null) return false;
+    this.#context.log.info({ request: what, reason: this.#blocked }, 'HSM request refused');
+    return true;
+  }
+
+  async #errnoOf(answer: Promise<number>): Promise<number> {
+    try {
+      return await answer;
+    } catch (error) {
+      const errno = errnoOf(error) ?? EIO;
+      this.#context.log.info({ errno, cause: messageChain(error) }, 'HSM request refused');
+      return errno;
+    }
+  }
+}
+
+function throwUnlessArchived(outcome: ArchiveOutcome): void {
+  switch (outcome.kind) {
+    case 'archived':
+      return;
+    case 'busy':
+      throw new FsError(EBUSY, outcome.reason);
+    case 'not-needed':
+      throw new FsError(EPERM, outcome.reason);
+    case 'gone':
+      throw new FsError(ENOENT, 'the file is gone');
+    case 'moved':
+      throw new FsError(EINTR, 'the file was renamed meanwhile');
+    case 'refused':
+      throw new FsError(EPERM, outcome.reason);
+    case 'failed':
+      throw new FsError(EIO, 'the upload failed', { cause: outcome.error });
+    case 'canceled':
+      throw new FsError(ECANCELED, 'canceled');
+  }
+}
+
+async function exists(container: Container, blob: string): Promise<boolean> {
+  try {
+    await container.properties(blob);
+    return true;
+  } catch (error) {
+    return !(error instanceof BlobError && error.kind === 'missing');
+  }
+}

@@ -1,0 +1,147 @@
+/** `lfs hsm_*` as the coordinator's own rules see it: who may, what is needed, what is refused, item by item. */
+import { constants } from 'node:os';
+import { messageChain } from '../base/errors.js';
+import type { Log } from '../base/log.js';
+import type { Caller, Fid, FileState, HsmRequest, HsmStateSet, NativeStore } from '../store/inodes.js';
+import type { JournalEntry } from '../store/journal.js';
+import { actionName, HUA_ARCHIVE, HUA_CANCEL, HUA_RELEASE, HUA_REMOVE, HUA_RESTORE } from './flags.js';
+import { errnoOf, hasErrno } from './movers.js';
+import {
+  decideRequest,
+  isPrivileged,
+  permitRelease,
+  permitRequest,
+  type QueuedAction,
+} from './request-rules.js';
+import { decideStateSet } from './state-set-rules.js';
+
+const { EINVAL, EIO, ENOENT, EROFS, ESTALE } = constants.errno;
+
+export type NewRequest = Omit<JournalEntry, 'id' | 'at'>;
+
+export interface ExplicitRequestsOptions {
+  readonly native: NativeStore;
+  readonly log: Log;
+  readonly readOnly: boolean;
+  /** A restore of the file waits or runs. */
+  readonly restoring: (fid: Fid) => boolean;
+  /** Anything of the file waits or runs. */
+  readonly active: (fid: Fid) => boolean;
+  readonly cancel: (fid: Fid) => void;
+  /** Durable and queued when it resolves. */
+  readonly enqueue: (requests: readonly NewRequest[]) => Promise<void>;
+}
+
+export class ExplicitRequests {
+  readonly #options: ExplicitRequestsOptions;
+
+  constructor(options: ExplicitRequestsOptions) {
+    this.#options = options;
+  }
+
+  /** Items in order; at the first refused one it stops with that errno, what came before it stays (lustre-hsm 2.3). */
+  request(request: HsmRequest): Promise<number> {
+    switch (request.action) {
+      case HUA_ARCHIVE:
+      case HUA_RESTORE:
+      case HUA_REMOVE:
+        return this.#queue(request, request.action);
+      case HUA_RELEASE:
+        return this.#release(request);
+      case HUA_CANCEL:
+        return Promise.resolve(this.#cancel(request));
+      default:
+        return Promise.resolve(EINVAL);
+    }
+  }
+
+  async stateSet(request: HsmStateSet): Promise<number> {
+    const { native, readOnly } = this.#options;
+    const { fid } = request;
+    const state = await native.state(fid);
+    if (state.type !== 'file') return EINVAL;
+    if (readOnly) return EROFS;
+    const change = decideStateSet(state, request);
+    switch (change.kind) {
+      case 'refused':
+        return change.errno;
+      case 'nothing':
+        return 0;
+      case 'change':
+        await native.changeFlags(fid, change.set, change.clear, change.archiveId);
+        return 0;
+    }
+  }
+
+  async #queue(request: HsmRequest, action: QueuedAction): Promise<number> {
+    const { caller, archiveId } = request;
+    const { log, readOnly } = this.#options;
+    const accepted: NewRequest[] = [];
+    let refusal = 0;
+    for (const fid of new Set(request.fids)) {
+      const state = await this.#state(fid);
+      if (typeof state === 'number') {
+        if (state === ENOENT && action === HUA_REMOVE && isPrivileged(caller)) {
+          log.info({ fid, action: actionName(action) }, 'no such file: nothing to remove');
+          continue;
+        }
+        refusal = state;
+        break;
+      }
+      refusal = state.type === 'file' ? permitRequest(action, caller, readOnly) : EINVAL;
+      if (refusal !== 0) break;
+      const decision = decideRequest(action, state, archiveId);
+      if (decision.kind === 'refused') {
+        refusal = decision.errno;
+        break;
+      }
+      if (decision.kind === 'not-needed') continue;
+      if (action === HUA_RESTORE && this.#options.restoring(fid)) continue;
+      accepted.push({ action, fid, archiveId, uid: caller.uid });
+    }
+    if (accepted.length > 0) await this.#options.enqueue(accepted);
+    return refusal;
+  }
+
+  async #release({ fids, caller }: HsmRequest): Promise<number> {
+    const { native, log, readOnly } = this.#options;
+    for (const fid of new Set(fids)) {
+      const state = await this.#state(fid);
+      if (typeof state === 'number') return state;
+      const refusal = state.type === 'file' ? permitRelease(state, caller, readOnly) : EINVAL;
+      if (refusal !== 0) return refusal;
+      try {
+        await native.release(fid);
+      } catch (error) {
+        log.debug({ fid, cause: messageChain(error) }, 'release refused');
+        return errnoOf(error) ?? EIO;
+      }
+    }
+    return 0;
+  }
+
+  /** A cancel with nothing to cancel is dropped before anybody asks who sent it (lustre-hsm 2.4). */
+  #cancel({ fids, caller }: HsmRequest): number {
+    for (const fid of new Set(fids)) {
+      if (!this.#options.active(fid)) continue;
+      const refusal = this.#permitCancel(caller);
+      if (refusal !== 0) return refusal;
+      this.#options.cancel(fid);
+    }
+    return 0;
+  }
+
+  #permitCancel(caller: Caller): number {
+    return permitRequest(HUA_CANCEL, caller, this.#options.readOnly);
+  }
+
+  /** The state of a file, or the errno for one that is not there. */
+  async #state(fid: Fid): Promise<FileState | number> {
+    try {
+      return await this.#options.native.state(fid);
+    } catch (error) {
+      if (hasErrno(error, ENOENT, ESTALE)) return ENOENT;
+      throw error;
+    }
+  }
+}

@@ -1,0 +1,33 @@
+/** hsm_remove: deletes the blob of a resident file and makes the file a new one. */
+import { crashPoint } from '../base/crash.js';
+import { BlobError } from '../base/errors.js';
+import type { FileState } from '../store/inodes.js';
+import { HS_DIRTY } from './flags.js';
+import type { MoverContext } from './movers.js';
+
+/**
+ * Deletes the copy of `state`, which is not released. The file is durably dirty before its blob goes, so that a crash
+ * in between cannot leave a file that may be released without a copy; a failed delete leaves it dirty, too. The blob
+ * is deleted as the record knows it: another version of it is somebody else's and stays (not with compat.strict).
+ */
+export async function removeCopy(
+  context: MoverContext,
+  state: FileState,
+  signal: AbortSignal,
+): Promise<void> {
+  const { native, container, config } = context;
+  const { fid, copy } = state;
+  if (copy !== undefined) {
+    if (!state.modified) await native.markModified(fid);
+    crashPoint('remove.marked');
+    try {
+      await container.delete(copy.blob, { signal, ...(config.compat.strict ? {} : { ifMatch: copy.etag }) });
+    } catch (error) {
+      if (!(error instanceof BlobError) || error.kind !== 'missing') throw error;
+    }
+    crashPoint('remove.deleted');
+  }
+  await native.forgetCopy(fid);
+  // Lustre keeps DIRTY through a remove; ours was only set for the time of it.
+  if ((state.flags & HS_DIRTY) === 0) await native.changeFlags(fid, 0, HS_DIRTY, 0);
+}

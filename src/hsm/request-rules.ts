@@ -1,0 +1,95 @@
+/**
+ * What becomes of an HSM request, from flags, archive id and caller: the truth tables of Lustre's coordinator
+ * (mdt_hsm_cdt_client.c, mdt_coordinator.c: lustre-hsm 2.4 and 3.1) as data.
+ */
+import { constants } from 'node:os';
+import type { Caller } from '../store/inodes.js';
+import {
+  HS_ARCHIVED,
+  HS_DIRTY,
+  HS_EXISTS,
+  HS_LOST,
+  HS_NOARCHIVE,
+  HS_RELEASED,
+  HUA_ARCHIVE,
+  HUA_REMOVE,
+  HUA_RESTORE,
+} from './flags.js';
+
+const { EPERM, EROFS, EACCES } = constants.errno;
+
+export type QueuedAction = typeof HUA_ARCHIVE | typeof HUA_RESTORE | typeof HUA_REMOVE;
+
+export type Decision =
+  | { readonly kind: 'queue' }
+  /** Answered with success at once. */
+  | { readonly kind: 'not-needed' }
+  | { readonly kind: 'refused'; readonly errno: number };
+
+interface RequestRule {
+  readonly action: QueuedAction;
+  /** All of `all` set, none of `none` set. */
+  readonly all?: number;
+  readonly none?: number;
+  /** The request names an archive id, and another one than the file's. */
+  readonly otherArchive?: true;
+  readonly then: 'not-needed' | 'refused';
+}
+
+/** The first row that matches decides; none: the request is queued. */
+export const requestRules: readonly RequestRule[] = [
+  { action: HUA_ARCHIVE, all: HS_ARCHIVED, none: HS_DIRTY, then: 'not-needed' },
+  { action: HUA_ARCHIVE, all: HS_NOARCHIVE, then: 'refused' },
+  { action: HUA_ARCHIVE, all: HS_EXISTS, otherArchive: true, then: 'refused' },
+  { action: HUA_RESTORE, none: HS_RELEASED | HS_DIRTY, then: 'not-needed' },
+  { action: HUA_RESTORE, all: HS_DIRTY, then: 'refused' },
+  { action: HUA_RESTORE, all: HS_RELEASED, none: HS_ARCHIVED, then: 'refused' },
+  { action: HUA_RESTORE, all: HS_RELEASED | HS_LOST, then: 'refused' },
+  { action: HUA_REMOVE, none: HS_ARCHIVED | HS_EXISTS, then: 'not-needed' },
+  { action: HUA_REMOVE, all: HS_RELEASED, then: 'refused' },
+];
+
+/** Decides a request when it arrives and again when it is dispatched. `requested` 0: no archive id was given. */
+export function decideRequest(
+  action: QueuedAction,
+  file: { readonly flags: number; readonly archiveId: number },
+  requested: number,
+): Decision {
+  const otherArchive = requested !== 0 && requested !== file.archiveId;
+  const rule = requestRules.find((row) => row.action === action && matches(row, file.flags, otherArchive));
+  if (rule === undefined) return { kind: 'queue' };
+  return rule.then === 'refused' ? { kind: 'refused', errno: EPERM } : { kind: 'not-needed' };
+}
+
+function matches(rule: RequestRule, flags: number, otherArchive: boolean): boolean {
+  const { all = 0, none = 0 } = rule;
+  return (flags & all) === all && (flags & none) === 0 && (rule.otherArchive === undefined || otherArchive);
+}
+
+/** CAP_SYS_ADMIN, as far as a user id tells. */
+export function isPrivileged(caller: Caller): boolean {
+  return caller.uid === 0;
+}
+
+/**
+ * The errno that refuses a queued action or a cancel to this caller, 0 when it may (lustre-hsm 2.4: others than root
+ * may only restore, but that anywhere).
+ */
+export function permitRequest(action: number, caller: Caller, readOnly: boolean): number {
+  if (action === HUA_RESTORE) return 0;
+  if (readOnly) return EROFS;
+  return isPrivileged(caller) ? 0 : EPERM;
+}
+
+/** The errno that refuses a release, 0 when the caller may: it needs write permission on the file, nothing else. */
+export function permitRelease(
+  file: { readonly mode: number; readonly uid: number; readonly gid: number },
+  caller: Caller,
+  readOnly: boolean,
+): number {
+  if (readOnly) return EROFS;
+  if (isPrivileged(caller)) return 0;
+  const shift =
+    file.uid === caller.uid ? 6 : file.gid === caller.gid || caller.groups.includes(file.gid) ? 3 : 0;
+  return ((file.mode >> shift) & 0o2) === 0 ? EACCES : 0;
+}

@@ -1,0 +1,100 @@
+/** Brings the data of one released file back from its blob. */
+import { constants } from 'node:os';
+import { crashPoint } from '../base/crash.js';
+import { BlobError, FsError, messageChain } from '../base/errors.js';
+import type { Copy, FileState } from '../store/inodes.js';
+import { HS_ARCHIVED, HS_LOST, HS_RELEASED } from './flags.js';
+import { hasErrno, type MoverContext, type TransferHooks } from './movers.js';
+
+const { EALREADY, ENODATA } = constants.errno;
+
+/** Downloads of one restore at most: of the recorded version, of the one found instead, and once more. */
+const maxDownloads = 3;
+
+export interface RestoreHooks extends TransferHooks {
+  /** The next call ends the restore in the store: a request that comes after it needs a new one. */
+  readonly onFinishing: () => void;
+}
+
+/**
+ * Resolves when the data is durable and RELEASED is cleared, or nothing was to do. On any failure the file stays
+ * released, whoever waits for it gets ENODATA, the log names blob and cause, and this rejects with ENODATA.
+ */
+export async function restoreFile(
+  context: MoverContext,
+  state: FileState,
+  hooks: RestoreHooks,
+): Promise<void> {
+  const { native, log } = context;
+  const { fid } = state;
+  try {
+    await move(context, state, hooks);
+  } catch (error) {
+    if (hasErrno(error, EALREADY)) {
+      log.debug({ fid }, 'restore: nothing to do');
+      return;
+    }
+    const level = error instanceof BlobError && error.kind === 'aborted' ? 'info' : 'warn';
+    log[level]({ fid, blob: state.copy?.blob, cause: messageChain(error) }, 'restore failed');
+    hooks.onFinishing();
+    await native.failRestore(fid, ENODATA).catch((failure: unknown) => {
+      log.debug({ fid, cause: messageChain(failure) }, 'the file of a failed restore is gone');
+    });
+    throw new FsError(ENODATA, `restore of ${state.copy?.blob ?? fid} failed`, { cause: error });
+  }
+}
+
+async function move(context: MoverContext, state: FileState, hooks: RestoreHooks): Promise<void> {
+  const { native, container, pool, log, config } = context;
+  const { fid, flags } = state;
+  if ((flags & HS_RELEASED) === 0) throw new FsError(EALREADY, 'not released');
+  if ((flags & HS_ARCHIVED) === 0 || (flags & HS_LOST) !== 0 || state.copy === undefined) {
+    throw new FsError(ENODATA, 'the file has no copy in the container');
+  }
+  let copy: Copy = state.copy;
+  let plan = await native.beginRestore(fid);
+  for (let download = 1; ; download++) {
+    hooks.signal.throwIfAborted();
+    try {
+      const { version } = await pool.download(
+        {
+          container: container.workerConfig,
+          blob: copy.blob,
+          fd: plan.fd,
+          size: copy.size,
+          etag: copy.etag,
+          md5: config.hydrate.verify ? copy.md5 : undefined,
+          rangeBytes: config.hydrate.rangeBytes,
+          parallelRanges: config.hydrate.parallelRanges,
+        },
+        {
+          signal: hooks.signal,
+          onProgress(bytes) {
+            native.restoreProgress(fid, bytes);
+            hooks.onProgress(bytes);
+          },
+        },
+      );
+      crashPoint('restore.downloaded');
+      hooks.onFinishing();
+      await native.finishRestore(fid, { ...copy, ...version });
+      return;
+    } catch (error) {
+      if (!(error instanceof BlobError) || error.kind !== 'changed' || download === maxDownloads) throw error;
+      copy = await currentCopy(context, copy.blob, hooks.signal);
+      log.info(
+        { fid, blob: copy.blob, etag: copy.etag, size: copy.size },
+        'the blob has changed: restoring the new one',
+      );
+      plan = await native.beginRestore(fid, copy);
+    }
+  }
+}
+
+/** The version of a blob that is in the container now. */
+async function currentCopy({ container }: MoverContext, blob: string, signal: AbortSignal): Promise<Copy> {
+  const { etag, size, lastModifiedMs, md5, kind } = await container.properties(blob, signal);
+  if (kind !== 'file')
+    throw new BlobError('unsupported', `${blob} is a ${kind} in the container now, not a file`);
+  return { blob, etag, size, lastModifiedMs, ...(md5 === undefined ? {} : { md5 }) };
+}

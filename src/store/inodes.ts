@@ -1,0 +1,20 @@
+/** What the rooms above the store see of the addon: types only, as they do not import native/ (src/ARCHITECTURE.md). */
+export type {
+  ArchivePlan,
+  Attributes,
+  Caller,
+  Copy,
+  Fid,
+  FileState,
+  FileType,
+  HsmRequest,
+  HsmStateSet,
+  NativeStore,
+  NativeWalk,
+  RestorePlan,
+  ShownAction,
+  Stub,
+  StubDefaults,
+  StubResult,
+  WalkEntry,
+} from '../native/binding.js';

@@ -1,0 +1,196 @@
+/**
+ * The explicit HSM requests that are not done yet, durable: one line a fact, `<crc32 in hex> <json>`. A line that does
+ * not match its checksum (a torn tail, a lost page) is dropped, the others count.
+ */
+import { open, readFile, rename, type FileHandle } from 'node:fs/promises';
+import { join } from 'node:path';
+import { crc32 } from 'node:zlib';
+import { syncDirectory } from './atomic-file.js';
+import type { Fid } from './inodes.js';
+
+export interface JournalEntry {
+  readonly id: number;
+  /** HUA_* */
+  readonly action: number;
+  readonly fid: Fid;
+  readonly archiveId: number;
+  readonly uid: number;
+  /** Milliseconds since the epoch. */
+  readonly at: number;
+}
+
+type Fact = { readonly add: JournalEntry } | { readonly done: number };
+
+/** Below this size a journal is never rewritten. */
+const compactBytes = 1 << 20;
+
+export class Journal implements AsyncDisposable {
+  readonly #path: string;
+  #file: FileHandle;
+  #size: number;
+  #nextId: number;
+  readonly #live: Map<number, JournalEntry>;
+  #pending: string[] = [];
+  #pendingSync = false;
+  /** The write that has not begun yet and takes what is pending; the last one that was started. */
+  #next: Promise<void> | undefined;
+  #last: Promise<unknown> = Promise.resolve();
+  /** A write failed, perhaps in the middle of a line: the next one begins with a new file. */
+  #torn = false;
+  /** Lines that were dropped when the journal was read. */
+  readonly damaged: number;
+
+  private constructor(path: string, file: FileHandle, size: number, replayed: Replayed) {
+    this.#path = path;
+    this.#file = file;
+    this.#size = size;
+    this.#live = replayed.live;
+    this.#nextId = replayed.lastId + 1;
+    this.damaged = replayed.damaged;
+  }
+
+  /** Reads the journal of a folder, without its finished entries and damaged lines, and rewrites it so. */
+  static async open(folder: string): Promise<Journal> {
+    const path = join(folder, 'journal');
+    const text = await readFile(path).catch((error: unknown) => {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return Buffer.alloc(0);
+      throw error;
+    });
+    const replayed = replay(text);
+    const { file, size } = await rewrite(path, replayed.live);
+    return new Journal(path, file, size, replayed);
+  }
+
+  /** What is not done, oldest first. */
+  entries(): readonly JournalEntry[] {
+    return [...this.#live.values()];
+  }
+
+  /** Adds requests; on disk when it resolves. Their ids count on from the last one. */
+  async add(entries: readonly Omit<JournalEntry, 'id'>[]): Promise<readonly JournalEntry[]> {
+    const added = entries.map((entry) => ({ ...entry, id: this.#nextId++ }));
+    for (const entry of added) this.#live.set(entry.id, entry);
+    try {
+      await this.#append(
+        added.map((add) => line({ add })),
+        true,
+      );
+    } catch (error) {
+      for (const entry of added) this.#live.delete(entry.id);
+      throw error;
+    }
+    return added;
+  }
+
+  /** Drops a request. `durable`: on disk when it resolves; otherwise a power cut may bring it back. */
+  async done(id: number, options: { readonly durable: boolean }): Promise<void> {
+    if (this.#live.delete(id)) await this.#append([line({ done: id })], options.durable);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#last;
+    await this.#file.close();
+  }
+
+  /** Everything pending goes in one write and one sync, also for those who come while another write runs. */
+  #append(lines: readonly string[], sync: boolean): Promise<void> {
+    this.#pending.push(...lines);
+    this.#pendingSync ||= sync;
+    if (this.#next === undefined) {
+      this.#next = this.#last.then(() => this.#write());
+      this.#last = this.#next.catch(() => undefined);
+    }
+    return this.#next;
+  }
+
+  async #write(): Promise<void> {
+    const bytes = Buffer.from(this.#pending.join(''));
+    const sync = this.#pendingSync;
+    this.#pending = [];
+    this.#pendingSync = false;
+    this.#next = undefined;
+    // What is pending is in `live` already, so that a new file holds it.
+    if (this.#torn || (this.#size > compactBytes && this.#live.size * 512 < this.#size)) {
+      await this.#renew();
+      return;
+    }
+    this.#torn = true;
+    await this.#file.appendFile(bytes);
+    if (sync) await this.#file.datasync();
+    this.#torn = false;
+    this.#size += bytes.length;
+  }
+
+  async #renew(): Promise<void> {
+    const old = this.#file;
+    const next = await rewrite(this.#path, this.#live);
+    this.#file = next.file;
+    this.#size = next.size;
+    this.#torn = false;
+    await old.close();
+  }
+}
+
+interface Replayed {
+  readonly live: Map<number, JournalEntry>;
+  readonly lastId: number;
+  readonly damaged: number;
+}
+
+/** The entries that a journal's bytes leave open. */
+export function replay(bytes: Buffer): Replayed {
+  const live = new Map<number, JournalEntry>();
+  const done = new Set<number>();
+  let lastId = 0;
+  let damaged = 0;
+  for (const text of bytes.toString('utf8').split('\n')) {
+    if (text === '') continue;
+    const fact = factOf(text);
+    if (fact === undefined) {
+      damaged++;
+    } else if ('done' in fact) {
+      done.add(fact.done);
+      live.delete(fact.done);
+      lastId = Math.max(lastId, fact.done);
+    } else {
+      if (!done.has(fact.add.id)) live.set(fact.add.id, fact.add);
+      lastId = Math.max(lastId, fact.add.id);
+    }
+  }
+  return { live, lastId, damaged };
+}
+
+/** One fact as a line. */
+export function line(fact: Fact): string {
+  const json = JSON.stringify(fact);
+  return `${checksum(json)} ${json}\n`;
+}
+
+function factOf(text: string): Fact | undefined {
+  const json = text.slice(9);
+  if (text[8] !== ' ' || text.slice(0, 8) !== checksum(json)) return undefined;
+  return JSON.parse(json) as Fact;
+}
+
+function checksum(json: string): string {
+  return crc32(json).toString(16).padStart(8, '0');
+}
+
+async function rewrite(
+  path: string,
+  live: ReadonlyMap<number, JournalEntry>,
+): Promise<{ file: FileHandle; size: number }> {
+  const next = `${path}.new`;
+  const bytes = Buffer.from([...live.values()].map((add) => line({ add })).join(''));
+  const file = await open(next, 'w', 0o600);
+  try {
+    await file.appendFile(bytes);
+    await file.datasync();
+    await rename(next, path);
+    await syncDirectory(join(path, '..'));
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+  return { file, size: bytes.length };
+}
