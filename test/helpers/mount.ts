@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
+import { finalStates, type JobView, type StatusReport } from '../../src/base/control-api.js';
 import { detachAll, mountAt } from './mounts.js';
 import { until } from './poll.js';
 import { environment, run, type Ended, type RunOptions } from './run.js';
@@ -28,15 +29,6 @@ export interface TestMountOptions {
   /** What `start` waits for: a usable mount, or the end of the first import (default). */
   readonly ready?: 'mounted' | 'imported';
 }
-
-/** The part of a job's record that tests look at. */
-export interface JobRecord {
-  readonly kind: string;
-  readonly name: string;
-  readonly properties: { readonly status: { readonly state: string } & Readonly<Record<string, unknown>> };
-}
-
-const finalStates: readonly string[] = ['Completed', 'CompletedPartial', 'Failed', 'Canceled'];
 
 /**
  * The real daemon on a real mount, in a directory of its own (never below `t.testdir()`: tap empties that before
@@ -114,25 +106,25 @@ export class TestMount implements AsyncDisposable {
   }
 
   /** `lustrite status --json`, undefined while the daemon does not answer. */
-  async status(): Promise<Readonly<Record<string, unknown>> | undefined> {
+  async status(): Promise<StatusReport | undefined> {
     const { code, stdout } = await lustrite(['status', this.path, '--json'], { env: this.#options.env });
-    return code === 0 ? (JSON.parse(stdout) as Readonly<Record<string, unknown>>) : undefined;
+    return code === 0 ? (JSON.parse(stdout) as StatusReport) : undefined;
   }
 
   /** The jobs of the store, as the daemon has recorded them. */
-  async jobs(): Promise<readonly JobRecord[]> {
+  async jobs(): Promise<readonly JobView[]> {
     const folder = join(this.store, 'jobs');
     const names = await readdir(folder);
     const texts = await Promise.all(names.map((name) => readFile(join(folder, name, 'record.json'), 'utf8')));
-    return texts.map((text) => JSON.parse(text) as JobRecord);
+    return texts.map((text) => JSON.parse(text) as JobView);
   }
 
-  /** Waits until no job is running. */
-  async untilJobsEnd(): Promise<readonly JobRecord[]> {
-    const ended = (job: JobRecord): boolean => finalStates.includes(job.properties.status.state);
+  /** Waits until every job is in a final state and its log is written. */
+  async untilJobsEnd(): Promise<readonly JobView[]> {
+    const ended = (job: JobView): boolean => finalStates.includes(job.properties.status.state);
     return this.#running().until('every job to end', async () => {
       const jobs = await this.jobs();
-      return jobs.every(ended) && jobs;
+      return jobs.every(ended) && (await this.status())?.runningJob === null && jobs;
     });
   }
 
