@@ -1,6 +1,15 @@
 /** Which mounts there are on this host: one small file each in /run/lustrite, believed only while its daemon runs. */
 import { createHash } from 'node:crypto';
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { isRunning, startTimeOf } from './processes.js';
 
@@ -18,8 +27,11 @@ const directory = '/run/lustrite';
 
 /** The pid is in the name, so that who removes a dead daemon's file never removes its successor's. */
 function ownFile(mountPoint: string): string {
-  const id = createHash('sha256').update(mountPoint).digest('hex').slice(0, 16);
-  return join(directory, `${id}.${process.pid}.json`);
+  return join(directory, `${idOf(mountPoint)}.${process.pid}.json`);
+}
+
+function idOf(mountPoint: string): string {
+  return createHash('sha256').update(mountPoint).digest('hex').slice(0, 16);
 }
 
 const names = ['mountPoint', 'store', 'socket', 'container', 'startTime'] as const;
@@ -32,6 +44,14 @@ function parse(text: string): RegisteredMount | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** A file to flock for as long as something is mounted, or being mounted, on `mountPoint`; it exists when this returns. */
+export function mountLockFile(mountPoint: string): string {
+  mkdirSync(directory, { recursive: true, mode: 0o755 });
+  const file = join(directory, `${idOf(mountPoint)}.lock`);
+  closeSync(openSync(file, 'a', 0o600));
+  return file;
 }
 
 /** Registers a mount of this process. */

@@ -30,8 +30,10 @@ export interface Control {
   readonly jobs: Jobs;
   status(): Promise<StatusReport>;
   dirty(limit: number): Promise<DirtyFiles>;
-  /** Rejects with a UserError Busy while files are open, unless lazy. The daemon ends once the answer is out. */
+  /** Rejects with a UserError Busy while files are open, unless lazy. The daemon ends after `answered`. */
   unmount(lazy: boolean): Promise<UnmountReport>;
+  /** The answer of an unmount has been sent, or nobody is there to read it. */
+  answered(): void;
   /** On a path relative to the mount's root. */
   hsm(verb: HsmVerb, path: string): Promise<unknown>;
 }

@@ -37,7 +37,12 @@ export function createServer(control: Control, log: Log): FastifyInstance {
   addJobRoutes(server, control);
   server.get('/v1/status', () => control.status());
   server.get('/v1/dirty', (request) => control.dirty(parse(dirtyQuery, request.query).limit));
-  server.post('/v1/umount', (request) => control.unmount(parse(unmountBody, request.body ?? {}).lazy));
+  server.post('/v1/umount', (request, reply) => {
+    reply.raw.once('close', () => {
+      control.answered();
+    });
+    return control.unmount(parse(unmountBody, request.body ?? {}).lazy);
+  });
   server.post('/v1/hsm/:verb', async (request) => {
     const { verb } = parse(hsmParams, request.params);
     return { result: (await control.hsm(verb, parse(hsmBody, request.body).path)) ?? null };

@@ -1,0 +1,180 @@
+#!/usr/bin/env node
+/** The `lustrite` command. Starts in milliseconds: each command is imported when it runs, the daemon only by `mount`. */
+import { Command, CommanderError, Option } from 'commander';
+import { messageChain } from './base/errors.js';
+import { version } from './base/version.js';
+import { Exit, UsageError } from './cli/failure.js';
+import type { Kind } from './cli/jobs.js';
+import { note, tolerateClosedPipes } from './cli/output.js';
+import { addSettings, flagsOf } from './cli/settings.js';
+
+function example(...lines: readonly string[]): string {
+  return `\n${lines.length > 1 ? 'Examples' : 'Example'}:\n${lines.map((line) => `  $ lustrite ${line}`).join('\n')}`;
+}
+
+const program = new Command('lustrite')
+  .description('Azurite for Azure Managed Lustre: a blob container as a file system of HSM stubs')
+  .version(version)
+  .showHelpAfterError('(lustrite COMMAND --help explains)')
+  .addHelpText(
+    'after',
+    example('mount /mnt/lustre --container data', 'export create /mnt/lustre --wait', 'umount /mnt/lustre'),
+  );
+
+const json = (): Option => new Option('--json', 'print JSON');
+
+addSettings(program.command('mount'))
+  .description('mount a container; returns when the mount is usable')
+  .argument('<mnt>', 'directory to mount on')
+  .option('--config <file>', 'JSON file of settings (or LUSTRITE_CONFIG)')
+  .option('--foreground', 'stay in the foreground, logs on stderr')
+  .option('--wait', 'return when the first import has ended; exit code 1 unless it completed')
+  .addOption(json())
+  .addHelpText(
+    'after',
+    example(
+      'mount /mnt/lustre --container data --logging-container logs',
+      'mount /mnt/lustre --container data --import-prefix in/ --import-prefix ref/ --wait',
+    ) +
+      '\n\nCredentials: AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT with AZURE_STORAGE_KEY or' +
+      '\nAZURE_STORAGE_SAS_TOKEN, or neither for Entra ID; from the environment or --credentials-file.',
+  )
+  .action(async (path: string, options: object, command: Command) => {
+    await (await import('./cli/mount.js')).mount(path, flagsOf(command), options);
+  });
+
+program
+  .command('umount')
+  .description('unmount; returns when the daemon is gone. Changed files stay in the store and are listed')
+  .argument('<mnt>', 'where it is mounted')
+  .option('--lazy', 'also while files are open: they stay usable until they are closed')
+  .addOption(json())
+  .addHelpText('after', example('umount /mnt/lustre'))
+  .action(async (path: string, options: object) => {
+    await (await import('./cli/umount.js')).umount(path, options);
+  });
+
+program
+  .command('status')
+  .description('what is mounted, files and bytes by state, the running job, the last error')
+  .argument('[mnt]', 'only this mount')
+  .addOption(json())
+  .addHelpText('after', example('status', 'status /mnt/lustre --json'))
+  .action(async (path: string | undefined, options: object) => {
+    await (await import('./cli/status.js')).status(path, options);
+  });
+
+function jobCommands(kind: Kind, description: string): Command {
+  const group = program.command(kind).description(description);
+  group
+    .command('list')
+    .description(`all ${kind} jobs of a mount`)
+    .argument('<mnt>', 'where it is mounted')
+    .addOption(json())
+    .addHelpText('after', example(`${kind} list /mnt/lustre`))
+    .action(async (path: string, options: object) => {
+      await (await import('./cli/jobs.js')).listJobs(path, kind, options);
+    });
+  for (const verb of ['show', 'cancel'] as const) {
+    group
+      .command(verb)
+      .description(verb === 'show' ? 'settings and counters of a job' : 'cancel a running job')
+      .argument('<mnt>', 'where it is mounted')
+      .argument('[name]', 'the job (the running one, or else the latest)')
+      .addOption(json())
+      .addHelpText('after', example(`${kind} ${verb} /mnt/lustre`))
+      .action(async (path: string, name: string | undefined, options: object) => {
+        const jobs = await import('./cli/jobs.js');
+        await (verb === 'show' ? jobs.showJob : jobs.cancelJob)(path, kind, name, options);
+      });
+  }
+  return group;
+}
+
+jobCommands('import', 'bring names and attributes of blobs into the namespace')
+  .command('create')
+  .description('start an import job')
+  .argument('<mnt>', 'where it is mounted')
+  .option('--name <name>', 'name of the job')
+  .option(
+    '--prefix <prefix>',
+    'only blobs whose names begin with this (repeatable)',
+    (value: string, former: readonly string[] | undefined) => [...(former ?? []), value],
+  )
+  .option('--conflict <mode>', 'what to do where something else has the name: fail or skip', 'skip')
+  .option('--max-errors <count>', 'errors to tolerate; -1: any number', '-1')
+  .option('--wait', 'return when the job has ended; exit code 1 unless it completed')
+  .addOption(json())
+  .addHelpText('after', example('import create /mnt/lustre --prefix in/ --wait'))
+  .action(async (path: string, options: object) => {
+    await (await import('./cli/jobs.js')).createImport(path, options);
+  });
+
+jobCommands('export', 'write new and changed files to the container')
+  .command('create')
+  .description('start an export job')
+  .argument('<mnt>', 'where it is mounted')
+  .option(
+    '--path <prefix>',
+    'only files whose paths in the mount begin with this, e.g. /results (default: /)',
+  )
+  .option('--name <name>', 'name of the job')
+  .option('--wait', 'return when the job has ended; exit code 1 unless it completed')
+  .addOption(json())
+  .addHelpText(
+    'after',
+    example('export create /mnt/lustre --wait', 'export create /mnt/lustre --path /results'),
+  )
+  .action(async (path: string, options: object) => {
+    await (await import('./cli/jobs.js')).createExport(path, options);
+  });
+
+program
+  .command('jobs')
+  .description('jobs of every kind')
+  .command('list')
+  .description('all jobs of a mount')
+  .argument('<mnt>', 'where it is mounted')
+  .addOption(json())
+  .addHelpText('after', example('jobs list /mnt/lustre'))
+  .action(async (path: string, options: object) => {
+    await (await import('./cli/jobs.js')).listJobs(path, undefined, options);
+  });
+
+addSettings(program.command('config').description('settings').command('show'))
+  .description('every setting with its value and where that was said')
+  .option('--config <file>', 'JSON file of settings (or LUSTRITE_CONFIG)')
+  .addOption(json())
+  .addHelpText('after', example('config show', 'config show --config /etc/lustrite.json --json'))
+  .action(async (options: { readonly config?: string; readonly json?: boolean }, command: Command) => {
+    const { showConfig } = await import('./cli/configuration.js');
+    showConfig(flagsOf(command), options.config, options.json === true);
+  });
+
+program
+  .command('daemon', { hidden: true })
+  .argument('[mnt]')
+  .action(async () => {
+    await (await import('./cli/daemon-process.js')).daemonProcess();
+  });
+
+function exitCodeOf(error: unknown): number {
+  // Commander has printed its own message, or the help that was asked for.
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+  if (error instanceof Exit) return error.exitCode;
+  note(messageChain(error));
+  return error instanceof UsageError ? 2 : 1;
+}
+
+function throwInsteadOfExit(command: Command): void {
+  command.exitOverride();
+  for (const sub of command.commands) throwInsteadOfExit(sub);
+}
+
+tolerateClosedPipes();
+throwInsteadOfExit(program);
+try {
+  await program.parseAsync();
+} catch (error) {
+  process.exitCode = exitCodeOf(error);
+}

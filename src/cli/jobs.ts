@@ -1,0 +1,150 @@
+/** `lustrite import …`, `lustrite export …` and `lustrite jobs list`. */
+import { finalStates, type JobView } from '../base/control-api.js';
+import { UserError } from '../base/errors.js';
+import { Exit, UsageError } from './failure.js';
+import { jobLine } from './job-text.js';
+import { say, sayJson, table } from './output.js';
+import { targetAt, type Target } from './target.js';
+import { untilFinal } from './wait.js';
+
+export type Kind = 'import' | 'export';
+
+export interface Shown {
+  readonly json?: boolean;
+}
+
+export interface CreateImport extends Shown {
+  readonly name?: string;
+  readonly prefix?: readonly string[];
+  readonly conflict?: string;
+  readonly maxErrors?: string;
+  readonly wait?: boolean;
+}
+
+export interface CreateExport extends Shown {
+  readonly name?: string;
+  readonly path?: string;
+  readonly wait?: boolean;
+}
+
+/** The CLI's names of conflict modes -> Azure's. */
+const conflictModes: Readonly<Record<string, string>> = { fail: 'Fail', skip: 'Skip' };
+
+export async function createImport(path: string, options: CreateImport): Promise<void> {
+  const { name, prefix, conflict = 'skip', maxErrors = '-1' } = options;
+  const mode = conflictModes[conflict];
+  if (mode === undefined) throw new UsageError(`--conflict: '${conflict}' is not one of fail, skip`);
+  if (!/^(?:-1|\d{1,9})$/.test(maxErrors)) {
+    throw new UsageError(`--max-errors: '${maxErrors}' is not a whole number from -1`);
+  }
+  const body = {
+    ...(name !== undefined && { name }),
+    ...(prefix !== undefined && { prefixes: prefix }),
+    conflictResolutionMode: mode,
+    maximumErrors: Number(maxErrors),
+  };
+  await create(path, 'import', body, options);
+}
+
+export async function createExport(path: string, options: CreateExport): Promise<void> {
+  const { name, path: filesystemPath } = options;
+  const body = {
+    ...(name !== undefined && { name }),
+    ...(filesystemPath !== undefined && { filesystemPath }),
+  };
+  await create(path, 'export', body, options);
+}
+
+async function create(
+  path: string,
+  kind: Kind,
+  body: object,
+  options: Shown & { wait?: boolean },
+): Promise<void> {
+  const target = targetAt(path);
+  const job = await target.client.post<JobView>(`/v1/jobs/${kind}`, body);
+  if (options.wait !== true) {
+    if (options.json === true) sayJson(job);
+    else say(`${kind} ${job.name} started`);
+    return;
+  }
+  tellEnd(await untilFinal(target, job.name), options);
+}
+
+/** Prints a final job; exit code 1 unless it is Completed. */
+export function tellEnd(job: JobView, { json }: Shown): void {
+  if (json === true) sayJson(job);
+  else say(`${job.kind} ${jobLine(job)}`);
+  if (job.properties.status.state !== 'Completed') throw new Exit(1);
+}
+
+export async function listJobs(path: string, kind: Kind | undefined, { json }: Shown): Promise<void> {
+  const { client, mount } = targetAt(path);
+  const jobs = await jobsOf(client, kind);
+  if (json === true) {
+    sayJson(jobs);
+    return;
+  }
+  if (jobs.length === 0) say(`${mount.mountPoint} has had no ${kind ?? ''}${kind ? ' ' : ''}jobs`);
+  else say(table(jobs.map((job) => [job.kind, jobLine(job)])));
+}
+
+async function jobsOf(client: Target['client'], kind: Kind | undefined): Promise<readonly JobView[]> {
+  const query = kind === undefined ? '' : `?kind=${kind}`;
+  return (await client.get<{ readonly value: readonly JobView[] }>(`/v1/jobs${query}`)).value;
+}
+
+export async function showJob(
+  path: string,
+  kind: Kind,
+  name: string | undefined,
+  { json }: Shown,
+): Promise<void> {
+  const job = await jobNamed(targetAt(path), kind, name);
+  if (json === true) {
+    sayJson(job);
+    return;
+  }
+  say(`${job.kind} ${jobLine(job)}`);
+  const { status, ...settings } = job.properties;
+  const rows = [...Object.entries(settings), ...Object.entries(status)];
+  say(
+    table(
+      rows.map(([key, value]) => [`  ${key}`, typeof value === 'string' ? value : JSON.stringify(value)]),
+    ),
+  );
+}
+
+export async function cancelJob(
+  path: string,
+  kind: Kind,
+  name: string | undefined,
+  { json }: Shown,
+): Promise<void> {
+  const target = targetAt(path);
+  const job = await jobNamed(target, kind, name);
+  const after = await target.client.post<JobView>(`/v1/jobs/${encodeURIComponent(job.name)}/cancel`);
+  if (json === true) sayJson(after);
+  else say(`${kind} ${jobLine(after)}`);
+}
+
+/** The job of that name, or else the one that is running, or else the latest. */
+async function jobNamed({ client, mount }: Target, kind: Kind, name: string | undefined): Promise<JobView> {
+  const jobs = await jobsOf(client, kind);
+  if (name !== undefined) {
+    const named = jobs.find((job) => job.name === name);
+    if (named !== undefined) return named;
+    throw new UserError(
+      'NotFound',
+      `${mount.mountPoint} has no ${kind} job '${name}'; lustrite ${kind} list shows them`,
+    );
+  }
+  const started = (job: JobView): string => {
+    const time = job.properties.status['lastStartedTime'];
+    return typeof time === 'string' ? time : '';
+  };
+  const latest = jobs.toSorted((a, b) => (started(a) < started(b) ? -1 : 1)).at(-1);
+  const job = jobs.find((one) => !finalStates.includes(one.properties.status.state)) ?? latest;
+  if (job !== undefined) return job;
+  throw new UserError('NotFound', `${mount.mountPoint} has had no ${kind} job`);
+}

@@ -1,0 +1,218 @@
+/** `lustrite mount MNT`: starts the daemon, or becomes it, and returns when the mount is usable. */
+import { fork, type ChildProcess } from 'node:child_process';
+import { closeSync, lstatSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { firstImportName, type JobView, type StatusReport } from '../base/control-api.js';
+import type { Config } from '../base/config.js';
+import { messageChain, UserError } from '../base/errors.js';
+import { credentialVariables, type Launch, type LaunchReport } from '../base/launch.js';
+import { isWithin, resolvedPath } from '../base/mount-table.js';
+import { ensurePrivateDirectory, openPrivateLog } from '../base/private-directory.js';
+import { registeredMount, registeredMounts } from '../base/registry.js';
+import { mountConfiguration } from './configuration.js';
+import { healMountPoint } from './dead-mount.js';
+import { Exit, UsageError } from './failure.js';
+import { tellEnd } from './jobs.js';
+import { note, say, sayJson } from './output.js';
+import type { Flags } from './settings.js';
+import { targetAt } from './target.js';
+import { untilFinal } from './wait.js';
+
+export interface MountOptions {
+  readonly config?: string;
+  readonly foreground?: boolean;
+  readonly wait?: boolean;
+  readonly json?: boolean;
+}
+
+export async function mount(path: string, flags: Flags, options: MountOptions): Promise<void> {
+  if (options.foreground === true && options.wait === true) {
+    throw new UsageError(
+      '--foreground and --wait exclude each other: a daemon in the foreground never returns',
+    );
+  }
+  const mountPoint = resolvedPath(path);
+  const { config, firstMount } = await mountConfiguration(mountPoint, flags, options.config);
+  if (process.geteuid?.() !== 0) {
+    throw new UserError('Forbidden', 'lustrite mount needs root: sudo --preserve-env lustrite mount …');
+  }
+  await prepareMountPoint(config);
+  ensurePrivateDirectory(config.store, 'the store');
+  const launch: Launch = { config, firstMount, env: credentialVariables(process.env) };
+  if (options.foreground === true) {
+    await inForeground(launch);
+    return;
+  }
+  for (const notice of await startDaemon(launch)) note(notice);
+  await tellMounted(config, options);
+}
+
+/** Refuses what would hide, double or deadlock a mount; takes away what a dead daemon left. */
+async function prepareMountPoint({ mountPoint, store }: Config): Promise<void> {
+  const there = registeredMount(mountPoint);
+  if (there !== undefined) {
+    throw new UserError(
+      'Conflict',
+      `${mountPoint} is mounted already: ${there.container}, store ${there.store}, pid ${there.pid}; lustrite umount ${mountPoint} first`,
+    );
+  }
+  const at = resolvedPath(store);
+  const sharing = registeredMounts().find((mount) => resolvedPath(mount.store) === at);
+  if (sharing !== undefined) {
+    throw new UserError(
+      'Conflict',
+      `the store ${store} is in use by the mount ${sharing.mountPoint} (pid ${sharing.pid})`,
+    );
+  }
+  if (isWithin(at, mountPoint)) {
+    throw new UserError(
+      'InvalidParameter',
+      `the store ${store} would be inside its own mount ${mountPoint}: choose another --store`,
+    );
+  }
+  if (isWithin(mountPoint, at)) {
+    throw new UserError(
+      'InvalidParameter',
+      `the mount point ${mountPoint} is inside the store ${store}: choose another one`,
+    );
+  }
+  const around = registeredMounts().find((mount) => isWithin(at, mount.mountPoint));
+  if (around !== undefined) {
+    throw new UserError(
+      'InvalidParameter',
+      `the store ${store} is inside the mount ${around.mountPoint}: choose another --store`,
+    );
+  }
+  if (await healMountPoint(mountPoint))
+    note(`${mountPoint}: removed the dead mount of a daemon that is gone`);
+  refuseUnlessDirectory(mountPoint);
+}
+
+function refuseUnlessDirectory(mountPoint: string): void {
+  let directory: boolean;
+  try {
+    directory = lstatSync(mountPoint).isDirectory();
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    const advice = code === 'ENOENT' ? `does not exist: mkdir -p ${mountPoint}` : messageChain(error);
+    throw new UserError('InvalidParameter', `the mount point ${mountPoint} ${advice}`);
+  }
+  if (!directory) throw new UserError('InvalidParameter', `the mount point ${mountPoint} is not a directory`);
+}
+
+async function inForeground(launch: Launch): Promise<void> {
+  for (const name of Object.keys(launch.env)) Reflect.deleteProperty(process.env, name);
+  const { runDaemon } = await import('../daemon.js');
+  await runDaemon(launch, {
+    pretty: process.stderr.isTTY,
+    ready: (notices) => {
+      for (const notice of notices) note(notice);
+      note(`${launch.config.container} is mounted on ${launch.config.mountPoint}; Ctrl-C unmounts`);
+    },
+  });
+}
+
+/** Resolves with the daemon's notices when the mount is usable; otherwise throws its cause, and no daemon is left. */
+async function startDaemon(launch: Launch): Promise<readonly string[]> {
+  const logFile = join(launch.config.store, 'daemon.log');
+  const log = openPrivateLog(logFile);
+  const env = { ...process.env };
+  for (const name of Object.keys(launch.env)) Reflect.deleteProperty(env, name);
+  const daemon = fork(
+    fileURLToPath(new URL('../cli.js', import.meta.url)),
+    ['daemon', launch.config.mountPoint],
+    {
+      cwd: '/',
+      detached: true,
+      env,
+      execArgv: [],
+      stdio: ['ignore', log, log, 'ipc'],
+    },
+  );
+  closeSync(log);
+  // The daemon is in a session of its own: Ctrl-C reaches this process only.
+  const stop = (): void => {
+    daemon.kill('SIGTERM');
+  };
+  process.once('SIGINT', stop);
+  process.once('SIGTERM', stop);
+  try {
+    const report = await firstReport(daemon, launch, logFile);
+    if (report.kind === 'ready') return report.notices;
+    await ended(daemon);
+    throw new UserError('MountFailed', report.message);
+  } finally {
+    process.removeListener('SIGINT', stop);
+    process.removeListener('SIGTERM', stop);
+    if (daemon.connected) daemon.disconnect();
+    daemon.unref();
+  }
+}
+
+function firstReport(daemon: ChildProcess, launch: Launch, logFile: string): Promise<LaunchReport> {
+  return new Promise((resolve, reject) => {
+    daemon.once('message', (message) => {
+      resolve(message as LaunchReport);
+    });
+    daemon.once('error', reject);
+    daemon.once('exit', (code, signal) => {
+      const how = signal ?? `exit code ${code ?? '?'}`;
+      reject(
+        new UserError(
+          'MountFailed',
+          `the daemon ended (${how}) before the mount was usable${logTail(logFile)}`,
+        ),
+      );
+    });
+    daemon.send(launch, (error) => {
+      // Its end is the better story.
+      if (error !== null && daemon.exitCode === null && daemon.signalCode === null) return;
+    });
+  });
+}
+
+function ended(daemon: ChildProcess): Promise<void> {
+  if (daemon.exitCode !== null || daemon.signalCode !== null) return Promise.resolve();
+  return new Promise((resolve) => {
+    daemon.once('exit', () => {
+      resolve();
+    });
+  });
+}
+
+function logTail(logFile: string): string {
+  try {
+    const lines = readFileSync(logFile, 'utf8').trimEnd().split('\n').slice(-5);
+    return `; the end of ${logFile}:\n${lines.map((line) => `  ${line}`).join('\n')}`;
+  } catch {
+    return `; see ${logFile}`;
+  }
+}
+
+async function tellMounted(config: Config, { wait, json }: MountOptions): Promise<void> {
+  const target = targetAt(config.mountPoint);
+  if (wait !== true) {
+    if (json === true) sayJson(await target.client.get<StatusReport>('/v1/status'));
+    else say(`${config.container} is mounted on ${config.mountPoint} (store ${config.store})`);
+    return;
+  }
+  const { value } = await target.client.get<{ readonly value: readonly JobView[] }>('/v1/jobs?kind=import');
+  if (!value.some((job) => job.name === firstImportName)) {
+    if (json === true) sayJson(null);
+    else
+      say(
+        `${config.container} is mounted on ${config.mountPoint} (store ${config.store}); nothing was imported`,
+      );
+    return;
+  }
+  const job = await untilFinal(target, firstImportName);
+  if (json !== true) say(`${config.container} is mounted on ${config.mountPoint} (store ${config.store})`);
+  try {
+    tellEnd(job, { json: json === true });
+  } catch (error) {
+    if (error instanceof Exit)
+      note(`the mount stays; lustrite import show ${config.mountPoint} has the details`);
+    throw error;
+  }
+}

@@ -1,0 +1,492 @@
+/**
+ * The daemon, and the only place that knows every room: config -> credentials -> container -> store -> pool ->
+ * coordinator -> front end -> jobs -> control API -> "ready"; and the same backwards at the end.
+ */
+import { chmod, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { systemClock } from './base/clock.js';
+import type { Config } from './base/config.js';
+import {
+  firstImportName,
+  socketName,
+  type DirtyFiles,
+  type StatusReport,
+  type UnmountReport,
+} from './base/control-api.js';
+import { messageChain, UserError } from './base/errors.js';
+import { writeFirstMount } from './base/first-mount.js';
+import type { Launch } from './base/launch.js';
+import { createLog, fdDestination, type Log } from './base/log.js';
+import { mountLockFile, register, registeredMounts, unregister } from './base/registry.js';
+import { socketAddress } from './base/unix-socket.js';
+import { version } from './base/version.js';
+import type { Container } from './blob/port.js';
+import type { FrontEnd } from './fuse/front-end.js';
+import type { Coordinator } from './hsm/coordinator.js';
+import type { Control, HsmVerb } from './http/control.js';
+import type { createServer } from './http/server.js';
+import type { JobRunner } from './jobs/runner.js';
+import type { Addon, WalkEntry } from './native/binding.js';
+import type { Store } from './store/store.js';
+
+export interface DaemonHooks {
+  /** Log lines for people instead of JSON. */
+  readonly pretty: boolean;
+  /** The mount is usable; what its user should know. */
+  readonly ready: (notices: readonly string[]) => void;
+}
+
+/** How long SIGTERM waits for open files before it unmounts lazily, and then for the last of them to be closed. */
+const busyForMs = 5_000;
+const lingerForMs = 10_000;
+/** A daemon that was killed a moment ago may still hold its locks. */
+const lockedForMs = 10_000;
+
+/** Where a container's store is unless somebody says otherwise. Light: the command line calls it, too. */
+export async function standardStorePath(source: {
+  readonly env: NodeJS.ProcessEnv;
+  readonly container: string;
+  readonly credentialsFile: string | undefined;
+}): Promise<string> {
+  const { resolveContainer } = await import('./blob/credentials.js');
+  const { account, container } = resolveContainer(source);
+  return join('/var/lib/lustrite', `${account}-${container}`);
+}
+
+/** Mounts, serves until the mount is gone, and leaves nothing behind. Rejects with the cause when the mount failed. */
+export async function runDaemon(launch: Launch, hooks: DaemonHooks): Promise<void> {
+  const daemon = new Daemon(launch, hooks);
+  await daemon.run();
+}
+
+interface Locked {
+  unlock(): void;
+}
+
+class Daemon implements Control {
+  readonly #launch: Launch;
+  readonly #config: Config;
+  readonly #hooks: DaemonHooks;
+  readonly #log: Log;
+  readonly #startedAt = new Date().toISOString();
+  readonly #starting = new AbortController();
+  /** Undone in reverse order at the end. */
+  readonly #undo: (() => Promise<void> | void)[] = [];
+  readonly #notices: string[] = [];
+  #lastError: StatusReport['lastError'] = null;
+  #addon: Addon | undefined;
+  #container: Container | undefined;
+  #store: Store | undefined;
+  #coordinator: Coordinator | undefined;
+  #frontEnd: FrontEnd | undefined;
+  #runner: JobRunner | undefined;
+  #mountLock: Locked | undefined;
+  /** Resolves when the answer to the control API's unmount is out. */
+  #answer: { readonly sent: Promise<void>; readonly send: () => void } | undefined;
+  #signals = 0;
+
+  constructor(launch: Launch, hooks: DaemonHooks) {
+    this.#launch = launch;
+    this.#config = launch.config;
+    this.#hooks = hooks;
+    this.#log = createLog({
+      level: launch.config.log.level,
+      pretty: hooks.pretty,
+      destination: fdDestination(2),
+      onError: (record) => {
+        this.#lastError = record;
+      },
+    });
+  }
+
+  async run(): Promise<void> {
+    process.chdir('/');
+    process.on('uncaughtException', (error) => this.#crash(error));
+    process.on('unhandledRejection', (error) => this.#crash(error));
+    for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
+      process.on(signal, () => {
+        this.#onSignal(signal);
+      });
+    }
+    try {
+      await this.#start();
+      this.#hooks.ready(this.#notices);
+      this.#log.info({ mountPoint: this.#config.mountPoint, pid: process.pid, version }, 'ready');
+      await this.#frontEnd?.closed;
+      this.#log.info({ mountPoint: this.#config.mountPoint }, 'unmounted');
+    } catch (error) {
+      this.#log.error({ err: error }, `cannot mount ${this.#config.mountPoint}: ${messageChain(error)}`);
+      throw error;
+    } finally {
+      await this.#stop();
+    }
+  }
+
+  // ---- start and stop
+
+  async #start(): Promise<void> {
+    const { signal } = this.#starting;
+    const [{ loadAddon }, { openStore }, { TransferPool }, { Coordinator }, { JobRunner }, { createServer }] =
+      await Promise.all([
+        import('./native/binding.js'),
+        import('./store/store.js'),
+        import('./workers/pool.js'),
+        import('./hsm/coordinator.js'),
+        import('./jobs/runner.js'),
+        import('./http/server.js'),
+      ]);
+    const config = this.#config;
+    const addon = (this.#addon = loadAddon());
+    addon.hardenProcess();
+    const { container, loggingContainer } = await this.#openContainers(signal);
+    const mountLock = (this.#mountLock = await whileOthersLeave(
+      () => lockMountPoint(addon, config.mountPoint),
+      signal,
+    ));
+    this.#undo.push(() => this.#leaveMountPoint(mountLock));
+
+    const store = (this.#store = await whileOthersLeave(
+      () =>
+        openStore({
+          path: config.store,
+          identity: container.identity,
+          fsName: config.container,
+          addon,
+          log: this.#log,
+          mountPoint: config.mountPoint,
+          events: { restoreNeeded: (fid, pid) => this.#coordinator?.restoreNeeded(fid, pid) },
+        }),
+      signal,
+    ));
+    this.#own(store);
+    const pool = this.#own(new TransferPool({ workers: config.transfer.workers }));
+    const common = { store, container, log: this.#log, config, clock: systemClock };
+    const coordinator = (this.#coordinator = this.#own(new Coordinator({ ...common, pool })));
+    await coordinator.start();
+    signal.throwIfAborted();
+    this.#frontEnd = await this.#mount(addon, store, coordinator);
+    signal.throwIfAborted();
+
+    const runner = (this.#runner = this.#own(
+      new JobRunner({ ...common, coordinator, ...(loggingContainer && { loggingContainer }) }),
+    ));
+    await runner.start();
+    await this.#startFirstImport(runner);
+    const socket = join(config.store, socketName);
+    await this.#listen(createServer(this, this.#log), socket);
+    register({ mountPoint: config.mountPoint, store: config.store, socket, container: container.identity });
+    writeFirstMount(config.store, this.#launch.firstMount);
+    signal.throwIfAborted();
+  }
+
+  /** Secrets leave this process's environment here; only Entra ID's own variables are needed later, by its library. */
+  async #openContainers(
+    signal: AbortSignal,
+  ): Promise<{ readonly container: Container; readonly loggingContainer: Container | undefined }> {
+    const { container: name, loggingContainer: logs, credentialsFile } = this.#config;
+    const [{ resolveContainer }, { openContainer }] = await Promise.all([
+      import('./blob/credentials.js'),
+      import('./blob/azure-container.js'),
+    ]);
+    const source = { env: this.#launch.env, credentialsFile };
+    const reach = resolveContainer({ ...source, container: name });
+    if (reach.auth.kind === 'entra') {
+      for (const [variable, value] of Object.entries(this.#launch.env)) {
+        if (!variable.startsWith('AZURE_STORAGE_')) process.env[variable] = value;
+      }
+    }
+    const container = this.#own(openContainer(reach));
+    this.#container = container;
+    await container.check(signal);
+    if (logs === undefined) {
+      this.#notices.push(
+        `no --logging-container: the logs of jobs stay in ${join(this.#config.store, 'jobs')}`,
+      );
+      return { container, loggingContainer: undefined };
+    }
+    const loggingContainer = this.#own(openContainer(resolveContainer({ ...source, container: logs })));
+    await loggingContainer.check(signal);
+    return { container, loggingContainer };
+  }
+
+  async #mount(addon: Addon, store: Store, coordinator: Coordinator): Promise<FrontEnd> {
+    const config = this.#config;
+    const options = { store, coordinator, addon, mountPoint: config.mountPoint, config, log: this.#log };
+    if (config.frontEnd === 'fuse-native') {
+      return (await import('./fuse/fuse-native.js')).mountFuseNative(options);
+    }
+    return (await import('./fuse/native.js')).mountNative(options);
+  }
+
+  /** Once in the life of a store. An import that a former daemon left unfinished is the runner's to resume. */
+  async #startFirstImport(runner: JobRunner): Promise<void> {
+    const { none, prefixes, conflict, maxErrors } = this.#config.import;
+    if (none || runner.list('import').some((job) => job.name === firstImportName)) return;
+    await runner.createImport({
+      name: firstImportName,
+      prefixes,
+      conflictResolutionMode: conflict === 'fail' ? 'Fail' : 'Skip',
+      maximumErrors: maxErrors,
+    });
+  }
+
+  async #listen(server: ReturnType<typeof createServer>, socket: string): Promise<void> {
+    await rm(socket, { force: true });
+    const address = socketAddress(socket);
+    this.#undo.push(async () => {
+      await server.close();
+      await rm(socket, { force: true });
+      address.close();
+    });
+    // Nobody else can reach it in the store, which is 0700.
+    await server.listen({ path: address.path });
+    await chmod(socket, 0o600);
+  }
+
+  #own<T extends AsyncDisposable>(resource: T): T {
+    this.#undo.push(async () => {
+      await resource[Symbol.asyncDispose]();
+    });
+    return resource;
+  }
+
+  async #stop(): Promise<void> {
+    this.#starting.abort();
+    if (this.#answer !== undefined) await Promise.race([this.#answer.sent, systemClock.sleep(5_000)]);
+    // A start that failed behind the mount.
+    await this.#frontEnd?.unmount({ lazy: true }).catch(() => undefined);
+    for (const undo of this.#undo.reverse()) {
+      try {
+        await undo();
+      } catch (error) {
+        this.#log.error({ err: error }, `while stopping: ${messageChain(error)}`);
+      }
+    }
+    this.#log.info('stopped');
+  }
+
+  #leaveMountPoint(lock: Locked): void {
+    if (this.#mountLock === undefined) return;
+    this.#mountLock = undefined;
+    unregister(this.#config.mountPoint);
+    lock.unlock();
+  }
+
+  /** A bug: what was promised to be durable is on disk; the next daemon recovers the rest. */
+  #crash(error: unknown): void {
+    this.#log.fatal({ err: error }, `the daemon ends: ${messageChain(error)}`);
+    try {
+      if (this.#frontEnd !== undefined) this.#addon?.detach(this.#config.mountPoint);
+      unregister(this.#config.mountPoint);
+    } finally {
+      process.exit(1);
+    }
+  }
+
+  #onSignal(signal: NodeJS.Signals): void {
+    this.#signals++;
+    this.#log.info({ signal }, 'unmounting');
+    if (this.#frontEnd === undefined || this.#runner === undefined) {
+      this.#starting.abort(new UserError('Canceled', `${signal} came before the mount was usable`));
+    }
+    if (this.#signals === 1) void this.#unmountForGood();
+  }
+
+  /** Open files get `busyForMs`, or until a second signal; then the mount goes away and they get `lingerForMs`. */
+  async #unmountForGood(): Promise<void> {
+    const frontEnd = this.#frontEnd;
+    if (frontEnd === undefined) return;
+    const end = Date.now() + busyForMs;
+    for (;;) {
+      const lazy = Date.now() >= end || this.#signals > 1;
+      try {
+        if (!lazy) {
+          await frontEnd.unmount({ lazy });
+          return;
+        }
+        await Promise.race([frontEnd.unmount({ lazy }), systemClock.sleep(lingerForMs)]);
+        break;
+      } catch (error) {
+        if (lazy || (error as NodeJS.ErrnoException).code !== 'EBUSY') {
+          this.#log.error({ err: error }, `cannot unmount: ${messageChain(error)}`);
+          break;
+        }
+        await systemClock.sleep(100);
+      }
+    }
+    if (await settled(frontEnd.closed)) return;
+    this.#log.warn('files are still open; their users get ENOTCONN');
+    await this.#stop();
+    process.exit(0);
+  }
+
+  // ---- what the control API asks for
+
+  get jobs(): JobRunner {
+    if (this.#runner === undefined) throw new UserError('Conflict', 'the daemon is starting');
+    return this.#runner;
+  }
+
+  async status(): Promise<StatusReport> {
+    const { store, coordinator, frontEnd } = this.#running();
+    const stats = frontEnd.stats();
+    return {
+      version,
+      pid: process.pid,
+      startedAt: this.#startedAt,
+      mountPoint: this.#config.mountPoint,
+      store: store.path,
+      container: this.#container?.identity ?? this.#config.container,
+      loggingContainer: this.#config.loggingContainer ?? null,
+      frontEnd: frontEnd.name,
+      passthrough: frontEnd.passthrough,
+      readOnly: this.#config.readOnly,
+      census: await store.native.census(),
+      runningJob: this.jobs.running() ?? null,
+      lastError: this.#lastError,
+      hsm: coordinator.status(),
+      heldRequests: stats['held'] ?? 0,
+    };
+  }
+
+  async dirty(limit: number): Promise<DirtyFiles> {
+    const first: string[] = [];
+    let count = 0;
+    const walk = this.#running().store.native.walk({ select: 'changed', batch: 1000 });
+    try {
+      for (;;) {
+        const batch = await nextBatch(walk, this.#log);
+        if (batch === null) return { count, first };
+        for (const { type, path } of batch) {
+          if (type !== 'file') continue;
+          count++;
+          if (first.length < limit) first.push(path);
+        }
+      }
+    } finally {
+      walk.close();
+    }
+  }
+
+  async unmount(lazy: boolean): Promise<UnmountReport> {
+    const { frontEnd } = this.#running();
+    const { promise: sent, resolve: send } = withResolvers();
+    this.#answer = { sent, send };
+    let lingering = false;
+    try {
+      const gone = frontEnd.unmount({ lazy });
+      if (lazy)
+        lingering = (await Promise.race([gone, systemClock.sleep(2_000).then(() => 'open')])) === 'open';
+      else await gone;
+    } catch (error) {
+      this.#answer = undefined;
+      if ((error as NodeJS.ErrnoException).code !== 'EBUSY') throw error;
+      throw new UserError('Busy', `${this.#config.mountPoint} is in use`, { status: 409, cause: error });
+    }
+    if (this.#mountLock !== undefined) this.#leaveMountPoint(this.#mountLock);
+    return { dirty: await this.dirty(20), lingering };
+  }
+
+  answered(): void {
+    this.#answer?.send();
+  }
+
+  async hsm(verb: HsmVerb, path: string): Promise<unknown> {
+    const { store, coordinator } = this.#running();
+    const relative = path.replace(/^\/+/, '');
+    const fid = store.native.fidOf(relative);
+    switch (verb) {
+      case 'state':
+        return plain(await store.native.state(fid));
+      case 'archive':
+        return coordinator.archive(fid, { path: relative, signal: AbortSignal.timeout(24 * 3600_000) });
+      case 'restore':
+        return coordinator.restore(fid);
+      case 'release':
+        return coordinator.release(fid);
+    }
+  }
+
+  #running(): { readonly store: Store; readonly coordinator: Coordinator; readonly frontEnd: FrontEnd } {
+    const [store, coordinator, frontEnd] = [this.#store, this.#coordinator, this.#frontEnd];
+    if (store === undefined || coordinator === undefined || frontEnd === undefined) {
+      throw new UserError('Conflict', 'the daemon is starting');
+    }
+    return { store, coordinator, frontEnd };
+  }
+}
+
+/** An unreadable directory is passed over; what is in it cannot be told. */
+async function nextBatch(
+  walk: { next(): Promise<readonly WalkEntry[] | null> },
+  log: Log,
+): Promise<readonly WalkEntry[] | null> {
+  for (;;) {
+    try {
+      return await walk.next();
+    } catch (error) {
+      log.warn({ err: error }, `looking for dirty files: ${messageChain(error)}`);
+    }
+  }
+}
+
+/** Exclusive for as long as the daemon is on that mount point; a second `lustrite mount` at the same moment is refused. */
+async function lockMountPoint(addon: Addon, mountPoint: string): Promise<Locked> {
+  try {
+    return await Promise.resolve(addon.lockFile(mountLockFile(mountPoint)));
+  } catch (error) {
+    if (
+      (error as NodeJS.ErrnoException).code !== 'EWOULDBLOCK' &&
+      (error as NodeJS.ErrnoException).code !== 'EAGAIN'
+    ) {
+      throw error;
+    }
+    throw new UserError('Conflict', `another lustrite is mounting or unmounting ${mountPoint}`, {
+      cause: error,
+    });
+  }
+}
+
+/** Retries what another daemon's lock refuses, for as long as one that has just been killed may take to be gone. */
+async function whileOthersLeave<T>(attempt: () => Promise<T>, signal: AbortSignal): Promise<T> {
+  const end = Date.now() + lockedForMs;
+  for (;;) {
+    signal.throwIfAborted();
+    try {
+      return await attempt();
+    } catch (error) {
+      const held = error instanceof UserError && error.code === 'Conflict';
+      // Who is registered lives and stays.
+      if (
+        !held ||
+        Date.now() >= end ||
+        registeredMounts().some((mount) => error.message.includes(mount.store))
+      ) {
+        throw error;
+      }
+      await systemClock.sleep(50, signal);
+    }
+  }
+}
+
+async function settled(promise: Promise<void>): Promise<boolean> {
+  return Promise.race([promise.then(() => true), systemClock.sleep(0).then(() => false)]);
+}
+
+function withResolvers(): { readonly promise: Promise<void>; readonly resolve: () => void } {
+  let resolve = (): void => undefined;
+  const promise = new Promise<void>((fulfil) => {
+    resolve = fulfil;
+  });
+  return { promise, resolve };
+}
+
+/** JSON has no bigint. */
+function plain(value: object): object {
+  return Object.fromEntries(
+    Object.entries(value).map(([name, one]: [string, unknown]) => [
+      name,
+      typeof one === 'bigint' ? String(one) : one,
+    ]),
+  );
+}
