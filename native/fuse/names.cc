@@ -1,0 +1,172 @@
+// MKNOD, MKDIR, SYMLINK, READLINK, LINK, UNLINK, RMDIR, RENAME.
+#include <fcntl.h>
+#include <linux/limits.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include <cerrno>
+#include <cstdio>
+
+#include "core.h"
+
+namespace lustrite::fuse {
+
+namespace {
+
+struct Place {
+  DirectoryFds::Fd directory;
+  const char* name = nullptr;
+};
+
+// The directory and name a request is about; false when it was answered.
+bool FindPlace(Core& core, const RequestPtr& request, size_t fixed, Place* place) {
+  int error = ESTALE;
+  NodePtr parent = NodeOf(core, *request);
+  place->name = request->Name(fixed);
+  if (parent && place->name) place->directory = core.directories.Get(*parent, &error);
+  if (!place->directory) request->ReplyError(error);
+  return place->directory != nullptr;
+}
+
+// Makes something at a place as the caller, then answers with its entry.
+template <class MakeIt>
+void Make(Core& core, const RequestPtr& request, size_t fixed, uint32_t umask, MakeIt make) {
+  Place place;
+  if (!FindPlace(core, request, fixed, &place)) return;
+  int error = 0;
+  {
+    AsCaller caller(request->header(), umask);
+    if (make(place.directory->get(), place.name) != 0) error = errno;
+  }
+  const uint64_t epoch = core.notifier.entry_epoch();
+  UniqueFd fd;
+  if (error == 0) fd = OpenName(place.directory->get(), place.name, &error);
+  fuse_entry_out entry = {};
+  if (error == 0) error = FillEntry(core, fd.get(), epoch, &entry, nullptr);
+  if (error == 0) return ReplyEntry(core, request, entry);
+  request->ReplyError(error);
+}
+
+void Remove(Core& core, const RequestPtr& request, int flags) {
+  Place place;
+  if (!FindPlace(core, request, 0, &place)) return;
+  struct stat st = {};
+  std::shared_ptr<Inode> left;
+  if (flags == 0 && fstatat(place.directory->get(), place.name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+      S_ISREG(st.st_mode) && st.st_nlink > 1) {
+    left = InodeAt(core, place.directory->get(), place.name);
+  }
+  if (unlinkat(place.directory->get(), place.name, flags) != 0) {
+    request->ReplyError(errno);
+    return;
+  }
+  if (left) left->MetadataChanged();
+  request->Reply();
+}
+
+void Rename(Core& core, const RequestPtr& request, size_t fixed, uint64_t new_directory,
+            uint32_t flags) {
+  Place from;
+  if (!FindPlace(core, request, fixed, &from)) return;
+  int error = ESTALE;
+  const char* to = request->Name(fixed, 1);
+  NodePtr parent = core.nodes.Find(new_directory);
+  DirectoryFds::Fd directory;
+  if (to && parent) directory = core.directories.Get(*parent, &error);
+  if (directory) error = core.store->NoteRename();
+  if (!directory || error != 0) {
+    request->ReplyError(error);
+    return;
+  }
+  std::shared_ptr<Inode> moved = InodeAt(core, from.directory->get(), from.name);
+  std::shared_ptr<Inode> replaced = InodeAt(core, directory->get(), to);
+  if (renameat2(from.directory->get(), from.name, directory->get(), to, flags) != 0) {
+    request->ReplyError(errno);
+    return;
+  }
+  if (moved) moved->MetadataChanged();
+  if (replaced) replaced->MetadataChanged();
+  request->Reply();
+}
+
+}  // namespace
+
+void OnMknod(Core& core, const RequestPtr& request) {
+  const auto& in = request->in<fuse_mknod_in>();
+  const dev_t device =
+      makedev((in.rdev & 0xfff00) >> 8, (in.rdev & 0xff) | ((in.rdev >> 12) & 0xfff00));
+  Make(core, request, sizeof(in), in.umask,
+       [&](int directory, const char* name) { return mknodat(directory, name, in.mode, device); });
+}
+
+void OnMkdir(Core& core, const RequestPtr& request) {
+  const auto& in = request->in<fuse_mkdir_in>();
+  Make(core, request, sizeof(in), in.umask,
+       [&](int directory, const char* name) { return mkdirat(directory, name, in.mode & 07777); });
+}
+
+void OnSymlink(Core& core, const RequestPtr& request) {
+  const char* target = request->Name(0, 1);
+  if (!target) {
+    request->ReplyError(EINVAL);
+    return;
+  }
+  Make(core, request, 0, 0,
+       [&](int directory, const char* name) { return symlinkat(target, directory, name); });
+}
+
+void OnReadlink(Core& core, const RequestPtr& request) {
+  NodePtr node = NodeOf(core, *request);
+  int error = ESTALE;
+  UniqueFd fd;
+  if (node) fd = node->inode->OpenBacking(O_PATH | O_NOFOLLOW, &error);
+  if (!fd.ok()) {
+    request->ReplyError(error);
+    return;
+  }
+  char target[PATH_MAX];
+  const ssize_t size = readlinkat(fd.get(), "", target, sizeof(target));
+  if (size < 0) {
+    request->ReplyError(errno);
+    return;
+  }
+  request->ReplyParts({{target, static_cast<size_t>(size)}});
+}
+
+void OnLink(Core& core, const RequestPtr& request) {
+  const auto& in = request->in<fuse_link_in>();
+  Place place;
+  if (!FindPlace(core, request, sizeof(in), &place)) return;
+  int error = ESTALE;
+  NodePtr node = core.nodes.Find(in.oldnodeid);
+  UniqueFd fd;
+  if (node) fd = node->inode->OpenBacking(O_PATH | O_NOFOLLOW, &error);
+  if (fd.ok()) error = core.store->NoteRename();
+  const uint64_t epoch = core.notifier.entry_epoch();
+  if (error == 0 && linkat(fd.get(), "", place.directory->get(), place.name, AT_EMPTY_PATH) != 0) {
+    error = errno;
+  }
+  fuse_entry_out entry = {};
+  if (error == 0) {
+    node->inode->MetadataChanged();
+    error = FillEntry(core, fd.get(), epoch, &entry, nullptr);
+  }
+  if (error == 0) return ReplyEntry(core, request, entry);
+  request->ReplyError(error);
+}
+
+void OnUnlink(Core& core, const RequestPtr& request) { Remove(core, request, 0); }
+
+void OnRmdir(Core& core, const RequestPtr& request) { Remove(core, request, AT_REMOVEDIR); }
+
+void OnRename(Core& core, const RequestPtr& request) {
+  const auto& in = request->in<fuse_rename_in>();
+  Rename(core, request, sizeof(in), in.newdir, 0);
+}
+
+void OnRename2(Core& core, const RequestPtr& request) {
+  const auto& in = request->in<fuse_rename2_in>();
+  Rename(core, request, sizeof(in), in.newdir, in.flags);
+}
+
+}  // namespace lustrite::fuse

@@ -1,0 +1,49 @@
+#include "notifier.h"
+
+namespace lustrite::fuse {
+
+void Notifier::Start() {
+  attributes_.Start();
+  entries_.Start();
+  pages_.Start();
+}
+
+void Notifier::Stop() {
+  attributes_.Stop();
+  entries_.Stop();
+  pages_.Stop();
+}
+
+void Notifier::InodeChanged(const std::shared_ptr<Inode>& inode, bool data,
+                            std::function<void()> then) {
+  NodePtr node = nodes_->Find(inode->fid());
+  if (node && data) {
+    pages_.Post([this, node] {
+      if (node->held > 0) return;
+      fuse_notify_inval_inode_out out{node->id, 0, 0};
+      device_->Notify(FUSE_NOTIFY_INVAL_INODE, {{&out, sizeof(out)}});
+    });
+  }
+  attributes_.Post([this, node = std::move(node), then = std::move(then)] {
+    if (node) {
+      fuse_notify_inval_inode_out out{node->id, -1, 0};
+      device_->Notify(FUSE_NOTIFY_INVAL_INODE, {{&out, sizeof(out)}});
+    }
+    if (then) then();
+  });
+}
+
+void Notifier::EntryChanged(const Fid& directory, const std::string& name,
+                            std::function<void()> then) {
+  entry_epoch_++;
+  entries_.Post([this, node = nodes_->Find(directory), name, then = std::move(then)] {
+    if (node) {
+      fuse_notify_inval_entry_out out{node->id, static_cast<uint32_t>(name.size()), 0};
+      device_->Notify(FUSE_NOTIFY_INVAL_ENTRY,
+                      {{&out, sizeof(out)}, {const_cast<char*>(name.c_str()), name.size() + 1}});
+    }
+    if (then) then();
+  });
+}
+
+}  // namespace lustrite::fuse
