@@ -3,6 +3,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import type { BlockBlobClient } from '@azure/storage-blob';
 import { BlobError } from '../base/errors.js';
 import { toBlobError } from './azure-errors.js';
+import type { ByteBudget } from './byte-budget.js';
 import type { BlobConnection } from './connection.js';
 import { Deadline } from './deadline.js';
 import { bareEtag } from './list-scanner.js';
@@ -37,6 +38,8 @@ export function blockBytesFor(size: number, preferred = defaultBlockBytes): numb
 export interface UploadOptions extends WriteOptions {
   readonly blockBytes?: number;
   readonly parallelBlocks?: number;
+  /** What the upload's buffers come out of, where several share. */
+  readonly memory?: ByteBudget;
   /** Bytes that the service has taken, so far. */
   readonly onProgress?: (bytes: number) => void;
   /** Asked once, when only the commit is left; `false` leaves the blob as it was and rejects with `aborted`. */
@@ -105,12 +108,18 @@ class Upload {
   }
 
   async single(size: number, readAt: ReadAt): Promise<BlobVersion> {
-    const body = size === 0 ? Buffer.alloc(0) : await readAt(0, size);
-    const md5 = createHash('md5').update(body).digest();
-    await this.#askToCommit();
-    const version = await this.#commit(size, md5, (signal) => this.#put(body, md5, signal));
-    this.#options.onProgress?.(size);
-    return version;
+    const { memory, onProgress } = this.#options;
+    await memory?.acquire(size);
+    try {
+      const body = size === 0 ? Buffer.alloc(0) : await readAt(0, size);
+      const md5 = createHash('md5').update(body).digest();
+      await this.#askToCommit();
+      const version = await this.#commit(size, md5, (signal) => this.#put(body, md5, signal));
+      onProgress?.(size);
+      return version;
+    } finally {
+      memory?.release(size);
+    }
   }
 
   async blocks(size: number, blockBytes: number, readAt: ReadAt): Promise<BlobVersion> {
@@ -120,14 +129,8 @@ class Upload {
       1,
       Math.min(this.#options.parallelBlocks ?? 4, Math.floor(maxBytesInFlight / blockBytes), count),
     );
-    // 16 bytes, as the copytool's ids are: the service refuses ids of another length than those left uncommitted.
-    const ids = Array.from({ length: count }, (_, index) => {
-      const id = Buffer.alloc(16);
-      id.writeUInt32BE(index, 12);
-      return id;
-    });
-    const prefix = randomBytes(12);
-    const names = ids.map((id) => (prefix.copy(id), id.toString('base64')));
+    const ids = blockIds(count);
+    const { memory } = this.#options;
     const hash = createHash('md5');
     const inner = new AbortController();
     const stop = (): void => {
@@ -146,12 +149,23 @@ class Upload {
         const length = Math.min(blockBytes, size - offset);
         const mine = turn.then(async () => {
           if (inner.signal.aborted) throw new BlobError('aborted', `${this.#what}: cancelled`);
-          const block = await readAt(offset, length);
-          hash.update(block);
-          return block;
+          await memory?.acquire(length);
+          try {
+            const block = await readAt(offset, length);
+            hash.update(block);
+            return block;
+          } catch (error) {
+            memory?.release(length);
+            throw error;
+          }
         });
         turn = mine.catch(() => undefined);
-        await this.#stage(client, names[index] ?? '', await mine, inner.signal);
+        const block = await mine;
+        try {
+          await this.#stage(client, ids[index] ?? '', block, inner.signal);
+        } finally {
+          memory?.release(length);
+        }
       }
     };
     try {
@@ -171,7 +185,7 @@ class Upload {
     }
     const md5 = hash.digest();
     await this.#askToCommit();
-    return this.#commit(size, md5, (signal) => this.#commitBlocks(client, names, md5, signal));
+    return this.#commit(size, md5, (signal) => this.#commitBlocks(client, ids, md5, signal));
   }
 
   /** Put Blob, raw: the SDK's `upload` has no way to have the body checked against an MD5. */
@@ -273,7 +287,8 @@ class Upload {
     using deadline = new Deadline(this.#deadline(size), signal);
     try {
       const { etag, lastModifiedMs } = await put(deadline.signal);
-      return { etag: bareEtag(etag ?? ''), size, lastModifiedMs, md5: md5.toString('base64') };
+      if (etag === undefined) throw new BlobError('other', `${this.#what}: the answer has no ETag`);
+      return { etag: bareEtag(etag), size, lastModifiedMs, md5: md5.toString('base64') };
     } catch (error) {
       const failed = toBlobError(error, this.#what, signal);
       if (failed.kind === 'changed' || failed.kind === 'exists') {
@@ -297,6 +312,18 @@ class Upload {
       return undefined; // then the first failure is what the caller sees
     }
   }
+}
+
+/**
+ * Ids that no other upload of the blob has, 16 bytes as the copytool's are: the service refuses ids of another length
+ * than those that an earlier upload left uncommitted.
+ */
+function blockIds(count: number): string[] {
+  const id = randomBytes(16);
+  return Array.from({ length: count }, (_, index) => {
+    id.writeUInt32BE(index, 12);
+    return id.toString('base64');
+  });
 }
 
 interface CommitAnswer {

@@ -161,7 +161,7 @@ export class TransferPool implements AsyncDisposable {
         hooks.onProgress?.(message.bytes);
         return;
       }
-      const asked = hooks.beforeCommit ? hooks.beforeCommit() : Promise.resolve(true);
+      const asked = Promise.resolve().then(() => (hooks.beforeCommit ? hooks.beforeCommit() : true));
       asked.then(
         (proceed) => {
           send({ proceed });

@@ -1,9 +1,13 @@
 /** Uploads an open file as one blob. */
 import { BlobError } from '../base/errors.js';
+import { ByteBudget } from '../blob/byte-budget.js';
 import type { BlobConnection } from '../blob/connection.js';
 import { uploadBlob } from '../blob/upload.js';
 import { readFully } from './file-io.js';
 import type { UploadResult, UploadTask } from './messages.js';
+
+/** What the buffers of all uploads of one thread may hold together. */
+const memory = new ByteBudget(128 * 1024 ** 2);
 
 export interface UploadHooks {
   readonly onProgress: (bytes: number) => void;
@@ -29,6 +33,7 @@ export async function upload(
       return bytes;
     },
     {
+      memory,
       metadata: task.metadata,
       blockBytes: task.blockBytes,
       parallelBlocks: task.parallelBlocks,
