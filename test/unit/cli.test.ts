@@ -1,0 +1,241 @@
+/** The command line without a mount: usage, settings and messages. */
+import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { isWithin, parseMountInfo, resolvedPath } from '../../src/base/mount-table.js';
+import { isRunning, startTimeOf } from '../../src/base/processes.js';
+import { firstMountOf, readFirstMount, withFirstMount, writeFirstMount } from '../../src/base/first-mount.js';
+import { resolveSettings, type ConfigInput } from '../../src/base/config.js';
+import { bytesText, counted, pathText, table } from '../../src/cli/output.js';
+import { jobLine } from '../../src/cli/job-text.js';
+import { start } from '../helpers/run.js';
+import { lustrite } from '../helpers/mount.js';
+
+async function scratch(t: Test): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'lustrite-cli-'));
+  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+t.test('every refusal names what is wrong, with exit code 2 for usage and 1 otherwise', async (t) => {
+  const folder = await scratch(t);
+  await writeFile(join(folder, 'file'), '');
+  await writeFile(join(folder, 'bad.json'), '{"import":{"prefix":1}}');
+  await writeFile(join(folder, 'broken.json'), '{');
+  const store = join(folder, 'store');
+  const rows: readonly (readonly [string, readonly string[], number, RegExp])[] = [
+    ['no command argument', ['mount'], 2, /missing required argument 'mnt'/],
+    ['unknown command', ['frob'], 2, /unknown command 'frob'/],
+    ['unknown option', ['umount', '/x', '--force'], 2, /unknown option '--force'/],
+    ['no container', ['mount', folder], 2, /which container\? --container NAME/],
+    [
+      'bad number',
+      ['mount', folder, '--container', 'data', '--uid', 'me'],
+      2,
+      /--uid: 'me' is not a whole number/,
+    ],
+    [
+      'bad mode',
+      ['mount', folder, '--container', 'data', '--file-mode', '9'],
+      2,
+      /--file-mode: '9' is not octal/,
+    ],
+    [
+      'bad choice',
+      ['mount', folder, '--front-end', 'x'],
+      2,
+      /--front-end: 'x' is not one of native, fuse-native/,
+    ],
+    ['contradiction', ['mount', folder, '--no-import', '--import-prefix', 'a'], 2, /exclude each other/],
+    [
+      'one container twice',
+      ['mount', folder, '--container', 'data', '--logging-container', 'data'],
+      2,
+      /logs need another/,
+    ],
+    ['foreground and wait', ['mount', folder, '--foreground', '--wait'], 2, /exclude each other/],
+    [
+      'misspelt key',
+      ['config', 'show', '--config', join(folder, 'bad.json')],
+      2,
+      /no setting 'import.prefix'/,
+    ],
+    ['broken file', ['config', 'show', '--config', join(folder, 'broken.json')], 2, /broken\.json/],
+    ['no file', ['config', 'show', '--config', join(folder, 'none.json')], 2, /none\.json.*ENOENT/],
+    [
+      'missing mount point',
+      ['mount', join(folder, 'no'), '--container', 'data', '--store', store],
+      1,
+      /does not exist: mkdir -p/,
+    ],
+    [
+      'mount point is a file',
+      ['mount', join(folder, 'file'), '--container', 'data', '--store', store],
+      1,
+      /not a directory/,
+    ],
+    [
+      'store in the mount',
+      ['mount', folder, '--container', 'data', '--store', store],
+      1,
+      /inside its own mount/,
+    ],
+    [
+      'mount in the store',
+      ['mount', join(folder, 'mnt'), '--container', 'data', '--store', folder],
+      1,
+      /is inside the store/,
+    ],
+    ['status of nothing', ['status', folder], 1, /lustrite has not mounted/],
+    ['umount of nothing', ['umount', folder], 1, /lustrite has not mounted/],
+    ['export of nothing', ['export', 'create', folder], 1, /lustrite has not mounted/],
+    ['unknown conflict mode', ['import', 'create', folder, '--conflict', 'x'], 2, /not one of fail, skip/],
+    ['daemon by hand', ['daemon'], 2, /started by lustrite mount/],
+  ];
+  const rootOnly = [
+    'missing mount point',
+    'mount point is a file',
+    'store in the mount',
+    'mount in the store',
+  ];
+  for (const [what, args, code, message] of rows) {
+    if (process.geteuid?.() !== 0 && rootOnly.includes(what)) continue;
+    const ended = await lustrite(args);
+    t.equal(ended.code, code, `${what}: exit code`);
+    t.match(ended.stderr, message, `${what}: message`);
+    t.equal(ended.stdout, '', `${what}: nothing on stdout`);
+    t.notMatch(ended.stderr, /\n {4}at /, `${what}: no stack trace`);
+  }
+});
+
+t.test(
+  'without root, mount says what to do',
+  { skip: process.geteuid?.() !== 0 && 'needs root' },
+  async (t) => {
+    const ended = await lustrite(['mount', '/tmp', '--container', 'data', '--store', '/tmp/none'], {
+      uid: 65534,
+      gid: 65534,
+    });
+    t.equal(ended.code, 1);
+    t.match(ended.stderr, /needs root: sudo/);
+  },
+);
+
+t.test('every command has help with an example', async (t) => {
+  const commands = ['', 'mount', 'umount', 'status', 'import create', 'import list', 'import show', 'import cancel',
+    'export create', 'export list', 'export show', 'export cancel', 'jobs list', 'config show']; // prettier-ignore
+  for (const command of commands) {
+    const { code, stdout } = await lustrite([...command.split(' ').filter(Boolean), '--help']);
+    t.equal(code, 0, command);
+    t.match(stdout, new RegExp(`Examples?:\n {2}\\$ lustrite ${command}`), command);
+  }
+});
+
+t.test('config show tells where each value was said', async (t) => {
+  const { code, stdout } = await lustrite(['config', 'show', '--json', '--uid', '7'], {
+    env: { LUSTRITE_DEFAULTS_GID: '8' },
+  });
+  t.equal(code, 0);
+  t.match(JSON.parse(stdout), {
+    'defaults.uid': { value: 7, source: 'flag', origin: '--uid' },
+    'defaults.gid': { value: 8, source: 'environment', origin: 'LUSTRITE_DEFAULTS_GID' },
+    'defaults.fileMode': { value: 0o644, source: 'default' },
+  });
+});
+
+t.test('a reader that goes away is no error', async (t) => {
+  const { child, ended } = start(process.execPath, ['dist/cli.js', 'config', 'show']);
+  child.stdout?.destroy();
+  const { code, stderr } = await ended;
+  t.equal(code, 0);
+  t.equal(stderr, '');
+});
+
+t.test('the mount table is read with its escapes, the topmost mount last', (t) => {
+  const text =
+    '36 35 98:0 / /mnt/a\\040b\\134c rw,noatime master:1 - fuse.lustrite h/c rw\n' +
+    '37 35 98:1 /x /mnt/\\303\\251 rw - ext4 /dev/sda rw\n';
+  t.same(parseMountInfo(text), [
+    { mountPoint: '/mnt/a b\\c', type: 'fuse.lustrite', source: 'h/c' },
+    { mountPoint: '/mnt/é', type: 'ext4', source: '/dev/sda' },
+  ]);
+  t.end();
+});
+
+t.test('paths are resolved through links, also where the end does not exist', async (t) => {
+  const folder = resolvedPath(await scratch(t));
+  await mkdir(join(folder, 'real'));
+  await symlink('real', join(folder, 'link'));
+  await symlink(join(folder, 'link'), join(folder, 'far'));
+  await symlink('loop', join(folder, 'loop'));
+  t.equal(resolvedPath(join(folder, 'far/x/../y')), join(folder, 'real/y'));
+  t.equal(resolvedPath(join(folder, 'link')), join(folder, 'real'));
+  t.equal(resolvedPath(join(folder, 'loop/a')), join(folder, 'loop/a'));
+  const rows: readonly (readonly [string, string, boolean])[] = [
+    ['/a/b', '/a', true],
+    ['/a', '/a', true],
+    ['/ab', '/a', false],
+    ['/a', '/', true],
+    ['/a', '/a/b', false],
+  ];
+  for (const [inner, outer, within] of rows) t.equal(isWithin(inner, outer), within, `${inner} in ${outer}`);
+});
+
+t.test('a process is known by its start time', (t) => {
+  const startTime = startTimeOf(process.pid) ?? '';
+  t.match(startTime, /^\d+$/);
+  t.ok(isRunning({ pid: process.pid, startTime }));
+  t.notOk(isRunning({ pid: process.pid, startTime: '1' }));
+  t.equal(startTimeOf(2 ** 30), undefined);
+  t.end();
+});
+
+t.test('a later mount may leave out what the first one decided, and not change it', async (t) => {
+  const store = await scratch(t);
+  const resolve = (flags: ConfigInput['flags']) => resolveSettings({ flags, env: {} });
+  t.equal(readFirstMount(store), undefined);
+  writeFirstMount(store, firstMountOf(resolve({ container: 'data', 'import.prefixes': ['a/'] })));
+  writeFirstMount(store, firstMountOf(resolve({ container: 'other' })));
+  const first = readFirstMount(store);
+  const value = (flags: ConfigInput['flags'], path: string) =>
+    withFirstMount(resolve(flags), first, store).find(({ setting }) => setting.path === path)?.value;
+  t.equal(value({}, 'container'), 'data');
+  t.same(value({}, 'import.prefixes'), ['a/']);
+  t.equal(value({ container: 'data' }, 'container'), 'data');
+  t.equal(value({ 'defaults.uid': '3' }, 'defaults.uid'), 3, 'other settings may change');
+  const rows: readonly (readonly [ConfigInput['flags'], string])[] = [
+    [{ container: 'logs' }, '--container data, not logs (--container)'],
+    [{ loggingContainer: 'logs' }, '--logging-container none, not logs (--logging-container)'],
+    [{ 'import.prefixes': ['a/', 'b/'] }, '--import-prefix a/, not a/,b/ (--import-prefix)'],
+    [{ 'import.none': true }, '--no-import false, not true (--no-import)'],
+    [{ 'import.conflict': 'fail' }, '--import-conflict skip, not fail (--import-conflict)'],
+  ];
+  for (const [flags, words] of rows) {
+    t.throws(() => withFirstMount(resolve(flags), first, store), {
+      message: `the store ${store} was first mounted with ${words}: leave it out, or take another --store`,
+    });
+  }
+});
+
+t.test('people read numbers with units, and names on one line', (t) => {
+  t.equal(bytesText(0), '0 B');
+  t.equal(bytesText(1023), '1023 B');
+  t.equal(bytesText(1536), '1.5 KiB');
+  t.equal(bytesText(3 * 2 ** 40), '3.0 TiB');
+  t.equal(counted(1, 'file'), '1 file');
+  t.equal(counted(0, 'file'), '0 files');
+  t.equal(pathText('a b/é'), 'a b/é');
+  t.equal(pathText('a\nb'), '"a\\nb"');
+  t.equal(table([['a', 'b'], ['ccc', '']]), 'a    b\nccc'); // prettier-ignore
+  const status = { state: 'CompletedPartial', totalBlobsWalked: 3, totalBlobsImported: 2, totalErrors: 1, totalConflicts: 0, statusMessage: 'why' }; // prettier-ignore
+  t.equal(
+    jobLine({ kind: 'import', name: 'i', properties: { status } }),
+    'i CompletedPartial: 2 of 3 blobs imported, 1 error, 0 conflicts (why)',
+  );
+  t.equal(
+    jobLine({ kind: 'export', name: 'e', properties: { status: { state: 'InProgress', percentComplete: 40, totalFilesExported: 1, totalMiBExported: 1.26, totalFilesFailed: 0 } } }), // prettier-ignore
+    'e InProgress: 40 %, 1 file exported, 1.3 MiB, 0 failed',
+  );
+  t.end();
+});
