@@ -1,0 +1,114 @@
+/** The blobs that stand for directories and symlinks. */
+import { constants } from 'node:os';
+import { BlobError, FsError } from '../base/errors.js';
+import { metadataFor } from '../blob/metadata.js';
+import { blobOfPath } from '../blob/names.js';
+import type { BlobProperties, BlobVersion, Container } from '../blob/port.js';
+import type { Coordinator } from '../hsm/coordinator.js';
+import { foreignMetadata } from '../hsm/foreign-metadata.js';
+import { hasErrno } from '../hsm/movers.js';
+import type { NativeStore, WalkEntry } from '../store/inodes.js';
+
+const { EBUSY, EINVAL, ENOENT, ENOTSUP, EPERM, ESTALE } = constants.errno;
+
+export interface StubExportOptions {
+  readonly native: NativeStore;
+  readonly container: Container;
+  readonly coordinator: Pick<Coordinator, 'withBlob'>;
+  readonly extended: boolean;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Writes the hdi_isfolder stub of a directory when it is missing or says something else. 'file': the name is a blob
+ * with content, which stays.
+ */
+export async function exportDirectory(
+  options: StubExportOptions,
+  path: string,
+): Promise<'written' | 'same' | 'gone' | 'file'> {
+  const { native, container, coordinator, extended, signal } = options;
+  const [state] = await native.lookup([path]);
+  if (state?.type !== 'directory') return 'gone';
+  const metadata = metadataFor({ ...state, kind: 'directory' }, { extended });
+  const name = blobName(path);
+  const found = await lookAt(container, name, signal);
+  if (found !== undefined && found.size > 0) return 'file';
+  if (found !== undefined && carries(found.metadata, metadata)) return 'same';
+  return coordinator.withBlob(name, state.fid, async () => {
+    const kept = found === undefined ? {} : foreignMetadata(found.metadata);
+    await container.write(name, '', { metadata: { ...kept, ...metadata }, signal });
+    return 'written' as const;
+  });
+}
+
+/** Writes a symlink's blob: its size in bytes, or undefined when the container has exactly this one. */
+export async function exportSymlink(
+  options: StubExportOptions,
+  entry: WalkEntry,
+): Promise<number | undefined> {
+  const { native, container, coordinator, extended, signal } = options;
+  const target = entry.target ?? (await native.readlink(entry.fid));
+  if (target === null) return undefined;
+  if (target.includes('\ufffd')) throw new FsError(EINVAL, 'the target is not valid UTF-8');
+  const name = blobName(entry.pathBytes ?? entry.path);
+  const body = Buffer.from(target);
+  const metadata = metadataFor({ ...entry, kind: 'symlink' }, { extended });
+  return coordinator.withBlob(name, entry.fid, async () => {
+    const same = await sameSymlink(container, name, body, signal);
+    const version: BlobVersion = same ?? (await container.write(name, body, { metadata, signal }));
+    const { etag, size, lastModifiedMs } = version;
+    try {
+      // So that the next export knows it; symlinks of an unprivileged store carry no record and are compared instead.
+      await native.replaceCopy(entry.fid, {
+        path: entry.path,
+        kind: 'symlink',
+        mode: entry.mode,
+        uid: entry.uid,
+        gid: entry.gid,
+        mtimeNs: entry.mtimeNs,
+        size: 0,
+        target,
+        copy: { blob: name, etag, size, lastModifiedMs },
+      });
+    } catch (error) {
+      if (!hasErrno(error, EBUSY, EINVAL, ENOENT, ENOTSUP, EPERM, ESTALE)) throw error;
+    }
+    return same === undefined ? body.length : undefined;
+  });
+}
+
+async function sameSymlink(
+  container: Container,
+  name: string,
+  body: Buffer,
+  signal: AbortSignal,
+): Promise<BlobProperties | undefined> {
+  const found = await lookAt(container, name, signal);
+  if (found?.kind !== 'symlink' || found.size !== body.length) return undefined;
+  const read = await container.read(name, { ifMatch: found.etag, signal });
+  return read.body.equals(body) ? found : undefined;
+}
+
+async function lookAt(
+  container: Container,
+  name: string,
+  signal: AbortSignal,
+): Promise<BlobProperties | undefined> {
+  try {
+    return await container.properties(name, signal);
+  } catch (error) {
+    if (error instanceof BlobError && error.kind === 'missing') return undefined;
+    throw error;
+  }
+}
+
+function carries(found: Readonly<Record<string, string>>, wanted: Readonly<Record<string, string>>): boolean {
+  return Object.entries(wanted).every(([key, value]) => found[key] === value);
+}
+
+function blobName(path: string | Buffer): string {
+  const name = blobOfPath(path);
+  if ('refused' in name) throw new FsError(EINVAL, name.refused);
+  return name.name;
+}

@@ -1,0 +1,253 @@
+/** Export: every file whose content is new or changed goes to the blob of its path; deletions and renames do not. */
+import { constants } from 'node:os';
+import type { Clock } from '../base/clock.js';
+import { crashPoint } from '../base/crash.js';
+import { messageChain } from '../base/errors.js';
+import type { Container } from '../blob/port.js';
+import type { ArchiveOutcome } from '../hsm/archive-mover.js';
+import type { Coordinator } from '../hsm/coordinator.js';
+import { errnoOf, hasErrno } from '../hsm/movers.js';
+import type { NativeStore, WalkEntry } from '../store/inodes.js';
+import { exportDirectory, exportSymlink } from './export-stubs.js';
+import { ancestors } from './import.js';
+import { JobFailure, type ExportCounters } from './job.js';
+import type { JobLog } from './job-log.js';
+import { isMarker } from './marker.js';
+import { Parallel } from './parallel.js';
+
+const { ENOENT, ENOTDIR } = constants.errno;
+
+export type MutableExportCounters = { -readonly [Key in keyof ExportCounters]: ExportCounters[Key] };
+
+export interface ExportOptions {
+  readonly native: NativeStore;
+  readonly container: Container;
+  readonly coordinator: Pick<Coordinator, 'archive' | 'withBlob'>;
+  readonly clock: Clock;
+  /** Everything whose path begins with it; a leading '/' is the root. */
+  readonly filesystemPath: string;
+  /** Files in the coordinator's queue at a time. */
+  readonly parallel: number;
+  /** Write the private metadata keys, too. */
+  readonly extended: boolean;
+  readonly counters: MutableExportCounters;
+  /** Called when the walk is over and every candidate is known. */
+  readonly onWalked: () => void;
+  readonly log: JobLog;
+  readonly signal: AbortSignal;
+}
+
+const walkBatch = 512;
+const tries = 3;
+const firstPauseMs = 200;
+
+/** Resolves when everything was tried; the counters say what failed. Rejects with a JobFailure or the signal's reason. */
+export async function runExport(options: ExportOptions): Promise<void> {
+  await new Export(options).run();
+}
+
+/** The directory to walk for a path prefix, and the prefix as walked paths know it. */
+export function exportScope(filesystemPath: string): { readonly directory: string; readonly prefix: string } {
+  const prefix = filesystemPath.replace(/^\/+/, '');
+  const slash = prefix.lastIndexOf('/');
+  return { directory: slash < 0 ? '' : prefix.slice(0, slash), prefix };
+}
+
+class Export {
+  readonly #options: ExportOptions;
+  /** Directories that were looked at, or are being; each once a job. */
+  readonly #directories = new Map<string, Promise<void>>();
+
+  constructor(options: ExportOptions) {
+    this.#options = options;
+  }
+
+  async run(): Promise<void> {
+    const { native, filesystemPath, parallel, onWalked, log, signal } = this.#options;
+    const { directory, prefix } = exportScope(filesystemPath);
+    const files = new Parallel(parallel);
+    try {
+      if (!isDirectory(native, directory)) return;
+      const walk = native.walk({
+        select: 'changed',
+        batch: walkBatch,
+        ...(directory === '' ? {} : { path: directory }),
+      });
+      try {
+        for (;;) {
+          const batch = await this.#batch(() => walk.next());
+          if (batch === null) break;
+          for (const entry of batch) {
+            signal.throwIfAborted();
+            if (!entry.path.startsWith(prefix) || isMarker(entry.path)) continue;
+            await files.start(() => this.#entry(entry));
+          }
+          await log.drained();
+        }
+      } finally {
+        walk.close();
+      }
+      onWalked();
+      await files.finish();
+      signal.throwIfAborted();
+    } finally {
+      await files.settle();
+    }
+  }
+
+  /** A directory that cannot be read is a failure of the job's result, not its end. */
+  async #batch(next: () => Promise<readonly WalkEntry[] | null>): Promise<readonly WalkEntry[] | null> {
+    try {
+      return await next();
+    } catch (error) {
+      if (errnoOf(error) === undefined) throw error;
+      this.#fail({ code: 'Unreadable', message: messageChain(error) });
+      return [];
+    }
+  }
+
+  #entry(entry: WalkEntry): Promise<void> {
+    switch (entry.type) {
+      case 'file':
+        return this.#file(entry);
+      case 'symlink':
+        return entry.copy === undefined ? this.#symlink(entry) : Promise.resolve();
+      case 'directory':
+        return Promise.resolve();
+      case 'special':
+        this.#options.counters.totalFilesSkipped++;
+        this.#log('warn', entry.path, 'SpecialFile', 'blobs cannot hold devices, pipes and sockets');
+        return Promise.resolve();
+    }
+  }
+
+  async #file(entry: WalkEntry): Promise<void> {
+    const { counters, clock, coordinator, signal } = this.#options;
+    const path = entry.pathBytes ?? entry.path;
+    counters.filesDiscovered++;
+    let outcome: ArchiveOutcome = { kind: 'canceled' };
+    for (let attempt = 1; attempt <= tries; attempt++) {
+      outcome = await coordinator.archive(entry.fid, { path, signal });
+      signal.throwIfAborted();
+      if (outcome.kind !== 'busy' || attempt === tries) break;
+      await clock.sleep(firstPauseMs * 2 ** (attempt - 1), signal);
+    }
+    crashPoint('export.file');
+    await this.#count(entry, outcome);
+  }
+
+  async #count({ path }: WalkEntry, outcome: ArchiveOutcome): Promise<void> {
+    const { counters } = this.#options;
+    switch (outcome.kind) {
+      case 'archived':
+        this.#exported(outcome.copy.size);
+        await this.#ancestors(path);
+        return;
+      case 'gone':
+      case 'not-needed':
+        counters.filesDiscovered--;
+        return;
+      case 'moved':
+        this.#fail({ path, code: 'Renamed', message: 'the file was renamed during the export' });
+        return;
+      case 'busy': {
+        this.#fail({ path, code: 'Busy', message: outcome.reason });
+        return;
+      }
+      case 'refused':
+        if (outcome.code !== 'NoArchive') {
+          this.#fail({ path, code: outcome.code, message: outcome.reason });
+          return;
+        }
+        counters.totalFilesSkipped++;
+        this.#log('warn', path, outcome.code, outcome.reason);
+        return;
+      case 'failed': {
+        this.#fail({ path, code: codeOf(outcome.error), message: messageChain(outcome.error) });
+        return;
+      }
+      case 'canceled': {
+        this.#fail({ path, code: 'Canceled', message: 'the transfer was canceled' });
+        return;
+      }
+    }
+  }
+
+  async #symlink(entry: WalkEntry): Promise<void> {
+    const { counters, signal } = this.#options;
+    try {
+      const size = await exportSymlink(this.#options, entry);
+      if (size === undefined) return;
+      counters.filesDiscovered++;
+      this.#exported(size);
+      await this.#ancestors(entry.path);
+    } catch (error) {
+      signal.throwIfAborted();
+      counters.filesDiscovered++;
+      this.#fail({ path: entry.path, code: codeOf(error), message: messageChain(error) });
+    }
+  }
+
+  #exported(bytes: number): void {
+    const { counters } = this.#options;
+    counters.totalFilesExported++;
+    counters.totalBytesExported += bytes;
+    counters.totalMiBExported = Math.floor(counters.totalBytesExported / 2 ** 20);
+  }
+
+  async #ancestors(path: string): Promise<void> {
+    await Promise.all(ancestors(path).map((directory) => this.#directory(directory)));
+  }
+
+  #directory(path: string): Promise<void> {
+    const known = this.#directories.get(path);
+    if (known !== undefined) return known;
+    const done = this.#exportDirectory(path);
+    this.#directories.set(path, done);
+    return done;
+  }
+
+  async #exportDirectory(path: string): Promise<void> {
+    const { counters, signal } = this.#options;
+    try {
+      const result = await exportDirectory(this.#options, path);
+      if (result === 'written') counters.totalDirectoriesExported++;
+      if (result === 'file') {
+        const message = 'a blob with content has the name of this directory: its attributes are not exported';
+        this.#log('warn', path, 'Conflict', message);
+      }
+      crashPoint('export.directory');
+    } catch (error) {
+      signal.throwIfAborted();
+      this.#fail({ path, code: codeOf(error), message: messageChain(error) });
+    }
+  }
+
+  #fail(line: { readonly path?: string; readonly code: string; readonly message: string }): void {
+    this.#options.counters.totalFilesFailed++;
+    this.#options.log.add({ level: 'error', ...line });
+  }
+
+  #log(level: 'info' | 'warn', path: string, code: string, message: string): void {
+    this.#options.log.add({ level, path, code, message });
+  }
+}
+
+function isDirectory(native: NativeStore, path: string): boolean {
+  if (path === '') return true;
+  try {
+    native.fidOf(path);
+    return true;
+  } catch (error) {
+    if (hasErrno(error, ENOENT, ENOTDIR)) return false;
+    throw new JobFailure('InvalidPath', `the path cannot be exported: /${path}`, { cause: error });
+  }
+}
+
+function codeOf(error: unknown): string {
+  if (error instanceof Error) {
+    if ('kind' in error && typeof error.kind === 'string') return error.kind;
+    if ('code' in error && typeof error.code === 'string') return error.code;
+  }
+  return 'Failed';
+}

@@ -1,0 +1,318 @@
+/** Import: one stub for each blob of a listing, and nothing of what is there already is touched. */
+import { constants } from 'node:os';
+import { crashPoint } from '../base/crash.js';
+import { BlobError, messageChain } from '../base/errors.js';
+import { pathOfBlob } from '../blob/names.js';
+import type { Container, ListedBlob } from '../blob/port.js';
+import type { FileState, NativeStore, Stub, StubDefaults, StubResult } from '../store/inodes.js';
+import { resolveConflict, type Existing } from './conflict.js';
+import { JobFailure, type ConflictMode, type ImportCounters } from './job.js';
+import type { JobLog } from './job-log.js';
+import { Parallel } from './parallel.js';
+import { readAhead } from './read-ahead.js';
+
+const { ENOTDIR, ELOOP } = constants.errno;
+
+export type MutableImportCounters = { -readonly [Key in keyof ImportCounters]: ImportCounters[Key] };
+
+/** Attributes of what no blob describes. */
+export interface ImportDefaults {
+  readonly uid: number;
+  readonly gid: number;
+  readonly fileMode: number;
+  readonly dirMode: number;
+}
+
+export interface ImportOptions {
+  readonly native: NativeStore;
+  readonly container: Container;
+  /** As blobPrefixes() gives them. */
+  readonly prefixes: readonly string[];
+  readonly mode: ConflictMode;
+  readonly maximumErrors: number;
+  readonly defaults: ImportDefaults;
+  readonly startedMs: number;
+  /** The same job was interrupted before: what it had made so far is its own. */
+  readonly resumed: boolean;
+  readonly counters: MutableImportCounters;
+  readonly log: JobLog;
+  readonly signal: AbortSignal;
+}
+
+/** Pages that the listing runs ahead. */
+const pagesAhead = 4;
+const parallelReads = 16;
+/** PATH_MAX without its NUL. */
+const maxTargetBytes = 4095;
+const msToNs = 1_000_000n;
+
+interface Item {
+  readonly blob: ListedBlob;
+  readonly stub: Stub;
+}
+
+/**
+ * Imports every blob under the prefixes. Resolves with the state the job ends in; rejects with a JobFailure, or with
+ * the signal's reason.
+ */
+export async function runImport(options: ImportOptions): Promise<'Completed' | 'CompletedPartial'> {
+  return new Import(options).run();
+}
+
+class Import {
+  readonly #options: ImportOptions;
+  readonly #stubDefaults: StubDefaults;
+  /** Directories whose mtime is set when the listing has passed all their children. */
+  #directories: Stub[] = [];
+  /** Files and symlinks of which a directory of the same name may still come, and how they were counted. */
+  readonly #leaves = new Map<string, keyof MutableImportCounters>();
+  #skipped = 0;
+
+  constructor(options: ImportOptions) {
+    this.#options = options;
+    const { dirMode, uid, gid } = options.defaults;
+    this.#stubDefaults = { dirMode, uid, gid, mtimeNs: BigInt(options.startedMs) * msToNs };
+  }
+
+  async run(): Promise<'Completed' | 'CompletedPartial'> {
+    const { prefixes, counters } = this.#options;
+    for (const prefix of prefixes) {
+      await this.#prefix(prefix);
+      await this.#passed(undefined);
+    }
+    return this.#skipped > 0 || counters.totalErrors > 0 ? 'CompletedPartial' : 'Completed';
+  }
+
+  async #prefix(prefix: string): Promise<void> {
+    const { container, counters, log, signal } = this.#options;
+    const stop = new AbortController();
+    const listing = container.list({ prefix, signal: AbortSignal.any([signal, stop.signal]) });
+    try {
+      for await (const page of readAhead(listing, pagesAhead)) {
+        signal.throwIfAborted();
+        counters.totalBlobsWalked += page.length;
+        await this.#page(page);
+        crashPoint('import.batch');
+        const last = page.at(-1);
+        if (last !== undefined) await this.#passed(last.name);
+        await log.drained();
+      }
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!(error instanceof BlobError)) throw error;
+      throw new JobFailure('ListFailed', `the container could not be listed: ${messageChain(error)}`, {
+        cause: error,
+      });
+    } finally {
+      stop.abort();
+    }
+  }
+
+  async #page(page: readonly ListedBlob[]): Promise<void> {
+    const { native } = this.#options;
+    const items = await this.#items(page);
+    if (items.length === 0) return;
+    const results = await native.createStubs(
+      items.map(({ stub }) => stub),
+      this.#stubDefaults,
+    );
+    const again: Item[] = [];
+    for (const [at, item] of items.entries()) {
+      const result = results[at];
+      if (result === undefined) continue;
+      if (await this.#madeWay(item, result)) again.push(item);
+      else await this.#count(item, result);
+    }
+    if (again.length === 0) return;
+    const second = await native.createStubs(
+      again.map(({ stub }) => stub),
+      this.#stubDefaults,
+    );
+    for (const [at, item] of again.entries()) {
+      const result = second[at];
+      if (result !== undefined) await this.#count(item, result);
+    }
+  }
+
+  /** The stubs that a page of blobs asks for; symlinks are read for their targets. */
+  async #items(page: readonly ListedBlob[]): Promise<readonly Item[]> {
+    const items: (Item | undefined)[] = [];
+    const reads = new Parallel(parallelReads);
+    for (const [at, blob] of page.entries()) {
+      const name = pathOfBlob(blob.name, blob.size);
+      if ('refused' in name) {
+        this.#error(blob.name, 'InvalidName', name.refused);
+        continue;
+      }
+      const kind = name.directoryMarker ? 'directory' : blob.kind;
+      const stub = this.#stub(blob, name.path, kind);
+      if (kind !== 'symlink') {
+        items[at] = { blob, stub };
+        continue;
+      }
+      await reads.start(async () => {
+        const target = await this.#target(blob);
+        if (target !== undefined) items[at] = { blob, stub: { ...stub, target } };
+      });
+    }
+    await reads.finish();
+    return items.filter((item) => item !== undefined);
+  }
+
+  #stub(
+    { name, posix, size, etag, lastModifiedMs, md5 }: ListedBlob,
+    path: string,
+    kind: Stub['kind'],
+  ): Stub {
+    const { defaults } = this.#options;
+    const otherMode = kind === 'directory' ? defaults.dirMode : defaults.fileMode;
+    return {
+      path,
+      kind,
+      mode: kind === 'symlink' ? 0o777 : (posix.mode ?? otherMode),
+      uid: posix.uid ?? defaults.uid,
+      gid: posix.gid ?? defaults.gid,
+      mtimeNs: posix.mtimeNs ?? BigInt(lastModifiedMs) * msToNs,
+      size: kind === 'file' ? size : 0,
+      copy: { blob: name, etag, size, lastModifiedMs, ...(md5 === undefined ? {} : { md5 }) },
+    };
+  }
+
+  async #target(blob: ListedBlob): Promise<string | undefined> {
+    const { container, signal } = this.#options;
+    if (blob.size === 0 || blob.size > maxTargetBytes) {
+      this.#error(blob.name, 'InvalidSymlink', `no symlink can have a target of ${blob.size} bytes`);
+      return undefined;
+    }
+    try {
+      const { body } = await container.read(blob.name, { ifMatch: blob.etag, signal });
+      const target = body.toString('utf8');
+      if (!target.includes('\0') && Buffer.from(target).equals(body)) return target;
+      this.#error(blob.name, 'InvalidSymlink', 'its target is not a path in UTF-8');
+    } catch (error) {
+      signal.throwIfAborted();
+      this.#error(blob.name, error instanceof BlobError ? error.kind : 'Unreadable', messageChain(error));
+    }
+    return undefined;
+  }
+
+  /**
+   * Where a name is both a file and a directory, the directory wins: true when the file's stub was taken away, so
+   * that the item can be made now.
+   */
+  async #madeWay({ stub }: Item, result: StubResult): Promise<boolean> {
+    const { native } = this.#options;
+    if (result.kind === 'exists' && stub.kind === 'directory' && result.state.type !== 'directory') {
+      return this.#remove(stub.path, result.state);
+    }
+    if (result.kind !== 'failed' || (result.errno !== ENOTDIR && result.errno !== ELOOP)) return false;
+    const parents = ancestors(stub.path);
+    const states = await native.lookup(parents);
+    const at = states.findIndex((state) => state !== undefined && state.type !== 'directory');
+    const [path, state] = [parents[at], states[at]];
+    // Nothing there: an item before this one has made way.
+    return path === undefined || state === undefined || this.#remove(path, state);
+  }
+
+  /** Takes an untouched stub of the blob `path` away and counts that blob as the conflict. */
+  async #remove(path: string, state: FileState): Promise<boolean> {
+    const { native, counters } = this.#options;
+    if (state.modified || state.copy?.blob !== path) return false;
+    try {
+      await native.remove(path, state.fid);
+    } catch {
+      return false;
+    }
+    const counted = this.#leaves.get(path);
+    if (counted !== undefined) {
+      counters[counted]--;
+      if (counted === 'importedFiles' || counted === 'importedSymlinks') counters.totalBlobsImported--;
+      this.#leaves.delete(path);
+    }
+    this.#conflict(path, path, 'other blobs lie below this name, so that it is a directory');
+    return true;
+  }
+
+  async #count({ blob, stub }: Item, result: StubResult): Promise<void> {
+    const { counters, mode, resumed } = this.#options;
+    switch (result.kind) {
+      case 'created':
+        counters.totalBlobsImported++;
+        this.#tally(stub, 'imported');
+        if (stub.kind === 'directory') this.#directories.push(stub);
+        return;
+      case 'exists': {
+        const existing = await this.#existing(result.state);
+        if (resolveConflict(existing, stub, mode) === 'preexisting') {
+          this.#tally(stub, 'preexisting');
+          if (stub.kind === 'directory' && resumed) this.#directories.push(stub);
+        } else {
+          this.#conflict(blob.name, stub.path, `there is another ${result.state.type} of this name`);
+        }
+        return;
+      }
+      case 'failed':
+        if (result.errno === ENOTDIR || result.errno === ELOOP) {
+          this.#conflict(blob.name, stub.path, 'a directory above it is something else here');
+        } else {
+          this.#error(blob.name, result.code, `the stub could not be made: ${result.code}`);
+        }
+    }
+  }
+
+  #tally(stub: Stub, how: 'imported' | 'preexisting'): void {
+    const kind = { file: 'Files', directory: 'Directories', symlink: 'Symlinks' } as const;
+    const counter = `${how}${kind[stub.kind]}` as const;
+    this.#options.counters[counter]++;
+    if (stub.kind !== 'directory') this.#leaves.set(stub.path, counter);
+  }
+
+  async #existing(state: FileState): Promise<Existing> {
+    if (state.type !== 'symlink') return state;
+    const target = await this.#options.native.readlink(state.fid);
+    return target === null ? state : { ...state, target };
+  }
+
+  /** Whatever lies below the names before `name` has been listed (undefined: everything has). */
+  async #passed(name: string | undefined): Promise<void> {
+    const { native, log, signal } = this.#options;
+    // '0' follows '/': nothing that begins with `path/` comes after it.
+    const isPassed = (path: string): boolean => name === undefined || name >= `${path}0`;
+    for (const path of this.#leaves.keys()) if (isPassed(path)) this.#leaves.delete(path);
+    const passed = this.#directories.filter(({ path }) => isPassed(path));
+    if (passed.length === 0) return;
+    this.#directories = this.#directories.filter(({ path }) => !isPassed(path));
+    // Children first: setting a child's attributes leaves its parent's mtime alone, but order costs nothing.
+    for (const { path, mode, uid, gid, mtimeNs } of passed.reverse()) {
+      signal.throwIfAborted();
+      try {
+        await native.setAttributes(path, { mode, uid, gid, mtimeNs });
+      } catch (error) {
+        log.add({ level: 'warn', path, code: 'Attributes', message: messageChain(error) });
+      }
+    }
+  }
+
+  #conflict(blob: string, path: string, message: string): void {
+    const { counters, log, mode } = this.#options;
+    counters.totalConflicts++;
+    this.#skipped++;
+    log.add({ level: mode === 'Fail' ? 'error' : 'warn', blob, path, code: 'Conflict', message });
+    if (mode === 'Fail') throw new JobFailure('Conflict', `the blob '${blob}' is in conflict: ${message}`);
+  }
+
+  #error(blob: string, code: string, message: string): void {
+    const { counters, log, maximumErrors } = this.#options;
+    counters.totalErrors++;
+    log.add({ level: 'error', blob, code, message });
+    if (maximumErrors === -1 || counters.totalErrors <= maximumErrors) return;
+    throw new JobFailure('TooManyErrors', `the blob '${blob}' could not be imported: ${message}`);
+  }
+}
+
+/** `a`, `a/b` of `a/b/c`. */
+export function ancestors(path: string): readonly string[] {
+  const found: string[] = [];
+  for (let at = path.indexOf('/'); at >= 0; at = path.indexOf('/', at + 1)) found.push(path.slice(0, at));
+  return found;
+}
