@@ -51,10 +51,8 @@ t.test('a program is run with its output, exit code, signal and input', async (t
   await t.rejects(run('/nonexistent'), { message: /cannot run \/nonexistent/ });
 });
 
-t.test('a program that takes too long is killed and shows what it said', async (t) => {
-  await t.rejects(run('sh', ['-c', 'echo begun; exec sleep 600'], { timeoutMs: 500 }), {
-    message: /ran for more than 0.5 s\nbegun/,
-  });
+t.test('a program that takes too long is killed', async (t) => {
+  await t.rejects(run('sleep', ['600'], { timeoutMs: 100 }), { message: /^sleep 600 ran for more than 0.1 s/ });
 });
 
 t.test('runAs gives exactly the ids and groups asked for', { skip: notRoot ?? false }, async (t) => {
