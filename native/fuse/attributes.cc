@@ -86,6 +86,9 @@ void OnGetattr(Core& core, const RequestPtr& request) {
       return ReplyAttributes(*node, handle->data.get(), *request);
     }
   }
+  if (auto directory = core.directories.Peek(*node)) {
+    return ReplyAttributes(*node, directory->get(), *request);
+  }
   int error = 0;
   UniqueFd fd = node->inode->OpenBacking(O_PATH, &error);
   if (!fd.ok()) {

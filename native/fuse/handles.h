@@ -18,6 +18,8 @@ struct Handle {
   OpenFile file;
   UniqueFd data;
   bool pinned = false;  // holds the node's backing id
+  // While OPEN waits: the inode stays though its last name goes meanwhile, as for any open of a file.
+  UniqueFd waiting;
 };
 
 // A directory being listed. Positions are the backing file system's own cookies, so that a reader

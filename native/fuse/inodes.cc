@@ -121,15 +121,16 @@ size_t Nodes::size() {
   return by_id_.empty() ? 0 : by_id_.size() - 1;
 }
 
+DirectoryFds::Fd DirectoryFds::Peek(const Node& node) {
+  std::lock_guard lock(mutex_);
+  auto at = fds_.find(node.id);
+  if (at == fds_.end()) return nullptr;
+  order_.splice(order_.begin(), order_, at->second.used);
+  return at->second.fd;
+}
+
 DirectoryFds::Fd DirectoryFds::Get(const Node& node, int* error) {
-  {
-    std::lock_guard lock(mutex_);
-    auto at = fds_.find(node.id);
-    if (at != fds_.end()) {
-      order_.splice(order_.begin(), order_, at->second.used);
-      return at->second.fd;
-    }
-  }
+  if (Fd kept = Peek(node)) return kept;
   UniqueFd opened = node.inode->OpenBacking(O_RDONLY | O_DIRECTORY, error);
   if (!opened.ok()) return nullptr;
   auto fd = std::make_shared<const UniqueFd>(std::move(opened));

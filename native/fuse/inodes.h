@@ -102,6 +102,8 @@ class DirectoryFds {
   using Fd = std::shared_ptr<const UniqueFd>;
   // O_RDONLY|O_DIRECTORY; null with *error set.
   Fd Get(const Node& node, int* error);
+  // Only if it is kept already.
+  Fd Peek(const Node& node);
   void Forget(uint64_t id);
   void Clear();
   size_t size();

@@ -87,6 +87,11 @@ void Open(Core& core, const RequestPtr& request, const NodePtr& node) {
   core.gate->Run(
       request, node, Gate::kForever,
       [&core, handle](const RequestPtr& asking, Wake wake) {
+        int error = 0;
+        if (Writes(handle->flags) && !handle->waiting.ok()) {
+          handle->waiting = handle->node->inode->OpenBacking(O_PATH, &error);
+        }
+        if (error != 0) return Verdict::Fail(error);
         return handle->node->inode->AdmitOpen(handle->flags, asking->pid(), core.passthrough,
                                               std::move(wake), &handle->file);
       },
@@ -99,6 +104,7 @@ void Open(Core& core, const RequestPtr& request, const NodePtr& node) {
         }
         OpenOut out;
         int error = Finish(core, handle, &out);
+        handle->waiting.reset();
         if (error != 0) {
           admitted->ReplyError(error);
         } else if (admitted->Reply(out) != 0) {
