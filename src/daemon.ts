@@ -322,9 +322,17 @@ class Daemon implements Control {
 
   // ---- what the control API asks for
 
-  get jobs(): JobRunner {
-    if (this.#runner === undefined) throw new UserError('Conflict', 'the daemon is starting');
-    return this.#runner;
+  get jobs(): Control['jobs'] {
+    const runner = this.#runner;
+    if (runner === undefined) throw new UserError('Conflict', 'the daemon is starting');
+    return {
+      createImport: async (request) => (await runner.createImport(request)).record,
+      createExport: async (request) => (await runner.createExport(request)).record,
+      list: (kind) => runner.list(kind),
+      get: (name) => runner.get(name),
+      cancel: (name) => runner.cancel(name),
+      watch: (name) => runner.watch(name),
+    };
   }
 
   async status(): Promise<StatusReport> {
@@ -342,7 +350,7 @@ class Daemon implements Control {
       passthrough: frontEnd.passthrough,
       readOnly: this.#config.readOnly,
       census: await store.native.census(),
-      runningJob: this.jobs.running() ?? null,
+      runningJob: this.#runner?.running() ?? null,
       lastError: this.#lastError,
       hsm: coordinator.status(),
       heldRequests: stats['held'] ?? 0,

@@ -4,11 +4,7 @@
 export interface JobView {
   readonly kind: string;
   readonly name: string;
-  readonly properties: {
-    readonly status: { readonly state: string; readonly statusMessage?: string } & Readonly<
-      Record<string, unknown>
-    >;
-  } & Readonly<Record<string, unknown>>;
+  readonly properties: { readonly status: { readonly state: string } };
 }
 
 export interface StatusReport {

@@ -2,14 +2,19 @@
 import type { JobView } from '../base/control-api.js';
 import { counted } from './output.js';
 
+/** Everything a part of a job has, beyond what its type promises. */
+export function fieldsOf(part: object): Readonly<Record<string, unknown>> {
+  return { ...part };
+}
+
 function number(job: JobView, name: string): number {
-  const value = job.properties.status[name];
+  const value = fieldsOf(job.properties.status)[name];
   return typeof value === 'number' ? value : 0;
 }
 
 /** `importJobInitialAmlfsPut InProgress: 1200 of 1234 blobs imported, 0 errors, 3 conflicts`. */
 export function jobLine(job: JobView): string {
-  const { state, statusMessage } = job.properties.status;
+  const { state } = job.properties.status;
   const counters =
     job.kind === 'export'
       ? [
@@ -23,12 +28,12 @@ export function jobLine(job: JobView): string {
           counted(number(job, 'totalErrors'), 'error'),
           counted(number(job, 'totalConflicts'), 'conflict'),
         ];
-  const why = state === 'InProgress' || state === 'Completed' ? undefined : causeOf(job, statusMessage);
+  const why = state === 'InProgress' || state === 'Completed' ? undefined : causeOf(job);
   return `${job.name} ${state}: ${counters.join(', ')}${why === undefined ? '' : ` (${why})`}`;
 }
 
-function causeOf(job: JobView, statusMessage: string | undefined): string | undefined {
-  const message = job.properties.status['errorMessage'];
-  const text = typeof message === 'string' && message !== '' ? message : statusMessage;
-  return text === '' ? undefined : text;
+function causeOf(job: JobView): string | undefined {
+  const { errorMessage, statusMessage } = fieldsOf(job.properties.status);
+  return [errorMessage, statusMessage].find((text) => typeof text === 'string' && text !== '') as
+    string | undefined;
 }

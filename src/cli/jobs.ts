@@ -2,7 +2,7 @@
 import { finalStates, type JobView } from '../base/control-api.js';
 import { UserError } from '../base/errors.js';
 import { Exit, UsageError } from './failure.js';
-import { jobLine } from './job-text.js';
+import { fieldsOf, jobLine } from './job-text.js';
 import { say, sayJson, table } from './output.js';
 import { targetAt, type Target } from './target.js';
 import { untilFinal } from './wait.js';
@@ -107,7 +107,7 @@ export async function showJob(
   }
   say(`${job.kind} ${jobLine(job)}`);
   const { status, ...settings } = job.properties;
-  const rows = [...Object.entries(settings), ...Object.entries(status)];
+  const rows = [...Object.entries(fieldsOf(settings)), ...Object.entries(fieldsOf(status))];
   say(
     table(
       rows.map(([key, value]) => [`  ${key}`, typeof value === 'string' ? value : JSON.stringify(value)]),
@@ -140,7 +140,7 @@ async function jobNamed({ client, mount }: Target, kind: Kind, name: string | un
     );
   }
   const started = (job: JobView): string => {
-    const time = job.properties.status['lastStartedTime'];
+    const time = fieldsOf(job.properties.status)['lastStartedTime'];
     return typeof time === 'string' ? time : '';
   };
   const latest = jobs.toSorted((a, b) => (started(a) < started(b) ? -1 : 1)).at(-1);
