@@ -52,7 +52,9 @@ t.test('a program is run with its output, exit code, signal and input', async (t
 });
 
 t.test('a program that takes too long is killed', async (t) => {
-  await t.rejects(run('sleep', ['600'], { timeoutMs: 100 }), { message: /^sleep 600 ran for more than 0.1 s/ });
+  await t.rejects(run('sleep', ['600'], { timeoutMs: 100 }), {
+    message: /^sleep 600 ran for more than 0.1 s/,
+  });
 });
 
 t.test('runAs gives exactly the ids and groups asked for', { skip: notRoot ?? false }, async (t) => {

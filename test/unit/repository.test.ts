@@ -61,6 +61,28 @@ t.test('the top level holds what the card names and nothing else', (t) => {
   t.end();
 });
 
+t.test('the arrows in ARCHITECTURE are those that the linter enforces', (t) => {
+  const names = (text: string, quote: RegExp): readonly string[] =>
+    [...text.matchAll(quote)].map(([, name]) => String(name)).toSorted();
+  const enforced = new Map(
+    [...read('scripts/eslint.config.js').matchAll(/^ {2}(\w+): \[(.*)\],$/gm)].map(
+      ([, folder, allowed]) => [String(folder), names(String(allowed), /'(\w+)'/g)] as const,
+    ),
+  );
+  enforced.delete('base');
+  const [, section = ''] = read('src/ARCHITECTURE.md').split('## Arrows');
+  const written = new Map(
+    [...section.matchAll(/^\| (`\w+\/`.*?) \| (.*?) (?:\(.*)?\|$/gm)].flatMap(([, folders, allowed]) =>
+      names(String(folders), /`(\w+)\/`/g).map(
+        (folder) => [folder, names(String(allowed), /`(\w+)\/`/g)] as const,
+      ),
+    ),
+  );
+  t.ok(enforced.size > 8);
+  t.same(written, enforced);
+  t.end();
+});
+
 t.test('what people and CI start is executable', (t) => {
   const scripts = [
     '.ci/run',
