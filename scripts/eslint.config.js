@@ -27,7 +27,7 @@ const arrows = {
 const owners = [
   { name: '@azure/.*', only: 'src/blob/**' },
   { name: 'undici', only: 'src/blob/**' },
-  { name: 'fuse-native', only: 'src/fuse/fuse-native.ts' },
+  { name: 'fuse-native', only: 'src/fuse/fuse-native-loader.ts' },
   { name: 'piscina', only: 'src/workers/pool.ts' },
   { name: 'lru-cache', only: 'src/base/caches.ts' },
   { name: 'commander', only: 'src/{cli.ts,cli/**}' },

@@ -8,7 +8,7 @@ import { BlobError, FsError, messageChain } from '../base/errors.js';
 import type { Log } from '../base/log.js';
 import { blobOfPath } from '../blob/names.js';
 import type { Container } from '../blob/port.js';
-import type { Fid, FileState, HsmRequest, HsmStateSet } from '../store/inodes.js';
+import type { Fid, FileState, HsmRequest, HsmStateSet, ShownAction } from '../store/inodes.js';
 import { Journal, type JournalEntry } from '../store/journal.js';
 import type { Store } from '../store/store.js';
 import { archiveFile, type ArchiveOutcome } from './archive-mover.js';
@@ -160,6 +160,11 @@ export class Coordinator implements AsyncDisposable {
   async stateSet(request: HsmStateSet): Promise<number> {
     if (this.#refusedByBlock('hsm_set')) return EBUSY;
     return this.#errnoOf(this.#explicit.stateSet(request));
+  }
+
+  /** What `lfs hsm_action` shows of a file, undefined for NOOP. */
+  shownAction(fid: Fid): ShownAction | undefined {
+    return this.#table.shown(fid);
   }
 
   /** Cancels everything that waits or runs; readers get ENODATA. */

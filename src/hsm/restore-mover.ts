@@ -2,7 +2,7 @@
 import { constants } from 'node:os';
 import { crashPoint } from '../base/crash.js';
 import { BlobError, FsError, messageChain } from '../base/errors.js';
-import type { Copy, FileState } from '../store/inodes.js';
+import type { Copy, Fid, FileState, RestorePlan } from '../store/inodes.js';
 import { HS_ARCHIVED, HS_LOST, HS_RELEASED } from './flags.js';
 import { hasErrno, type MoverContext, type TransferHooks } from './movers.js';
 
@@ -86,8 +86,19 @@ async function move(context: MoverContext, state: FileState, hooks: RestoreHooks
         { fid, blob: copy.blob, etag: copy.etag, size: copy.size },
         'the blob has changed: restoring the new one',
       );
-      plan = await native.beginRestore(fid, copy);
+      plan = await beginAgain(context, fid, copy);
     }
+  }
+}
+
+/** Starts a running restore again with another version. Where the store cannot, its readers get ENODATA before. */
+async function beginAgain({ native }: MoverContext, fid: Fid, copy: Copy): Promise<RestorePlan> {
+  try {
+    return await native.beginRestore(fid, copy);
+  } catch (error) {
+    if (!hasErrno(error, EALREADY)) throw error;
+    await native.failRestore(fid, ENODATA);
+    return native.beginRestore(fid, copy);
   }
 }
 

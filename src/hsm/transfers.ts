@@ -3,7 +3,7 @@ import { constants } from 'node:os';
 import type { Clock } from '../base/clock.js';
 import { FsError, messageChain } from '../base/errors.js';
 import type { Log } from '../base/log.js';
-import type { Fid, NativeStore } from '../store/inodes.js';
+import type { Fid, NativeStore, ShownAction } from '../store/inodes.js';
 import { actionName, EXTENT_EOF, HPS_RUNNING, HPS_WAITING, HUA_RESTORE } from './flags.js';
 import { errnoOf } from './movers.js';
 import { RequestQueue, type Queued, type RequestClass } from './queue.js';
@@ -295,20 +295,18 @@ export class TransferTable {
     }
   }
 
-  /** Shows the oldest transfer of a file, a running one first. */
+  /** What is shown of a file: its oldest transfer, a running one first. */
+  shown(fid: Fid): ShownAction | undefined {
+    const transfers = this.#byFid.get(fid);
+    const shown = transfers?.find(({ running }) => running) ?? transfers?.[0];
+    if (shown === undefined) return undefined;
+    const { running, action, moved } = shown;
+    return running
+      ? { state: HPS_RUNNING, action, offset: 0n, length: BigInt(moved) }
+      : { state: HPS_WAITING, action, offset: 0n, length: EXTENT_EOF };
+  }
+
   #show(fid: Fid): void {
-    const transfers = this.#byFid.get(fid) ?? [];
-    const shown = transfers.find(({ running }) => running) ?? transfers[0];
-    this.#options.native.showAction(
-      fid,
-      shown === undefined
-        ? undefined
-        : {
-            state: shown.running ? HPS_RUNNING : HPS_WAITING,
-            action: shown.action,
-            offset: 0n,
-            length: shown.running ? BigInt(shown.moved) : EXTENT_EOF,
-          },
-    );
+    this.#options.native.showAction(fid, this.shown(fid));
   }
 }

@@ -1,10 +1,13 @@
 /** The file IMPORT_<state>.<start> in the root of the mount, by which AMLFS shows an import to users of the mount. */
+import { closeSync, constants } from 'node:fs';
 import { messageChain } from '../base/errors.js';
 import type { Log } from '../base/log.js';
 import type { NativeStore } from '../store/inodes.js';
 
 export const markerStates = ['Importing', 'Cancelling', 'Canceled', 'Failed'] as const;
 export type MarkerState = (typeof markerStates)[number];
+
+const createNew = constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY;
 
 const pattern = new RegExp(`^IMPORT_(?:${markerStates.join('|')})\\.\\d{8}T\\d{6}Z$`);
 
@@ -27,8 +30,6 @@ export interface MarkerOptions {
   readonly native: NativeStore;
   readonly log: Log;
   readonly startedTime: string;
-  readonly uid: number;
-  readonly gid: number;
 }
 
 /** The marker of one import. Its failures are logged: no import fails for its marker. */
@@ -42,16 +43,12 @@ export class Marker {
 
   /** Shows a state; undefined: takes the marker away. */
   async show(state: MarkerState | undefined): Promise<void> {
-    const { native, log, startedTime, uid, gid } = this.#options;
+    const { native, log, startedTime } = this.#options;
     const name = state === undefined ? undefined : markerName(state, startedTime);
     if (name === this.#shown) return;
     try {
-      // A rename would count as a name that a user changed.
-      if (name !== undefined) {
-        const mtimeNs = BigInt(Date.parse(startedTime)) * 1_000_000n;
-        const stub = { path: name, kind: 'file', mode: 0o444, uid, gid, mtimeNs, size: 0 } as const;
-        await native.createStubs([stub], { dirMode: 0o755, uid, gid, mtimeNs });
-      }
+      // Made anew: a rename would count as a name that a user changed.
+      if (name !== undefined) closeSync(await native.openBeneath(name, createNew, 0o444));
       if (this.#shown !== undefined) await removeMarkers(native, [this.#shown]);
       this.#shown = name;
     } catch (error) {

@@ -270,12 +270,9 @@ export class JobRunner implements AsyncDisposable {
   ): { readonly recorded: Promise<void>; readonly done: Promise<JobRecord> } {
     const abort = new AbortController();
     const { native } = this.#options.store;
-    const { uid, gid } = this.#options.config.defaults;
     const startedTime = startOf(record);
     const marker =
-      record.kind === 'import'
-        ? new Marker({ native, log: this.#options.log, startedTime, uid, gid })
-        : undefined;
+      record.kind === 'import' ? new Marker({ native, log: this.#options.log, startedTime }) : undefined;
     this.#set(record);
     const recorded = this.#records.create(record);
     const done = this.#execute(record, recorded, resumed, abort.signal, marker);
@@ -454,8 +451,7 @@ export class JobRunner implements AsyncDisposable {
         stateOf(record) === 'Cancelling' ? { kind: 'canceled' } : { kind: 'failed', failure: stopped };
       this.#set(endedImport(record, end, at));
       const { native } = this.#options.store;
-      const { uid, gid } = this.#options.config.defaults;
-      const marker = new Marker({ native, log: this.#options.log, startedTime: startOf(record), uid, gid });
+      const marker = new Marker({ native, log: this.#options.log, startedTime: startOf(record) });
       await marker.removeOld([startOf(record)]);
       await marker.show(end.kind === 'canceled' ? 'Canceled' : 'Failed');
     } else {
