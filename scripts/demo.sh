@@ -89,12 +89,12 @@ done
 key='Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=='
 export AZURE_STORAGE_CONNECTION_STRING="DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey=$key;BlobEndpoint=$url/devstoreaccount1;"
 node scripts/demo-fill.js fill data logs
-node scripts/demo-fill.js list data | head -n 6
+node scripts/demo-fill.js list data | sed -n 1,6p
 
 title '2. Mount it'
 run "lustrite mount $mnt --container data --logging-container logs --store $work/store --wait"
 has 'Completed'
-run "ls -lR --time-style=long-iso $mnt | head -n 20"
+run "ls -lR --time-style=long-iso $mnt | sed -n 1,20p"
 run "stat -c '%a %u:%g %s %y' $mnt/a/b.bin"
 has '640 1000:100 5242897 2023-03-17'
 run "readlink $mnt/tools/latest"

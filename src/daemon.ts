@@ -17,7 +17,7 @@ import { messageChain, UserError } from './base/errors.js';
 import { writeFirstMount } from './base/first-mount.js';
 import type { Launch } from './base/launch.js';
 import { createLog, fdDestination, type Log } from './base/log.js';
-import { mountLockFile, register, registeredMounts, unregister } from './base/registry.js';
+import { register, registeredMounts, unregister } from './base/registry.js';
 import { socketAddress } from './base/unix-socket.js';
 import { version } from './base/version.js';
 import type { Container } from './blob/port.js';
@@ -26,7 +26,9 @@ import type { Coordinator } from './hsm/coordinator.js';
 import type { Control, HsmVerb } from './http/control.js';
 import type { createServer } from './http/server.js';
 import type { JobRunner } from './jobs/runner.js';
-import type { Addon, WalkEntry } from './native/binding.js';
+import type { Addon } from './native/binding.js';
+import { dirtyFiles } from './store/dirty-files.js';
+import { lockMountPoint, whileOthersLeave, type Locked } from './store/locks.js';
 import type { Store } from './store/store.js';
 
 export interface DaemonHooks {
@@ -39,8 +41,6 @@ export interface DaemonHooks {
 /** How long SIGTERM waits for open files before it unmounts lazily, and then for the last of them to be closed. */
 const busyForMs = 5_000;
 const lingerForMs = 10_000;
-/** A daemon that was killed a moment ago may still hold its locks. */
-const lockedForMs = 10_000;
 
 /** Where a container's store is unless somebody says otherwise. Light: the command line calls it, too. */
 export async function standardStorePath(source: {
@@ -57,10 +57,6 @@ export async function standardStorePath(source: {
 export async function runDaemon(launch: Launch, hooks: DaemonHooks): Promise<void> {
   const daemon = new Daemon(launch, hooks);
   await daemon.run();
-}
-
-interface Locked {
-  unlock(): void;
 }
 
 class Daemon implements Control {
@@ -139,9 +135,14 @@ class Daemon implements Control {
     const addon = (this.#addon = loadAddon());
     addon.hardenProcess();
     const { container, loggingContainer } = await this.#openContainers(signal);
+    const stays = (): boolean =>
+      registeredMounts().some(
+        (mount) => mount.store === config.store || mount.mountPoint === config.mountPoint,
+      );
+    const leaving = { stays, clock: systemClock, signal };
     const mountLock = (this.#mountLock = await whileOthersLeave(
       () => lockMountPoint(addon, config.mountPoint),
-      signal,
+      leaving,
     ));
     this.#undo.push(() => this.#leaveMountPoint(mountLock));
 
@@ -156,7 +157,7 @@ class Daemon implements Control {
           mountPoint: config.mountPoint,
           events: { restoreNeeded: (fid, pid) => this.#coordinator?.restoreNeeded(fid, pid) },
         }),
-      signal,
+      leaving,
     ));
     this.#own(store);
     const pool = this.#own(new TransferPool({ workers: config.transfer.workers }));
@@ -357,23 +358,8 @@ class Daemon implements Control {
     };
   }
 
-  async dirty(limit: number): Promise<DirtyFiles> {
-    const first: string[] = [];
-    let count = 0;
-    const walk = this.#running().store.native.walk({ select: 'changed', batch: 1000 });
-    try {
-      for (;;) {
-        const batch = await nextBatch(walk, this.#log);
-        if (batch === null) return { count, first };
-        for (const { type, path } of batch) {
-          if (type !== 'file') continue;
-          count++;
-          if (first.length < limit) first.push(path);
-        }
-      }
-    } finally {
-      walk.close();
-    }
+  dirty(limit: number): Promise<DirtyFiles> {
+    return dirtyFiles(this.#running().store.native, limit, this.#log);
   }
 
   async unmount(lazy: boolean): Promise<UnmountReport> {
@@ -405,7 +391,7 @@ class Daemon implements Control {
     const fid = store.native.fidOf(relative);
     switch (verb) {
       case 'state':
-        return plain(await store.native.state(fid));
+        return store.native.state(fid);
       case 'archive':
         return coordinator.archive(fid, { path: relative, signal: AbortSignal.timeout(24 * 3600_000) });
       case 'restore':
@@ -424,59 +410,6 @@ class Daemon implements Control {
   }
 }
 
-/** An unreadable directory is passed over; what is in it cannot be told. */
-async function nextBatch(
-  walk: { next(): Promise<readonly WalkEntry[] | null> },
-  log: Log,
-): Promise<readonly WalkEntry[] | null> {
-  for (;;) {
-    try {
-      return await walk.next();
-    } catch (error) {
-      log.warn({ err: error }, `looking for dirty files: ${messageChain(error)}`);
-    }
-  }
-}
-
-/** Exclusive for as long as the daemon is on that mount point; a second `lustrite mount` at the same moment is refused. */
-async function lockMountPoint(addon: Addon, mountPoint: string): Promise<Locked> {
-  try {
-    return await Promise.resolve(addon.lockFile(mountLockFile(mountPoint)));
-  } catch (error) {
-    if (
-      (error as NodeJS.ErrnoException).code !== 'EWOULDBLOCK' &&
-      (error as NodeJS.ErrnoException).code !== 'EAGAIN'
-    ) {
-      throw error;
-    }
-    throw new UserError('Conflict', `another lustrite is mounting or unmounting ${mountPoint}`, {
-      cause: error,
-    });
-  }
-}
-
-/** Retries what another daemon's lock refuses, for as long as one that has just been killed may take to be gone. */
-async function whileOthersLeave<T>(attempt: () => Promise<T>, signal: AbortSignal): Promise<T> {
-  const end = Date.now() + lockedForMs;
-  for (;;) {
-    signal.throwIfAborted();
-    try {
-      return await attempt();
-    } catch (error) {
-      const held = error instanceof UserError && error.code === 'Conflict';
-      // Who is registered lives and stays.
-      if (
-        !held ||
-        Date.now() >= end ||
-        registeredMounts().some((mount) => error.message.includes(mount.store))
-      ) {
-        throw error;
-      }
-      await systemClock.sleep(50, signal);
-    }
-  }
-}
-
 async function settled(promise: Promise<void>): Promise<boolean> {
   return Promise.race([promise.then(() => true), systemClock.sleep(0).then(() => false)]);
 }
@@ -487,14 +420,4 @@ function withResolvers(): { readonly promise: Promise<void>; readonly resolve: (
     resolve = fulfil;
   });
   return { promise, resolve };
-}
-
-/** JSON has no bigint. */
-function plain(value: object): object {
-  return Object.fromEntries(
-    Object.entries(value).map(([name, one]: [string, unknown]) => [
-      name,
-      typeof one === 'bigint' ? String(one) : one,
-    ]),
-  );
 }

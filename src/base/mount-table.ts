@@ -9,8 +9,8 @@ export interface MountedFileSystem {
   readonly source: string;
 }
 
-/** What the native and the fuse-native front end mount as. */
-const ourTypes: readonly string[] = ['fuse.lustrite', 'fuse.fuse-native'];
+/** What both front ends mount as. */
+const ourType = 'fuse.lustrite';
 
 function unescape(field: string): string {
   return field.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
@@ -39,11 +39,7 @@ export function mountedFileSystems(): readonly MountedFileSystem[] {
 /** The lustrite mount that `path`, a resolved path, is the root of. */
 export function lustriteMountAt(path: string): MountedFileSystem | undefined {
   const top = mountedFileSystems().findLast(({ mountPoint }) => mountPoint === path);
-  return top !== undefined && isLustrite(top) ? top : undefined;
-}
-
-export function isLustrite({ type, source }: MountedFileSystem): boolean {
-  return ourTypes.includes(type) || (type === 'fuse' && source.startsWith('lustrite'));
+  return top?.type === ourType ? top : undefined;
 }
 
 /**

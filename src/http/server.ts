@@ -45,7 +45,7 @@ export function createServer(control: Control, log: Log): FastifyInstance {
   });
   server.post('/v1/hsm/:verb', async (request) => {
     const { verb } = parse(hsmParams, request.params);
-    return { result: (await control.hsm(verb, parse(hsmBody, request.body).path)) ?? null };
+    return { result: plain(await control.hsm(verb, parse(hsmBody, request.body).path)) };
   });
   return server;
 }
@@ -75,6 +75,14 @@ function addJobRoutes(server: FastifyInstance, { jobs }: Control): void {
 
 async function* lines(values: AsyncIterable<unknown>): AsyncGenerator<string> {
   for await (const value of values) yield `${JSON.stringify(value)}\n`;
+}
+
+/** JSON has no bigint and no undefined. */
+function plain(value: unknown): unknown {
+  const text = JSON.stringify(value ?? null, (_, one: unknown) =>
+    typeof one === 'bigint' ? String(one) : one,
+  );
+  return JSON.parse(text) as unknown;
 }
 
 /** exactOptionalPropertyTypes: zod's `undefined` is an absent property here. */
