@@ -1,0 +1,169 @@
+/** The control API and its client, with a control that is made up. */
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t from 'tap';
+import type { JobView, StatusReport } from '../../src/base/control-api.js';
+import { BlobError, FsError, UserError } from '../../src/base/errors.js';
+import { createLog } from '../../src/base/log.js';
+import { socketAddress } from '../../src/base/unix-socket.js';
+import { DaemonClient } from '../../src/cli/client.js';
+import type { Control } from '../../src/http/control.js';
+import { toHttpError } from '../../src/http/errors.js';
+import { createServer } from '../../src/http/server.js';
+import { until } from '../helpers/poll.js';
+
+const job = (name: string, state: string): JobView => ({
+  kind: 'export',
+  name,
+  properties: { status: { state } },
+});
+
+const log = createLog({ level: 'fatal', pretty: false, destination: { write: () => undefined } });
+
+function madeUp(calls: unknown[]): Control {
+  return {
+    jobs: {
+      createImport: (request) => {
+        calls.push(request);
+        return Promise.resolve(job('i1', 'InProgress'));
+      },
+      createExport: (request) => {
+        calls.push(request);
+        return Promise.reject(new UserError('Conflict', "the import job 'i1' is running"));
+      },
+      list: (kind) => (kind === 'export' ? [] : [job('i1', 'InProgress')]),
+      get: (name) => {
+        if (name !== 'i1') throw new UserError('NotFound', `there is no job '${name}'`);
+        return job(name, 'Canceled');
+      },
+      cancel: (name) => {
+        calls.push(['cancel', name]);
+        return Promise.resolve();
+      },
+      async *watch(name) {
+        yield await Promise.resolve(job(name, 'InProgress'));
+        yield job(name, 'Completed');
+      },
+    },
+    status: () => Promise.resolve({ version: '1' } as StatusReport),
+    dirty: (limit) => Promise.resolve({ count: limit, first: [] }),
+    unmount: (lazy) => {
+      calls.push(['unmount', lazy]);
+      return lazy
+        ? Promise.resolve({ dirty: { count: 0, first: [] }, lingering: false })
+        : Promise.reject(new UserError('Busy', 'in use', { status: 409 }));
+    },
+    answered: () => calls.push('answered'),
+    hsm: (verb, path) => Promise.resolve({ verb, path, mtimeNs: 5n }),
+  };
+}
+
+t.test('requests are checked, and refusals have one envelope', async (t) => {
+  const calls: unknown[] = [];
+  const server = createServer(madeUp(calls), log);
+  t.teardown(() => server.close());
+  type Row = readonly [
+    method: 'GET' | 'POST',
+    url: string,
+    body: object | undefined,
+    status: number,
+    answer: unknown,
+  ];
+  const failed = (code: string, message: RegExp) => ({ error: { code, message } });
+  const rows: readonly Row[] = [
+    ['GET', '/v1/status', undefined, 200, { version: '1' }],
+    ['GET', '/v1/dirty', undefined, 200, { count: 20 }],
+    ['GET', '/v1/dirty?limit=3', undefined, 200, { count: 3 }],
+    ['GET', '/v1/dirty?limit=-1', undefined, 400, failed('InvalidParameter', /^limit: /)],
+    ['GET', '/v1/jobs', undefined, 200, { value: [{ name: 'i1' }] }],
+    ['GET', '/v1/jobs?kind=export', undefined, 200, { value: [] }],
+    ['GET', '/v1/jobs?kind=x', undefined, 400, failed('InvalidParameter', /^kind: /)],
+    ['GET', '/v1/jobs/i1', undefined, 200, { name: 'i1' }],
+    ['GET', '/v1/jobs/i2', undefined, 404, failed('NotFound', /no job 'i2'/)],
+    ['GET', '/v1/jobs/-', undefined, 400, failed('InvalidParameter', /^name: must be 2 to 80/)],
+    ['GET', '/v1/jobs/none/watch', undefined, 404, failed('NotFound', /no job 'none'/)],
+    ['POST', '/v1/jobs/import', {}, 201, { name: 'i1' }],
+    ['POST', '/v1/jobs/import', { prefixes: [] }, 400, failed('InvalidParameter', /^prefixes: /)],
+    ['POST', '/v1/jobs/import', { maximumErrors: -2 }, 400, failed('InvalidParameter', /^maximumErrors: /)],
+    ['POST', '/v1/jobs/import', { mode: 'x' }, 400, failed('InvalidParameter', /mode/)],
+    ['POST', '/v1/jobs/export', { name: 'e1' }, 409, failed('Conflict', /'i1' is running/)],
+    ['POST', '/v1/jobs/i1/cancel', undefined, 200, { name: 'i1' }],
+    ['POST', '/v1/umount', { lazy: 'no' }, 400, failed('InvalidParameter', /^lazy: /)],
+    ['POST', '/v1/umount', {}, 409, failed('Busy', /in use/)],
+    ['POST', '/v1/umount', { lazy: true }, 200, { lingering: false }],
+    ['POST', '/v1/hsm/state', { path: 'a' }, 200, { result: { verb: 'state', path: 'a', mtimeNs: '5' } }],
+    ['POST', '/v1/hsm/explode', { path: 'a' }, 400, failed('InvalidParameter', /^verb: /)],
+    ['POST', '/v1/nowhere', {}, 404, failed('NotFound', /no route POST/)],
+    ['POST', '/v1/jobs/import', { name: 'x'.repeat(70_000) }, 413, failed('InvalidParameter', /large/)],
+  ];
+  for (const [method, url, body, status, answer] of rows) {
+    const response = await server.inject({ method, url, ...(body && { payload: body }) });
+    t.equal(response.statusCode, status, `${method} ${url} ${JSON.stringify(body ?? '').slice(0, 60)}`);
+    t.match(response.json(), answer);
+  }
+  t.same(calls.slice(0, 2), [
+    { prefixes: ['/'], conflictResolutionMode: 'Fail', maximumErrors: 0 },
+    { name: 'e1', filesystemPath: '/' },
+  ]);
+});
+
+t.test('every kind of error has its answer, without secrets', (t) => {
+  const rows: readonly (readonly [unknown, number, string])[] = [
+    [new UserError('Conflict', 'x'), 409, 'Conflict'],
+    [new UserError('InvalidParameter', 'x'), 400, 'InvalidParameter'],
+    [new FsError('ENOENT', 'x'), 404, 'ENOENT'],
+    [new FsError('EBUSY', 'x'), 409, 'EBUSY'],
+    [new FsError('EIO', 'x'), 500, 'EIO'],
+    [new BlobError('forbidden', 'x'), 502, 'Blob.forbidden'],
+    [Object.assign(new Error('x'), { code: 'EPERM', errno: 1 }), 403, 'EPERM'],
+    [Object.assign(new Error('x'), { statusCode: 413 }), 413, 'InvalidParameter'],
+    [new Error('x'), 500, 'InternalError'],
+  ];
+  for (const [error, status, code] of rows) {
+    t.match(toHttpError(error), { status, body: { error: { code, message: 'x' } } });
+  }
+  t.notMatch(toHttpError(new Error('http://h?sig=secret')).body.error.message, /secret/);
+  t.end();
+});
+
+t.test('the client speaks over a socket of any path length', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'lustrite-socket-'));
+  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  for (const directory of [folder, join(folder, 'long'.repeat(30))]) {
+    await mkdir(directory, { recursive: true });
+    const calls: unknown[] = [];
+    const server = createServer(madeUp(calls), log);
+    const socket = join(directory, 'daemon.sock');
+    const address = socketAddress(socket);
+    await server.listen({ path: address.path });
+    const client = new DaemonClient({
+      mountPoint: '/m',
+      store: '/s',
+      socket,
+      container: 'c',
+      pid: 1,
+      startTime: '1',
+    });
+    t.same(await client.get('/v1/status'), { version: '1' });
+    await t.rejects(client.post('/v1/umount', { lazy: false }), {
+      name: 'UserError',
+      code: 'Busy',
+      message: 'in use',
+    });
+    t.match(await client.post('/v1/umount', { lazy: true }), { lingering: false });
+    const states: string[] = [];
+    for await (const { properties } of client.watch('i1', new AbortController().signal)) {
+      states.push(properties.status.state);
+    }
+    t.same(states, ['InProgress', 'Completed']);
+    await until(() => calls.filter((call) => call === 'answered').length === 2, {
+      what: 'the daemon to learn that its answers are out',
+    });
+    await server.close();
+    address.close();
+    await t.rejects(client.get('/v1/status'), {
+      message: /the daemon of \/m \(pid 1\) does not answer on .*daemon\.sock/,
+    });
+  }
+});
