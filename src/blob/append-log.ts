@@ -59,7 +59,10 @@ export class AppendLog {
           if ((error as { statusCode?: number }).statusCode !== 412) throw error;
           // Either our own append whose answer was lost, or another writer's.
           const length: number = (await blob.getProperties({ abortSignal })).contentLength ?? 0;
-          if (length !== position + piece.length) {
+          const own =
+            length === position + piece.length &&
+            (await blob.downloadToBuffer(position, piece.length, { abortSignal })).equals(piece);
+          if (!own) {
             position = length;
             await blob.appendBlock(piece, piece.length, {
               abortSignal,

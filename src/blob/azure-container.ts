@@ -204,7 +204,7 @@ function explained(error: unknown, config: ContainerConfig): unknown {
 
 function adviceFor(error: BlobError, config: ContainerConfig, where: string): string | undefined {
   const endpoint = new URL(config.url).origin;
-  if (error.status === 400 && /version/i.test(error.message)) {
+  if (error.kind === 'unsupported' && error.status === 400) {
     return `${where}: the service does not know our API version; if it is Azurite, start it with --skipApiVersionCheck or take a newer one`;
   }
   switch (error.kind) {
@@ -213,9 +213,7 @@ function adviceFor(error: BlobError, config: ContainerConfig, where: string): st
     case 'forbidden':
       switch (config.auth.kind) {
         case 'key':
-          return error.serviceCode === 'AuthenticationFailed'
-            ? `${where}: the account key is wrong (or this host's clock is)`
-            : `${where}: access refused (${error.serviceCode ?? 'no reason given'}); is shared key access allowed, and this host by the account's firewall?`;
+          return `${where}: access refused (${error.serviceCode ?? 'no reason given'}): the account key or this host's clock is wrong, or the account allows no shared keys or not this host`;
         case 'sas':
           return `${where}: the SAS is wrong, expired, or lacks a permission (read, write, delete, list are needed)`;
         case 'entra':

@@ -247,8 +247,13 @@ async function failure(
   }
   const serviceCode = response.headers.get('x-ms-error-code') ?? /<Code>([^<]+)<\/Code>/.exec(text)?.[1];
   const message = /<Message>([^<\r\n]*)/.exec(text)?.[1]?.trim() ?? '';
+  // Azurite says it in the message, the service by the header's name.
+  const kind =
+    status === 400 && /API version|x-ms-version/i.test(text)
+      ? 'unsupported'
+      : kindOfStatus(status, serviceCode);
   return new BlobError(
-    kindOfStatus(status, serviceCode),
+    kind,
     withoutSecrets(
       [`${what}: ${String(status)}`, serviceCode].filter((s) => s !== undefined).join(' ') +
         (message === '' ? '' : `: ${message}`),

@@ -33,7 +33,7 @@ export async function download(
   const { blob, etag, size, md5 } = task;
   if (hooks.signal.aborted) throw new BlobError('aborted', `read of ${blob}: cancelled`);
   if (size <= Math.min(smallBytes, task.rangeBytes)) return downloadSmall(task, reader, hooks);
-  const watermark = new Watermark(hooks.onProgress);
+  using watermark = new Watermark(hooks.onProgress);
   if (size <= task.rangeBytes) {
     const hash = md5 === undefined ? undefined : createHash('md5');
     const version = await downloadRange(task, reader, watermark, 0, hooks.signal, hash);
@@ -41,7 +41,7 @@ export async function download(
     watermark.flush();
     return { version };
   }
-  return downloadRanges({ ...task, etag }, reader, watermark, hooks);
+  return await downloadRanges({ ...task, etag }, reader, watermark, hooks);
 }
 
 async function downloadSmall(

@@ -47,7 +47,7 @@ export class TransferPool implements AsyncDisposable {
   readonly #piscina: Piscina<TransferTask, DownloadResult | UploadResult | TransferFailure>;
   readonly #capacity: number;
   readonly #active = new Set<Active>();
-  readonly #waiting: (() => void)[] = [];
+  readonly #waiting: ((place: boolean) => void)[] = [];
   /** Threads that may still touch a file, with the promise of their end. */
   readonly #threads = new Map<Worker, Promise<void>>();
   #running = 0;
@@ -80,7 +80,7 @@ export class TransferPool implements AsyncDisposable {
 
   /** Transfers that run or wait. */
   get size(): number {
-    return this.#active.size + this.#waiting.length;
+    return this.#running + this.#waiting.length;
   }
 
   /**
@@ -99,7 +99,7 @@ export class TransferPool implements AsyncDisposable {
   /** Cancels what runs, waits for it, ends the threads. */
   async close(): Promise<void> {
     this.#closed = true;
-    for (const wake of this.#waiting.splice(0)) wake();
+    for (const wake of this.#waiting.splice(0)) wake(false);
     for (const active of this.#active) active.cancel();
     await Promise.allSettled([...this.#active].map(({ done }) => done));
     await this.#piscina.destroy();
@@ -113,36 +113,40 @@ export class TransferPool implements AsyncDisposable {
     task: Omit<DownloadTask, 'port'> | Omit<UploadTask, 'port'>,
     hooks: UploadHooks,
   ): Promise<Result> {
-    await this.#turn(hooks.signal);
+    if (!(await this.#turn(hooks.signal))) {
+      throw new BlobError('aborted', `${nameOf(task)}: cancelled before it began`);
+    }
     try {
-      if (this.#closed || hooks.signal?.aborted === true) {
-        throw new BlobError('aborted', `${nameOf(task)}: cancelled before it began`);
-      }
-      return (await this.#transfer(task, hooks)) as Result;
+      // Again, since the pool may have been closed while the place was waited for.
+      if (this.#closed) throw new BlobError('aborted', `${nameOf(task)}: cancelled before it began`);
+      const result = await this.#transfer(task, hooks);
+      return result as Result;
     } finally {
-      this.#running--;
-      this.#waiting.shift()?.();
+      const next = this.#waiting.shift();
+      if (next) next(true);
+      else this.#running--;
     }
   }
 
-  /** Waits for room; whoever gets it has already been counted. */
-  async #turn(signal: AbortSignal | undefined): Promise<void> {
-    if (this.#running >= this.#capacity && !this.#closed && signal?.aborted !== true) {
-      await new Promise<void>((resolve) => {
-        const wake = (): void => {
-          signal?.removeEventListener('abort', leave);
-          resolve();
-        };
-        const leave = (): void => {
-          const at = this.#waiting.indexOf(wake);
-          if (at >= 0) this.#waiting.splice(at, 1);
-          resolve();
-        };
-        this.#waiting.push(wake);
-        signal?.addEventListener('abort', leave, { once: true });
-      });
+  /** Waits for one of the places that the threads have; `false` when the wait was cancelled. */
+  #turn(signal: AbortSignal | undefined): Promise<boolean> {
+    if (this.#closed || signal?.aborted === true) return Promise.resolve(false);
+    if (this.#running < this.#capacity) {
+      this.#running++;
+      return Promise.resolve(true);
     }
-    this.#running++;
+    return new Promise((resolve) => {
+      const wake = (place: boolean): void => {
+        signal?.removeEventListener('abort', leave);
+        resolve(place);
+      };
+      const leave = (): void => {
+        this.#waiting.splice(this.#waiting.indexOf(wake), 1);
+        resolve(false);
+      };
+      this.#waiting.push(wake);
+      signal?.addEventListener('abort', leave, { once: true });
+    });
   }
 
   async #transfer(
@@ -156,9 +160,11 @@ export class TransferPool implements AsyncDisposable {
     const cancel = (): void => {
       send({ cancel: true });
     };
+    let told = 0;
     port1.on('message', (message: Progress | Ready) => {
       if ('bytes' in message) {
-        hooks.onProgress?.(message.bytes);
+        told = message.bytes;
+        hooks.onProgress?.(told);
         return;
       }
       const asked = Promise.resolve().then(() => (hooks.beforeCommit ? hooks.beforeCommit() : true));
@@ -171,6 +177,7 @@ export class TransferPool implements AsyncDisposable {
         },
       );
     });
+    if (hooks.signal?.aborted === true) cancel();
     hooks.signal?.addEventListener('abort', cancel, { once: true });
     let lost: (error: Error) => void = () => undefined;
     const noThread = new Promise<never>((_, reject) => {
@@ -185,6 +192,8 @@ export class TransferPool implements AsyncDisposable {
     try {
       const answer = await done;
       if ('failure' in answer) throw asError(answer.failure);
+      // The last progress travels on another port than the answer and may be behind it.
+      if (told < task.size) hooks.onProgress?.(task.size);
       return answer;
     } catch (error) {
       if (error instanceof BlobError || error instanceof FsError) throw error;

@@ -1,5 +1,5 @@
 /** The contiguous prefix of a transfer whose pieces finish out of order, told at a bounded rate. */
-export class Watermark {
+export class Watermark implements Disposable {
   readonly #report: (bytes: number) => void;
   readonly #now: () => number;
   /** Finished pieces beyond the prefix: start to end. */
@@ -7,6 +7,7 @@ export class Watermark {
   #bytes = 0;
   #reported = 0;
   #reportedAt: number;
+  #timer: NodeJS.Timeout | undefined;
 
   /** At most every 4 MiB or 20 ms, whichever comes first. */
   static readonly everyBytes = 4 * 1024 ** 2;
@@ -26,14 +27,7 @@ export class Watermark {
   add(from: number, to: number): void {
     if (to <= from) return;
     if (from !== this.#bytes) {
-      // Adjoining pieces of a range ahead are joined, so that this holds one entry a range in flight.
-      for (const [start, end] of this.#ahead) {
-        if (end === from) {
-          this.#ahead.set(start, to);
-          return;
-        }
-      }
-      this.#ahead.set(from, to);
+      this.#addAhead(from, to);
       return;
     }
     this.#bytes = to;
@@ -41,23 +35,34 @@ export class Watermark {
       this.#ahead.delete(this.#bytes);
       this.#bytes = end;
     }
-    this.#maybeReport();
+    const wait = this.#reportedAt + Watermark.everyMs - this.#now();
+    if (wait <= 0 || this.#bytes - this.#reported >= Watermark.everyBytes) this.flush();
+    // What is held back is told even if nothing more comes: a reader may be waiting for exactly these bytes.
+    else this.#timer ??= setTimeout(() => this.flush(), wait);
   }
 
-  #maybeReport(): void {
-    if (
-      this.#bytes - this.#reported < Watermark.everyBytes &&
-      this.#now() - this.#reportedAt < Watermark.everyMs
-    )
+  /** Adjoining pieces of a range ahead are joined, so that there is one entry a range in flight. */
+  #addAhead(from: number, to: number): void {
+    for (const [start, end] of this.#ahead) {
+      if (end !== from) continue;
+      this.#ahead.set(start, to);
       return;
-    this.flush();
+    }
+    this.#ahead.set(from, to);
   }
 
   /** Tells the prefix if it grew since it was last told. */
   flush(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
     if (this.#bytes === this.#reported) return;
     this.#reported = this.#bytes;
     this.#reportedAt = this.#now();
     this.#report(this.#bytes);
+  }
+
+  /** Tells nothing more. */
+  [Symbol.dispose](): void {
+    clearTimeout(this.#timer);
   }
 }

@@ -5,7 +5,7 @@ import type { AddressInfo, Socket } from 'node:net';
 
 export type Fault =
   /** An answer of our own instead of Azurite's. */
-  | { readonly kind: 'status'; readonly status: number; readonly code?: string }
+  | { readonly kind: 'status'; readonly status: number; readonly code?: string; readonly message?: string }
   /** The connection ends after so many bytes of the body. */
   | { readonly kind: 'cut'; readonly after: number }
   /** The body stops after so many bytes and the connection stays. */
@@ -182,7 +182,7 @@ export class FaultServer implements AsyncDisposable {
       case 'status': {
         entry.status = fault.status;
         const code = fault.code ?? '';
-        const body = `<?xml version="1.0" encoding="utf-8"?><Error><Code>${code}</Code><Message>injected</Message></Error>`;
+        const body = `<?xml version="1.0" encoding="utf-8"?><Error><Code>${code}</Code><Message>${fault.message ?? 'injected'}</Message></Error>`;
         request.resume();
         request.once('end', () => {
           response.writeHead(fault.status, { 'x-ms-error-code': code, 'content-type': 'application/xml' });
