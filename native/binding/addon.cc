@@ -9,7 +9,10 @@
 #include <cerrno>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "../store/crash_points.h"
 #include "../store/unique_fd.h"
 #include "store_object.h"
 
@@ -66,12 +69,22 @@ Napi::Value HardenProcess(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value ListCrashPoints(const Napi::CallbackInfo& info) {
+  const std::vector<std::string_view> names = CrashPoints();
+  Napi::Array list = Napi::Array::New(info.Env(), names.size());
+  for (uint32_t i = 0; i < names.size(); i++) {
+    list.Set(i, Napi::String::New(info.Env(), names[i].data(), names[i].size()));
+  }
+  return list;
+}
+
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("version", Napi::Number::New(env, 1));
   exports.Set("lockFile", Napi::Function::New(env, LockFile, "lockFile"));
   exports.Set("detach", Napi::Function::New(env, Detach, "detach"));
   exports.Set("syncDirectory", Napi::Function::New(env, SyncDirectory, "syncDirectory"));
   exports.Set("hardenProcess", Napi::Function::New(env, HardenProcess, "hardenProcess"));
+  exports.Set("crashPoints", Napi::Function::New(env, ListCrashPoints, "crashPoints"));
   AddStore(env, exports);
   AddSession(env, exports);
   return exports;

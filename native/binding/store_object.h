@@ -17,6 +17,8 @@ std::shared_ptr<Store> StoreOf(const Napi::Value& value);
 // An Error with `errno` (positive) and `code` ("EBUSY"); the message is "CODE: what: text".
 Napi::Error ErrnoError(Napi::Env env, int error, const std::string& what);
 
+std::string ErrnoName(int error);
+
 void AddStore(Napi::Env env, Napi::Object exports);
 
 }  // namespace lustrite

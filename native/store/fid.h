@@ -1,4 +1,5 @@
-// The identity of an inode: its number and generation in the store's file system, written as a Lustre FID.
+// The identity of an inode: its number and generation in the store's file system, written as a
+// Lustre FID.
 #ifndef LUSTRITE_STORE_FID_H_
 #define LUSTRITE_STORE_FID_H_
 

@@ -1,5 +1,5 @@
-// The store: the tree below STORE/ns, reached by fd and file handle only, and the table of inodes that hold state in
-// memory.
+// The store: the tree below STORE/ns, reached by fd and file handle only, and the table of inodes
+// that hold state in memory.
 #ifndef LUSTRITE_STORE_STORE_H_
 #define LUSTRITE_STORE_STORE_H_
 
@@ -18,16 +18,18 @@ class Store {
   virtual int root() const = 0;
   virtual Fid root_fid() const = 0;
 
-  // The inode behind an fd (O_PATH is enough). Never null unless *error. The table keeps it while somebody holds the
-  // pointer or it has state; two calls give the same object.
+  // The inode behind an fd (O_PATH is enough). Never null unless *error. The table keeps it while
+  // somebody holds the pointer or it has state; two calls give the same object.
   virtual std::shared_ptr<Inode> Get(int fd, int* error) = 0;
   // By FID, through its file handle: ENOENT/ESTALE when it is gone.
   virtual std::shared_ptr<Inode> Get(const Fid& fid, int* error) = 0;
 
-  // A name was changed by rename, link or exchange: durable note before the first such change is answered.
+  // A name was changed by rename, link or exchange: durable note before the first such change is
+  // answered.
   virtual int NoteRename() = 0;
 
-  // One front end at a time; null to take it away. After the call with null returns no call is running.
+  // One front end at a time; null to take it away. After the call with null returns no call is
+  // running.
   virtual void SetObserver(InodeObserver* observer) = 0;
   // Readers get bytes before the restore has ended.
   virtual void SetPartialReads(bool on) = 0;

@@ -1,0 +1,247 @@
+// What a front end asks before it lets a request through.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "inode_impl.h"
+#include "store_impl.h"
+
+namespace lustrite {
+namespace {
+
+bool Writes(int flags) { return (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC) != 0; }
+
+}  // namespace
+
+void InodeImpl::AskRestore(pid_t pid) {
+  if (restore_ != nullptr) return;
+  restore_ = std::make_unique<Restore>();
+  UpdatePin();
+  store_->NeedRestore(fid_, pid);
+}
+
+// An archive that runs must not take what is coming for the file it sampled; our own lease must not
+// stand in the way of the open that follows.
+void InodeImpl::NobodyIsQuiet() {
+  if (archive_ == nullptr) return;
+  archive_->quiet = false;
+  archive_->lease->Drop();
+}
+
+Verdict InodeImpl::PrepareModify(pid_t pid, Wake& wake) {
+  const int error = Loaded();
+  if (error != 0) return Verdict::Fail(error);
+  if (busy_) return Wait(Waiter::kIdle, std::move(wake), nullptr, 0);
+  if (record_.flags & HS_RELEASED) {
+    AskRestore(pid);
+    return Wait(Waiter::kRestored, std::move(wake), nullptr, 0);
+  }
+  if (unsynced_ || BeforeModify(record_) != Before::kNothing) {
+    QueueSuspend();
+    return Wait(Waiter::kIdle, std::move(wake), nullptr, 0);
+  }
+  NobodyIsQuiet();
+  return Verdict::Go();
+}
+
+Verdict InodeImpl::AdmitOpen(int flags, pid_t pid, bool passthrough_ok, Wake wake, OpenFile* out) {
+  const Lock lock(mutex_);
+  int error = Loaded();
+  if (error != 0) return Verdict::Fail(error);
+  const bool writes = Writes(flags);
+  const bool released = (record_.flags & HS_RELEASED) != 0;
+  if (closed_to_readers_) return Wait(Waiter::kIdle, std::move(wake), nullptr, 0);
+  if (writes) {
+    if (busy_) return Wait(Waiter::kIdle, std::move(wake), nullptr, 0);
+    if (released && (flags & O_TRUNC) && restore_ == nullptr) {
+      QueueTruncateReleased();
+      return Wait(Waiter::kIdle, std::move(wake), nullptr, 0);
+    }
+    // Without O_NONBLOCK a writer waits here, where it can be interrupted and holds no lock of the
+    // kernel.
+    if (!released || !(flags & O_NONBLOCK) || (flags & O_TRUNC)) {
+      const Verdict verdict = PrepareModify(pid, wake);
+      if (verdict.what != Verdict::kGo) return verdict;
+    }
+  }
+  UniqueFd own;
+  const int fd = Borrow(&own, &error);
+  if (error != 0) return Verdict::Fail(error);
+  struct stat st = {};
+  if (fstat(fd, &st) != 0) return Verdict::Fail(errno);
+  if ((flags & O_TRUNC) && st.st_size > 0) {
+    const UniqueFd data = OpenBacking(O_WRONLY | O_NONBLOCK, &error);
+    if (error != 0) return Verdict::Fail(error);
+    if (ftruncate(data.get(), 0) != 0) return Verdict::Fail(errno);
+  } else if (flags & O_TRUNC) {
+    // Nothing to cut, and still a modification (lustre-hsm 3.4): its time moves.
+    const struct timespec now[2] = {{0, UTIME_OMIT}, {0, UTIME_NOW}};
+    if (utimensat(AT_FDCWD, ProcPath(fd).c_str(), now, 0) != 0) return Verdict::Fail(errno);
+  }
+  const bool first = !handles_open();
+  if (first) {
+    const bool resident = !(record_.flags & HS_RELEASED) && restore_ == nullptr;
+    mode_ = resident && passthrough_ok ? DataMode::kPassthrough : DataMode::kCached;
+  }
+  *out = OpenFile();
+  out->writes = writes;
+  out->mode = mode_;
+  out->first_of_tenure = first;
+  out->direct_io =
+      mode_ == DataMode::kPassthrough && writes &&
+      ((flags & (O_APPEND | O_DIRECT)) != 0 || (st.st_mode & (S_ISUID | S_ISGID)) != 0 ||
+       getxattr(ProcPath(fd).c_str(), "security.capability", nullptr, 0) > 0);
+  (writes ? writers_ : readers_)++;
+  if (writes) modify_epoch_++;
+  UpdatePin();
+  return Verdict::Go();
+}
+
+void InodeImpl::CloseHandle(OpenFile* file) {
+  const Lock lock(mutex_);
+  if (file->mode == DataMode::kNone) return;
+  file->mode = DataMode::kNone;
+  (file->writes ? writers_ : readers_)--;
+  if (!handles_open()) mode_ = DataMode::kNone;
+  idle_.notify_all();
+  if (file->writes && !being_written()) {
+    no_settle_until_ns_ = 0;
+    QueueSettle();
+  }
+  UpdatePin();
+}
+
+Verdict InodeImpl::AdmitRead(OpenFile* file, uint64_t offset, uint64_t length, pid_t pid,
+                             Wake wake) {
+  const Lock lock(mutex_);
+  const int error = Loaded();
+  if (error != 0) return Verdict::Fail(error);
+  const uint64_t end = offset + length < offset ? UINT64_MAX : offset + length;
+  if (!(record_.flags & HS_RELEASED)) {
+    // Bytes of two versions must never meet in one reader.
+    if (!file->pinned_etag.empty() && file->pinned_etag != restored_etag_) {
+      return Verdict::Fail(ENODATA);
+    }
+    file->pinned_etag.clear();
+    return Verdict::Go();
+  }
+  if (MonotonicNs() < file->fail_until_ns) return Verdict::Fail(file->fail_error);
+  const bool running = restore_ != nullptr && restore_->running;
+  if (running && !restore_->copy && !file->writes && store_->partial_reads() &&
+      end < record_.statement->size && end <= restore_->watermark) {
+    if (file->pinned_etag.empty()) file->pinned_etag = record_.copy->etag;
+    return file->pinned_etag == record_.copy->etag ? Verdict::Go() : Verdict::Fail(ENODATA);
+  }
+  AskRestore(pid);
+  const bool early = !file->writes && end < record_.statement->size;
+  return Wait(early ? Waiter::kBytes : Waiter::kRestored, std::move(wake), file, end);
+}
+
+Verdict InodeImpl::AdmitModify(pid_t pid, Wake wake) {
+  const Lock lock(mutex_);
+  const Verdict verdict = PrepareModify(pid, wake);
+  if (verdict.what == Verdict::kGo) {
+    modifications_++;
+    modify_epoch_++;
+    UpdatePin();
+  }
+  return verdict;
+}
+
+void InodeImpl::EndModify() {
+  const Lock lock(mutex_);
+  modifications_--;
+  idle_.notify_all();
+  if (!being_written()) {
+    no_settle_until_ns_ = 0;
+    QueueSettle();
+  }
+  UpdatePin();
+}
+
+Verdict InodeImpl::AdmitSeek(pid_t pid, Wake wake) {
+  const Lock lock(mutex_);
+  const int error = Loaded();
+  if (error != 0) return Verdict::Fail(error);
+  if (!(record_.flags & HS_RELEASED)) return Verdict::Go();
+  AskRestore(pid);
+  return Wait(Waiter::kRestored, std::move(wake), nullptr, 0);
+}
+
+Verdict InodeImpl::Truncate(off_t size, pid_t pid, Wake wake) {
+  if (size < 0) return Verdict::Fail(EINVAL);
+  {
+    const Lock lock(mutex_);
+    const int error = Loaded();
+    if (error != 0) return Verdict::Fail(error);
+    if (size == 0 && (record_.flags & HS_RELEASED) && restore_ == nullptr) {
+      if (!busy_) QueueTruncateReleased();
+      return Wait(Waiter::kIdle, std::move(wake), nullptr, 0);
+    }
+    const Verdict verdict = PrepareModify(pid, wake);
+    if (verdict.what != Verdict::kGo) return verdict;
+    modifications_++;
+    modify_epoch_++;
+    UpdatePin();
+  }
+  int error = 0;
+  const UniqueFd fd = OpenBacking(O_WRONLY | O_NONBLOCK, &error);
+  if (error == 0 && ftruncate(fd.get(), size) != 0) error = errno;
+  EndModify();
+  return error == 0 ? Verdict::Go() : Verdict::Fail(error);
+}
+
+int InodeImpl::SetTimes(const struct timespec times[2]) {
+  Lock lock(mutex_);
+  int error = Loaded();
+  if (error != 0) return error;
+  UniqueFd own;
+  const int fd = Borrow(&own, &error);
+  if (error != 0) return error;
+  struct stat st = {};
+  if (fstat(fd, &st) != 0) return errno;
+  const bool moves_mtime = times[1].tv_nsec != UTIME_OMIT;
+  const bool stated = S_ISREG(st.st_mode) && record_.statement.has_value();
+  const bool unchanged = stated && Judge(EvidenceOf(st)) != Content::kChanged;
+  if (stated && moves_mtime && !MayMoveMtime(unchanged)) {
+    error = FoldDurably(lock, fd);
+    if (error != 0) return error;
+  }
+  if (S_ISLNK(st.st_mode)) {
+    if (utimensat(fd, "", times, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0) return errno;
+  } else if (utimensat(AT_FDCWD, ProcPath(fd).c_str(), times, 0) != 0) {
+    return errno;
+  }
+  if (!stated || !record_.statement) return 0;
+  if (fstat(fd, &st) != 0) return errno;
+  Record record = record_;
+  record.ctime = st.st_ctim;
+  if (moves_mtime) {
+    // What was asked for and not what is there now: a write that came in between stays visible.
+    record.statement->mtime = times[1].tv_nsec == UTIME_NOW ? st.st_mtim : times[1];
+  }
+  if (sample_ && unchanged) {
+    if (moves_mtime) sample_->mtime = record.statement->mtime;
+    sample_->ctime = st.st_ctim;
+  }
+  return WriteExact(fd, record);
+}
+
+// Would a new mtime hide a write? The suspension began under a lease, so all writers there can be
+// are ours. One open handle may be `touch` itself; with more of them, or a mapping that outlived
+// its handle, a store could come between stat and utimes.
+bool InodeImpl::MayMoveMtime(bool unchanged) {
+  if (record_.flags & HS_RELEASED) return true;
+  if (!unchanged) return false;
+  if (!record_.statement->suspended) return true;
+  if (!sample_ || writers_ > 1 || modifications_ > 0) return false;
+  if (writers_ == 1) return true;
+  int error = 0;
+  UniqueFd fd = OpenBacking(O_RDONLY | O_NONBLOCK, &error);
+  return fd.ok() && store_->leases().Take(std::move(fd), F_RDLCK, &error) != nullptr;
+}
+
+}  // namespace lustrite

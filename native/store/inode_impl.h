@@ -1,0 +1,274 @@
+// The inode with its state in memory. One class, its parts by topic: inode_impl.cc (record,
+// queries), inode_admit.cc (what a front end asks), inode_suspend.cc (clean <-> possibly written),
+// inode_restore.cc, inode_archive.cc, inode_release.cc (release, new copy), inode_flags.cc.
+//
+// Locks: `mutex_` guards the fields and is held over quick system calls only (stat, one xattr),
+// never over fsync, leases or the front end's calls. Longer changes hold `busy_`: one at a time, on
+// a thread that is running it (never on one still to be scheduled), and they check the handle
+// counts after they have it. While busy, whoever would be in the way waits: front ends as waiters
+// that are told to ask again, threads of the store on `idle_`.
+//
+// A caller holds a shared_ptr to the inode during each call, so giving up the self-reference under
+// the lock is safe.
+#ifndef LUSTRITE_STORE_INODE_IMPL_H_
+#define LUSTRITE_STORE_INODE_IMPL_H_
+
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "inode.h"
+#include "leases.h"
+#include "record.h"
+#include "rules.h"
+
+namespace lustrite {
+
+class StoreImpl;
+
+struct FileState {
+  Fid fid;
+  struct stat st = {};  // as shown
+  uint64_t allocated = 0;
+  uint8_t flags = 0;
+  uint32_t archive_id = 0;
+  bool modified = false;
+  bool needs_archive = false;
+  std::optional<Copy> copy;
+  int writers = 0;
+  int readers = 0;
+  bool restoring = false;
+};
+
+struct NewCopy {
+  Copy copy;
+  uint64_t size = 0;
+  struct timespec mtime = {};
+  mode_t mode = 0;
+  uid_t uid = 0;
+  gid_t gid = 0;
+};
+
+struct ArchivePlan {
+  int fd = -1;
+  struct stat st = {};
+  std::optional<Copy> copy;
+};
+
+class InodeImpl final : public Inode {
+ public:
+  InodeImpl(std::shared_ptr<StoreImpl> store, const Fid& fid);
+  ~InodeImpl() override;
+
+  // ---- inode.h
+  Fid fid() const override { return fid_; }
+  UniqueFd OpenBacking(int flags, int* error) override;
+  void Show(struct stat* st, bool* stable) override;
+  struct hsm_user_state HsmState() override;
+  struct hsm_current_action HsmAction() override;
+  int ShowXattr(const std::string& name, std::string* value) override;
+  Verdict AdmitOpen(int flags, pid_t pid, bool passthrough_ok, Wake wake, OpenFile* out) override;
+  void CloseHandle(OpenFile* file) override;
+  Verdict AdmitRead(OpenFile* file, uint64_t offset, uint64_t length, pid_t pid,
+                    Wake wake) override;
+  Verdict AdmitModify(pid_t pid, Wake wake) override;
+  void EndModify() override;
+  Verdict AdmitSeek(pid_t pid, Wake wake) override;
+  Verdict Truncate(off_t size, pid_t pid, Wake wake) override;
+  int SetTimes(const struct timespec times[2]) override;
+  void MetadataChanged() override;
+  bool Withdraw(uint64_t ticket) override;
+
+  // ---- for the store and the binding; these may take as long as an fsync unless said otherwise
+  // The record through an fd on this inode (O_PATH is enough); quick. EIO: not a record of ours.
+  int Load(int fd);
+  int State(FileState* state);
+
+  int BeginRestore(const std::optional<Copy>& copy, int* fd, uint64_t* size);
+  void RestoreProgress(uint64_t bytes);  // quick
+  // `done` on a thread of the store.
+  void FinishRestore(const Copy& copy, std::function<void(int)> done);
+  int FailRestore(int error);
+  // Of a daemon that was killed: punched, its own size and times.
+  int RecoverRestore();
+
+  int BeginArchive(uint32_t archive_id, ArchivePlan* plan);
+  bool ArchiveQuiet();  // quick
+  void FinishArchive(const Copy& copy, std::function<void(int error, bool clean)> done);
+  void AbortArchive();
+
+  int Release();
+  int ReplaceCopy(const NewCopy& with);
+  int ChangeFlags(uint8_t set, uint8_t clear, uint32_t archive_id);
+  int MarkModified();
+  int ForgetCopy();
+
+  void FailWaiters(int error);
+  // The store is closing: nothing is remembered any more.
+  void Abandon();
+  struct Gauges {
+    int handles = 0, waiting = 0;
+    bool suspended = false, restoring = false, archiving = false;
+  };
+  Gauges Count();
+
+ private:
+  using Lock = std::unique_lock<std::mutex>;
+  class Busy;
+
+  struct Waiter {
+    uint64_t ticket = 0;
+    Wake wake;
+    enum Kind : uint8_t { kIdle, kRestored, kBytes } kind = kIdle;
+    OpenFile* file = nullptr;
+    uint64_t end = 0;  // kBytes: offset behind the last wanted byte
+  };
+  struct Restore {
+    bool running = false;
+    UniqueFd fd;
+    std::optional<Copy> copy;  // another version than the record's
+    uint64_t watermark = 0;
+  };
+  struct Archive {
+    std::unique_ptr<Lease> lease;
+    Evidence sample;
+    bool quiet = true;
+  };
+
+  // ---- inode_impl.cc; called with the lock held
+  void BeginBusy(Lock& lock, bool closed_to_readers);
+  void EndBusy(int error);
+  int Loaded();
+  // Replaces the record in memory and on disk (durable only with the next fsync of the inode),
+  // st_ctime as shown kept.
+  int Write(int fd, Record record);
+  int WriteExact(int fd, const Record& record);
+  // An fd for stat and xattrs, of any type of file.
+  int Borrow(UniqueFd* own, int* error) const;
+  int Look(Evidence* evidence);
+  Content Judge(const Evidence& now) const;
+  Verdict Wait(Waiter::Kind kind, Wake wake, OpenFile* file, uint64_t end);
+  std::vector<Wake> TakeWaiters(const std::function<bool(const Waiter&)>& which);
+  void Post(std::vector<Wake> wakes, int error);
+  void UpdatePin();
+  bool handles_open() const { return readers_ + writers_ > 0; }
+  bool being_written() const { return writers_ + modifications_ > 0; }
+
+  // ---- inode_admit.cc
+  void AskRestore(pid_t pid);
+  // kGo when the content may change now; else the request was queued.
+  Verdict PrepareModify(pid_t pid, Wake& wake);
+  void NobodyIsQuiet();
+  bool MayMoveMtime(bool unchanged);
+
+  // ---- inode_suspend.cc
+  void QueueSuspend();
+  void Suspend();
+  int SuspendBusy(Lock& lock);
+  void QueueTruncateReleased();
+  int TruncateReleasedBusy(Lock& lock);
+  void QueueSettle();
+  bool MaySettle() const;
+  // Tries to prove that the content is as stated; the lock is released meanwhile.
+  void Settle(Lock& lock);
+  // The same under a lease (or without: null) and an fsync that came after it.
+  void SettleUnder(Lock& lock, const Lease* lease, int fd);
+  // Says durably that the content is not the copy's.
+  int FoldDurably(Lock& lock, int fd);
+  int SyncRecord(Lock& lock, int fd);
+
+  // ---- inode_restore.cc
+  void Restored(int error, const Copy& copy, const std::function<void(int)>& done);
+  void WakeReaders(int error);
+
+  // ---- inode_archive.cc
+  void Archived(int error, bool clean, const std::function<void(int, bool)>& done);
+
+  // ---- inode_release.cc
+  // Waits a moment for handles that their owners have closed and the kernel has not yet given back.
+  void AwaitHandles(Lock& lock);
+  int EmptyBusy(Lock& lock, const NewCopy* with);
+
+  const std::shared_ptr<StoreImpl> store_;
+  const Fid fid_;
+
+  std::mutex mutex_;
+  std::condition_variable idle_;
+  bool busy_ = false;
+  // Busy with what even a reader must not see (release).
+  bool closed_to_readers_ = false;
+
+  bool loaded_ = false;
+  int load_error_ = 0;
+  Record record_;
+  // What statx said when the suspension was durable; absent when it was another daemon's.
+  std::optional<Evidence> sample_;
+  // The ctime that our own last write to the inode left.
+  std::optional<struct timespec> our_ctime_;
+  // After a suspension, until the one who asked for it has had its turn: no settling behind its
+  // back.
+  uint64_t no_settle_until_ns_ = 0;
+  // The record says that the content may change, but the fsync that was to make this durable
+  // failed.
+  bool unsynced_ = false;
+  bool suspend_queued_ = false;
+  bool truncate_queued_ = false;
+  bool settle_queued_ = false;
+
+  int readers_ = 0;
+  int writers_ = 0;
+  int modifications_ = 0;
+  uint64_t modify_epoch_ = 0;
+  DataMode mode_ = DataMode::kNone;
+  // ETag of the restore that brought the present content, for handles that were given early bytes.
+  std::string restored_etag_;
+
+  std::unique_ptr<Restore> restore_;
+  std::unique_ptr<Archive> archive_;
+  std::vector<Waiter> waiters_;
+
+  // While it has state in memory: the object stays in the table and the inode on disk, unlinked or
+  // not.
+  std::shared_ptr<Inode> self_;
+  UniqueFd pin_;
+};
+
+// The right to make a longer change to an inode, given back at the end of the scope.
+class InodeImpl::Busy {
+ public:
+  Busy(InodeImpl* inode, Lock& lock, bool closed_to_readers = false) : inode_(inode), lock_(lock) {
+    inode_->BeginBusy(lock, closed_to_readers);
+  }
+  ~Busy() {
+    if (inode_ == nullptr) return;
+    if (!lock_.owns_lock()) lock_.lock();
+    inode_->EndBusy(error_);
+  }
+  Busy(const Busy&) = delete;
+  Busy& operator=(const Busy&) = delete;
+  // What requests of the front end that wait for this get (0: ask again).
+  int Fail(int error) { return error_ = error; }
+  // A continuation calls EndBusy instead.
+  void Disown() { inode_ = nullptr; }
+
+ private:
+  InodeImpl* inode_;
+  Lock& lock_;
+  int error_ = 0;
+};
+
+// Data away, size and times as given; for files whose record already says RELEASED.
+int PunchTo(int fd, uint64_t size, const struct timespec& mtime);
+int ReadRecord(int fd, Record* record);
+int WriteRecord(int fd, const Record& record);
+uint64_t MonotonicNs();
+Evidence EvidenceOf(const struct stat& st);
+std::string ProcPath(int fd);
+
+}  // namespace lustrite
+
+#endif  // LUSTRITE_STORE_INODE_IMPL_H_

@@ -1,0 +1,122 @@
+// Giving up the data of a clean file: for its copy (release) or for another one (import over a
+// resident file).
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <chrono>
+
+#include "crash_points.h"
+#include "inode_impl.h"
+#include "store_impl.h"
+
+namespace lustrite {
+
+void InodeImpl::AwaitHandles(Lock& lock) {
+  idle_.wait_for(lock, std::chrono::seconds(1),
+                 [this] { return !handles_open() && modifications_ == 0 && !busy_; });
+}
+
+int InodeImpl::Release() {
+  Lock lock(mutex_);
+  int error = Loaded();
+  if (error != 0) return error;
+  // What no waiting would change is answered at once.
+  Evidence now;
+  error = Look(&now);
+  if (error != 0) return error;
+  const int before = DecideRelease(record_, {Judge(now), 0, 0, false, restore_ != nullptr});
+  if (before == EPERM) return EPERM;
+  if (before == EALREADY) return 0;
+  AwaitHandles(lock);
+  const Busy busy(this, lock, true);
+  if (handles_open() || modifications_ > 0 || archive_ != nullptr || restore_ != nullptr) {
+    return EBUSY;
+  }
+  return EmptyBusy(lock, nullptr);
+}
+
+int InodeImpl::ReplaceCopy(const NewCopy& with) {
+  Lock lock(mutex_);
+  int error = Loaded();
+  if (error != 0) return error;
+  AwaitHandles(lock);
+  const Busy busy(this, lock, true);
+  if (handles_open() || modifications_ > 0 || archive_ != nullptr || restore_ != nullptr) {
+    return EBUSY;
+  }
+  return EmptyBusy(lock, &with);
+}
+
+int InodeImpl::EmptyBusy(Lock& lock, const NewCopy* with) {
+  lock.unlock();
+  int error = 0;
+  UniqueFd fd = OpenBacking(O_RDWR | O_NONBLOCK, &error);
+  std::unique_ptr<Lease> lease;
+  if (error == 0) lease = store_->leases().Take(std::move(fd), F_WRLCK, &error);
+  if (error == EAGAIN || error == ETXTBSY) error = EBUSY;
+  if (error == 0 && fsync(lease->fd()) != 0) error = errno;
+  lock.lock();
+  if (error != 0) return error;
+  SettleUnder(lock, lease.get(), lease->fd());
+  struct stat st = {};
+  if (fstat(lease->fd(), &st) != 0) return errno;
+  const Content content = Judge(EvidenceOf(st));
+  if (with == nullptr) {
+    error = DecideRelease(record_, {content, 0, 0, false, false});
+    if (error != 0) return error == EALREADY ? 0 : error;
+  } else if (content != Content::kReleased && (content != Content::kAsStated || record_.modified ||
+                                               !record_.copy || (record_.flags & HS_DIRTY))) {
+    return ESTALE;
+  }
+  if (!lease->Held()) return EBUSY;
+
+  const Record old = record_;
+  Record record = record_;
+  record.flags |= HS_RELEASED;
+  record.statement->suspended = false;
+  if (with != nullptr) {
+    record.flags &= static_cast<uint8_t>(HS_NORELEASE | HS_NOARCHIVE);
+    record.flags |= HS_EXISTS | HS_ARCHIVED | HS_RELEASED;
+    if (record.archive_id == 0) record.archive_id = 1;
+    record.copy = with->copy;
+    record.statement = Statement{with->size, with->mtime, false, 0};
+    record.ctime.reset();
+    error = WriteExact(lease->fd(), record);
+    CRASH_POINT("replace.recorded");
+  } else {
+    error = Write(lease->fd(), record);
+    CRASH_POINT("release.recorded");
+  }
+  if (error != 0) return error;
+  const Statement stated = *record_.statement;
+  lock.unlock();
+  // The data goes only after the record that says where it is.
+  if (fsync(lease->fd()) != 0) error = errno;
+  if (error != 0) {
+    lock.lock();
+    WriteExact(lease->fd(), old);
+    return error;
+  }
+  if (with != nullptr) {
+    CRASH_POINT("replace.flags-durable");
+    if (fchown(lease->fd(), with->uid, with->gid) != 0 || fchmod(lease->fd(), with->mode) != 0) {
+      error = errno;
+    }
+  } else {
+    CRASH_POINT("release.flags-durable");
+  }
+  const int punched = PunchTo(lease->fd(), stated.size, stated.mtime);
+  if (with != nullptr) {
+    CRASH_POINT("replace.punched");
+  } else {
+    CRASH_POINT("release.punched");
+  }
+  lock.lock();
+  sample_.reset();
+  restored_etag_.clear();
+  store_->TellInodeChanged(shared_from_this(), true, [] {});
+  return error != 0 ? error : punched;
+}
+
+}  // namespace lustrite

@@ -1,0 +1,188 @@
+// Bringing the data of a released file back, under RELEASED until all of it is durable.
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "crash_points.h"
+#include "inode_impl.h"
+#include "store_impl.h"
+
+namespace lustrite {
+namespace {
+
+// A handle whose restore has just failed gets the same answer again for this long: the kernel
+// retries a failed readahead page by page.
+constexpr uint64_t kFailAgainNs = 1'000'000'000;
+
+}  // namespace
+
+int PunchTo(int fd, uint64_t size, const struct timespec& mtime) {
+  struct stat st = {};
+  if (fstat(fd, &st) != 0) return errno;
+  // Through length 0 and not by punching: that frees what was allocated behind the end, too.
+  if (st.st_blocks > 0 && ftruncate(fd, 0) != 0) return errno;
+  if ((st.st_blocks > 0 || static_cast<uint64_t>(st.st_size) != size) &&
+      ftruncate(fd, static_cast<off_t>(size)) != 0) {
+    return errno;
+  }
+  const struct timespec times[2] = {{0, UTIME_OMIT}, mtime};
+  return futimens(fd, times) == 0 ? 0 : errno;
+}
+
+int InodeImpl::BeginRestore(const std::optional<Copy>& copy, int* out_fd, uint64_t* out_size) {
+  Lock lock(mutex_);
+  int error = Loaded();
+  if (error != 0) return error;
+  const Busy busy(this, lock);
+  if (restore_ != nullptr && restore_->running) return EALREADY;
+  if (!(record_.flags & HS_RELEASED)) {
+    // Truncated to nothing, or restored, while the request was on its way.
+    restore_.reset();
+    WakeReaders(0);
+    return EALREADY;
+  }
+  const Statement stated = *record_.statement;
+  const uint64_t size = copy ? copy->size : stated.size;
+  lock.unlock();
+  error = store_->JournalRestore(fid_);
+  CRASH_POINT("restore.begun");
+  UniqueFd fd;
+  if (error == 0) fd = OpenBacking(O_RDWR | O_NONBLOCK, &error);
+  if (error == 0) error = PunchTo(fd.get(), stated.size, stated.mtime);
+  if (error == 0 && size > 0 &&
+      fallocate(fd.get(), FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(size)) != 0 &&
+      errno != EOPNOTSUPP) {
+    error = errno;
+    PunchTo(fd.get(), stated.size, stated.mtime);
+  }
+  CRASH_POINT("restore.allocated");
+  lock.lock();
+  if (error != 0) {
+    store_->UnjournalRestore(fid_);
+    return error;
+  }
+  if (restore_ == nullptr) restore_ = std::make_unique<Restore>();
+  restore_->running = true;
+  restore_->copy = copy;
+  restore_->fd = std::move(fd);
+  *out_fd = restore_->fd.get();
+  *out_size = size;
+  return 0;
+}
+
+void InodeImpl::RestoreProgress(uint64_t bytes) {
+  const Lock lock(mutex_);
+  if (restore_ == nullptr || !restore_->running || bytes <= restore_->watermark) return;
+  restore_->watermark = bytes;
+  if (restore_->copy || !store_->partial_reads()) return;
+  Post(TakeWaiters([bytes](const Waiter& waiter) {
+         return waiter.kind == Waiter::kBytes && waiter.end <= bytes;
+       }),
+       0);
+}
+
+void InodeImpl::FinishRestore(const Copy& copy, std::function<void(int)> done) {
+  Lock lock(mutex_);
+  BeginBusy(lock, false);
+  int error = restore_ == nullptr || !restore_->running ? EINVAL : 0;
+  int fd = -1;
+  if (error == 0) {
+    fd = restore_->fd.get();
+    struct stat st = {};
+    if (fstat(fd, &st) != 0) {
+      error = errno;
+    } else if (static_cast<uint64_t>(st.st_size) < copy.size) {
+      error = EIO;  // not all bytes came, whatever the mover says
+    } else if (static_cast<uint64_t>(st.st_size) > copy.size &&
+               ftruncate(fd, static_cast<off_t>(copy.size)) != 0) {
+      error = errno;
+    }
+    // Under the lock, so that it cannot undo a utimes that comes in between.
+    const struct timespec times[2] = {{0, UTIME_OMIT}, record_.statement->mtime};
+    if (error == 0 && futimens(fd, times) != 0) error = errno;
+  }
+  if (error != 0) {
+    EndBusy(0);
+    lock.unlock();
+    done(error);
+    return;
+  }
+  lock.unlock();
+  CRASH_POINT("restore.data-written");
+  store_->syncer().Sync(fd, [self = shared_from_this(), this, copy, done](int synced) {
+    Restored(synced, copy, done);
+  });
+}
+
+void InodeImpl::Restored(int error, const Copy& copy, const std::function<void(int)>& done) {
+  UniqueFd closing;
+  {
+    const Lock lock(mutex_);
+    if (restore_ == nullptr) error = EINVAL;  // the store was closed
+    if (error == 0) {
+      CRASH_POINT("restore.data-durable");
+      const bool resized = record_.statement->size != copy.size;
+      const bool other = !record_.copy || record_.copy->etag != copy.etag;
+      // Not durable yet, and readers need not wait for it: before anybody may write, the
+      // suspension's fsync of this inode carries it along.
+      error = Write(restore_->fd.get(), AfterRestore(record_, copy));
+      if (error == 0) {
+        CRASH_POINT("restore.recorded");
+        restored_etag_ = copy.etag;
+        closing = std::move(restore_->fd);
+        restore_.reset();
+        store_->UnjournalRestore(fid_);
+        if (!resized) WakeReaders(0);
+        store_->TellInodeChanged(shared_from_this(), resized || other,
+                                 [self = shared_from_this(), this] {
+                                   const Lock inner(mutex_);
+                                   if (restore_ == nullptr) WakeReaders(0);
+                                 });
+      }
+    }
+    EndBusy(0);
+  }
+  done(error);
+}
+
+int InodeImpl::FailRestore(int error) {
+  if (error <= 0) error = ENODATA;
+  Lock lock(mutex_);
+  const Busy busy(this, lock);
+  int punched = 0;
+  if (restore_ != nullptr && restore_->running) {
+    const Statement stated = *record_.statement;
+    const int fd = restore_->fd.get();
+    lock.unlock();
+    punched = PunchTo(fd, stated.size, stated.mtime);
+    CRASH_POINT("restore.failed-punched");
+    lock.lock();
+    if (punched == 0) store_->UnjournalRestore(fid_);
+  }
+  restore_.reset();
+  for (Waiter& waiter : waiters_) {
+    if (waiter.kind == Waiter::kIdle || waiter.file == nullptr) continue;
+    waiter.file->fail_until_ns = MonotonicNs() + kFailAgainNs;
+    waiter.file->fail_error = error;
+  }
+  WakeReaders(error);
+  return punched;
+}
+
+void InodeImpl::WakeReaders(int error) {
+  Post(TakeWaiters([](const Waiter& waiter) { return waiter.kind != Waiter::kIdle; }), error);
+  UpdatePin();
+}
+
+int InodeImpl::RecoverRestore() {
+  const Lock lock(mutex_);
+  int error = Loaded();
+  if (error != 0 || !(record_.flags & HS_RELEASED)) return error;
+  const UniqueFd fd = OpenBacking(O_RDWR | O_NONBLOCK, &error);
+  if (error != 0) return error;
+  return PunchTo(fd.get(), record_.statement->size, record_.statement->mtime);
+}
+
+}  // namespace lustrite

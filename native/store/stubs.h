@@ -1,0 +1,84 @@
+// Entries of the namespace made from blobs. Born whole: built where nobody sees them (size, times,
+// owner, record) and given their name by one call that never replaces anything.
+#ifndef LUSTRITE_STORE_STUBS_H_
+#define LUSTRITE_STORE_STUBS_H_
+
+#include <list>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "inode_impl.h"
+#include "store_impl.h"
+
+namespace lustrite {
+
+enum class StubKind : uint8_t { kFile, kDirectory, kSymlink };
+
+struct Stub {
+  std::string path;
+  StubKind kind = StubKind::kFile;
+  mode_t mode = 0;
+  uid_t uid = 0;
+  gid_t gid = 0;
+  struct timespec mtime = {};
+  uint64_t size = 0;
+  std::string target;
+  std::optional<Copy> copy;
+};
+
+struct StubDefaults {
+  mode_t dir_mode = 0755;
+  uid_t uid = 0;
+  gid_t gid = 0;
+  struct timespec mtime = {};
+};
+
+struct StubResult {
+  enum Kind : uint8_t { kCreated, kExists, kFailed } kind = kFailed;
+  int error = 0;
+  Fid fid;
+  FileState state;
+};
+
+class StubMaker {
+ public:
+  StubMaker(StoreImpl& store, const StubDefaults& defaults) : store_(store), defaults_(defaults) {}
+  StubResult Make(const Stub& stub);
+
+ private:
+  struct Directory {
+    UniqueFd fd;  // O_PATH
+    Fid fid;
+  };
+
+  // Opens or makes the directory, and those above it. Valid until the next call.
+  const Directory* Parent(const std::string& path, int* error);
+  int MakeParent(const std::string& path);
+  int MakeFile(const Stub& stub, int parent, const std::string& name, Fid* fid);
+  int MakeFileInStaging(const Stub& stub, int parent, const std::string& name, Fid* fid);
+  int MakeOther(const Stub& stub, int parent, const std::string& name, Fid* fid);
+  StubResult Exists(int parent, const std::string& name);
+
+  StoreImpl& store_;
+  const StubDefaults defaults_;
+  // Least recently used last.
+  std::list<std::pair<std::string, Directory>> recent_;
+  std::unordered_map<std::string, decltype(recent_)::iterator> parents_;
+};
+
+// Removes the name if it still is `fid`'s: ESTALE if not, ENOTEMPTY.
+int RemoveEntry(StoreImpl& store, const std::string& path, const Fid& fid);
+
+struct Attributes {
+  std::optional<mode_t> mode;
+  std::optional<uid_t> uid;
+  std::optional<gid_t> gid;
+  std::optional<struct timespec> mtime;
+};
+int SetAttributes(StoreImpl& store, const std::string& path, const Attributes& attributes);
+
+}  // namespace lustrite
+
+#endif  // LUSTRITE_STORE_STUBS_H_
