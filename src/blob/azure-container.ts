@@ -217,7 +217,10 @@ function adviceFor(error: BlobError, config: ContainerConfig, where: string): st
         case 'sas':
           return `${where}: the SAS is wrong, expired, or lacks a permission (read, write, delete, list are needed)`;
         case 'entra':
-          return `${where}: access refused (${error.serviceCode ?? 'no token'}); the identity needs the role Storage Blob Data Contributor`;
+          if (error.status === undefined) {
+            return `${where}: no Entra ID token: sign in with 'az login', give this host a managed identity, or set AZURE_STORAGE_KEY`;
+          }
+          return `${where}: access refused (${error.serviceCode ?? 'no reason given'}): the identity needs the role Storage Blob Data Contributor`;
       }
 
     case 'unreachable':

@@ -60,9 +60,9 @@ export class TransferPool implements AsyncDisposable {
     this.#piscina = new Piscina({
       filename: options.workerFile ?? new URL('./transfer.worker.js', import.meta.url).href,
       name: 'runTransfer',
-      minThreads: 1,
+      // All from the start: piscina would start the second one only when the first has all the tasks it takes.
+      minThreads: maxThreads,
       maxThreads,
-      idleTimeout: 60_000,
       concurrentTasksPerWorker,
       // An idle thread must go on serving its keep-alive sockets instead of parking in Atomics.wait.
       atomics: 'disabled',
