@@ -1,0 +1,124 @@
+import t from 'tap';
+import { BlobError } from '../../src/base/errors.js';
+import type { Fid } from '../../src/store/inodes.js';
+import { gate, MemoryHsm } from '../helpers/memory-hsm.js';
+import { until } from '../helpers/poll.js';
+
+/** A file `a` whose content is only in the blob `a`, renamed to `b`; and a new file `a`. */
+async function rotated(
+  hsm: MemoryHsm,
+  resident: boolean,
+): Promise<{ readonly old: Fid; readonly fresh: Fid }> {
+  const { etag, size, lastModifiedMs } = hsm.container.put('a', 'old content');
+  const stub = { path: 'a', kind: 'file', mode: 0o644, uid: 0, gid: 0, mtimeNs: 5n, size } as const;
+  const defaults = { dirMode: 0o755, uid: 0, gid: 0, mtimeNs: 0n };
+  await hsm.store.createStubs([{ ...stub, copy: { blob: 'a', etag, size, lastModifiedMs } }], defaults);
+  const old = hsm.store.fidOf('a');
+  if (resident) await hsm.coordinator.restore(old);
+  await hsm.store.rename('a', 'b');
+  return { old, fresh: hsm.store.write('a', 'new content') };
+}
+
+await t.test('rule 8: a renamed stub is restored and dirty before its blob is overwritten', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const { old, fresh } = await rotated(hsm, false);
+  t.match(await hsm.coordinator.archive(fresh, { path: 'a' }), { kind: 'archived' });
+  t.equal(hsm.pool.calls[0], 'download a', 'before any upload');
+  t.notOk(hsm.pool.calls.includes('download a', 1));
+  t.equal(hsm.store.content('b'), 'old content');
+  t.match(await hsm.store.state(old), { flags: 0x0b, modified: true });
+  t.equal(hsm.container.text('a'), 'new content');
+});
+
+await t.test('rule 8: a clean renamed file becomes dirty before its blob is overwritten', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const { old, fresh } = await rotated(hsm, true);
+  t.match(await hsm.coordinator.archive(fresh, { path: 'a' }), { kind: 'archived' });
+  t.match(await hsm.store.state(old), { flags: 0x0b, modified: true });
+});
+
+await t.test('rule 8: nothing is overwritten when the only copy cannot be saved', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const { old, fresh } = await rotated(hsm, false);
+  hsm.pool.gate = (kind) => {
+    if (kind === 'download') throw new BlobError('unreachable', 'down');
+  };
+  t.match(await hsm.coordinator.archive(fresh, { path: 'a' }), { kind: 'failed' });
+  t.equal(hsm.container.text('a'), 'old content');
+  t.equal((await hsm.store.state(old)).flags, 0x0d);
+  hsm.container.blobs.delete('a');
+  t.match(
+    await hsm.coordinator.archive(fresh, { path: 'a' }),
+    { kind: 'archived' },
+    'nothing is left to lose',
+  );
+});
+
+await t.test('rule 8: an unlinked file that is still open keeps its data', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const { old, fresh } = await rotated(hsm, false);
+  const node = hsm.store.names.get('b');
+  if (node !== undefined) node.readers = 1;
+  hsm.store.unlink('b');
+  t.match(await hsm.coordinator.archive(fresh, { path: 'a' }), { kind: 'archived' });
+  t.equal((await hsm.store.state(old)).flags, 0x0b);
+});
+
+await t.test('rule 8: a file that took the path of the one being archived is not overwritten', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const { old, fresh } = await rotated(hsm, false);
+  await hsm.store.rename('a', 'c');
+  await hsm.store.rename('b', 'a');
+  t.match(await hsm.coordinator.archive(fresh, { path: 'a' }), { kind: 'moved' });
+  t.equal(hsm.container.text('a'), 'old content');
+  t.match(await hsm.coordinator.archive(fresh, { path: 'c' }), { kind: 'archived' });
+  t.equal(hsm.container.text('c'), 'new content');
+  await hsm.coordinator.restore(old);
+  t.equal(hsm.store.content('a'), 'old content');
+});
+
+await t.test('rule 8: hsm_remove saves the other holders of the blob first', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const { old } = await rotated(hsm, false);
+  const work = hsm.coordinator.withBlob('a', undefined, () => hsm.container.delete('a'));
+  await work;
+  t.equal(hsm.store.content('b'), 'old content');
+  t.equal((await hsm.store.state(old)).flags, 0x0b);
+});
+
+await t.test('the tree is walked once a rename, not once an archive, and never without one', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const before = ['p', 'q'].map((path) => hsm.store.write(path, path));
+  for (const [at, fid] of before.entries())
+    await hsm.coordinator.archive(fid, { path: at === 0 ? 'p' : 'q' });
+  t.equal(hsm.store.walks, 0);
+  await hsm.store.rename('p', 'p2');
+  const fids = ['r', 's', 't'].map((path) => [path, hsm.store.write(path, path)] as const);
+  await Promise.all(fids.map(([path, fid]) => hsm.coordinator.archive(fid, { path })));
+  t.equal(hsm.store.walks, 1);
+  await hsm.store.rename('q', 'q2');
+  await hsm.coordinator.archive(hsm.store.write('u', 'u'), { path: 'u' });
+  t.equal(hsm.store.walks, 2);
+});
+
+await t.test('two writers of one blob name take turns', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const held = gate();
+  const order: string[] = [];
+  const first = hsm.coordinator.withBlob('a', undefined, async () => {
+    order.push('first begins');
+    await held.opened;
+    order.push('first ends');
+  });
+  const second = hsm.coordinator.withBlob('a', undefined, () => {
+    order.push('second');
+    return Promise.resolve();
+  });
+  const other = hsm.coordinator.withBlob('b', undefined, () => Promise.resolve(order.push('other')));
+  await other;
+  await until(() => order.length === 2, { what: 'the first', intervalMs: 1 });
+  held.open();
+  await Promise.all([first, second]);
+  t.same(order.slice().sort(), ['first begins', 'first ends', 'other', 'second'].sort());
+  t.equal(order.indexOf('second'), 3);
+});

@@ -1,0 +1,467 @@
+import { constants } from 'node:os';
+import t from 'tap';
+import { BlobError } from '../../src/base/errors.js';
+import {
+  HPS_RUNNING,
+  HPS_WAITING,
+  HUA_ARCHIVE,
+  HUA_CANCEL,
+  HUA_RELEASE,
+  HUA_REMOVE,
+  HUA_RESTORE,
+} from '../../src/hsm/flags.js';
+import type { Caller, Fid, HsmRequest } from '../../src/store/inodes.js';
+import { gate, MemoryHsm, testConfig } from '../helpers/memory-hsm.js';
+import { until } from '../helpers/poll.js';
+
+const { EAGAIN, EBUSY, EINVAL, ENODATA, ENOENT, ENOSPC, EPERM, EROFS } = constants.errno;
+
+const root: Caller = { uid: 0, gid: 0, groups: [], pid: 1 };
+const user: Caller = { uid: 1000, gid: 1000, groups: [], pid: 1 };
+
+function request(action: number, fids: readonly Fid[], caller = root, archiveId = 0): HsmRequest {
+  return { action, fids, caller, archiveId, data: Buffer.alloc(0) };
+}
+
+/** Makes released files of blobs that hold their own names. */
+async function released(hsm: MemoryHsm, ...paths: readonly string[]): Promise<readonly Fid[]> {
+  return Promise.all(
+    paths.map(async (path) => {
+      const { etag, size, lastModifiedMs } = hsm.container.put(path, path);
+      const stub = { path, kind: 'file', mode: 0o644, uid: 0, gid: 0, mtimeNs: 5n, size } as const;
+      const defaults = { dirMode: 0o755, uid: 0, gid: 0, mtimeNs: 0n };
+      await hsm.store.createStubs([{ ...stub, copy: { blob: path, etag, size, lastModifiedMs } }], defaults);
+      return hsm.store.fidOf(path);
+    }),
+  );
+}
+
+const idle = (hsm: MemoryHsm): Promise<unknown> =>
+  until(
+    () => {
+      const { running, waiting } = hsm.coordinator.status();
+      const left = running.implicit + running.explicit + Object.values(waiting).reduce((a, b) => a + b);
+      return left === 0;
+    },
+    { what: 'the coordinator to be idle', intervalMs: 1 },
+  );
+
+await t.test('any number of readers, and an explicit restore, are served by one download', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const [fid] = (await released(hsm, 'a')) as [Fid];
+  const held = gate();
+  hsm.pool.gate = () => held.opened;
+  hsm.coordinator.restoreNeeded(fid, 1);
+  const explicit = hsm.coordinator.restore(fid);
+  hsm.coordinator.restoreNeeded(fid, 2);
+  t.equal(await hsm.coordinator.request(request(HUA_RESTORE, [fid])), 0, 'a duplicate is ignored');
+  await until(() => hsm.pool.calls.length > 0, { what: 'the download' });
+  t.match(hsm.store.shown.get(fid), { state: HPS_RUNNING, action: HUA_RESTORE });
+  held.open();
+  await explicit;
+  await idle(hsm);
+  t.same(hsm.pool.calls, ['download a']);
+  t.equal(hsm.store.content('a'), 'a');
+  t.equal(hsm.store.flags('a'), 0x09);
+  t.equal(hsm.store.shown.size, 0);
+  t.match(hsm.coordinator.status(), { restored: 1, failed: 0, bytesRestored: 1, durable: 0 });
+});
+
+await t.test(
+  'a failed restore leaves the file released, answers ENODATA and the next need tries again',
+  async (t) => {
+    const rows: readonly (readonly [string, Error])[] = [
+      ['the blob is gone', new BlobError('missing', 'gone')],
+      ['no connection', new BlobError('unreachable', 'down')],
+      ['a full disk', Object.assign(new Error('ENOSPC'), { errno: ENOSPC, code: 'ENOSPC' })],
+    ];
+    for (const [what, cause] of rows) {
+      await using hsm = await MemoryHsm.start();
+      const [fid] = (await released(hsm, 'a')) as [Fid];
+      hsm.pool.gate = () => Promise.reject(cause);
+      await t.rejects(hsm.coordinator.restore(fid), { code: 'ENODATA' }, what);
+      t.equal(hsm.store.flags('a'), 0x0d, what);
+      t.ok(hsm.store.events.includes(`failRestore ${ENODATA} a`), what);
+      t.match(hsm.coordinator.status(), {
+        failed: 1,
+        lastError: { blob: 'a', action: 'RESTORE', result: 'FAILED' },
+      });
+      t.equal(hsm.store.openFds, 0);
+      hsm.pool.gate = () => undefined;
+      hsm.coordinator.restoreNeeded(fid, 1);
+      await idle(hsm);
+      t.equal(hsm.store.flags('a'), 0x09, what);
+    }
+  },
+);
+
+await t.test('ENOSPC before the first byte is answered like every failure', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const [fid] = (await released(hsm, 'a')) as [Fid];
+  hsm.store.before = (call) => {
+    if (call === 'beginRestore') throw Object.assign(new Error('ENOSPC'), { errno: ENOSPC });
+  };
+  await t.rejects(hsm.coordinator.restore(fid), { code: 'ENODATA' });
+  t.same(hsm.pool.calls, []);
+  t.equal(hsm.store.flags('a'), 0x0d);
+});
+
+await t.test('a need that arrives when a restore is just ending gets a restore of its own', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const [fid] = (await released(hsm, 'a')) as [Fid];
+  let fail = true;
+  hsm.pool.gate = () => (fail ? Promise.reject(new BlobError('unreachable', 'down')) : undefined);
+  hsm.store.before = (call) => {
+    if (call !== 'failRestore' || !fail) return;
+    fail = false;
+    // The store has woken the first reader, which comes again before we know.
+    queueMicrotask(() => {
+      hsm.coordinator.restoreNeeded(fid, 1);
+    });
+  };
+  hsm.coordinator.restoreNeeded(fid, 1);
+  await until(() => hsm.store.flags('a') === 0x09, { what: 'the second restore', intervalMs: 1 });
+  t.same(hsm.pool.calls, ['download a', 'download a']);
+});
+
+await t.test(
+  'a blob that was replaced is restored whole as it is now, and given up when it keeps changing',
+  async (t) => {
+    await using hsm = await MemoryHsm.start();
+    const [fid, other] = (await released(hsm, 'a', 'b')) as [Fid, Fid];
+    const now = hsm.container.put('a', 'the new content');
+    await hsm.coordinator.restore(fid);
+    t.equal(hsm.store.content('a'), 'the new content');
+    t.equal((await hsm.store.state(fid)).size, 15);
+    t.equal((await hsm.store.state(fid)).copy?.etag, now.etag);
+    t.equal((await hsm.store.state(fid)).mtimeNs, 5n, 'its mtime stays');
+    t.ok(hsm.store.events.includes('beginRestore again a'));
+    t.notOk(
+      hsm.store.events.some((event) => event.startsWith('failRestore')),
+      'its readers stay',
+    );
+
+    hsm.pool.calls.length = 0;
+    hsm.pool.gate = (_kind, blob) => {
+      hsm.container.put(blob, 'again');
+    };
+    await t.rejects(hsm.coordinator.restore(other), { code: 'ENODATA' });
+    t.same(hsm.pool.calls, ['download b', 'download b', 'download b']);
+    t.equal(hsm.store.flags('b'), 0x0d);
+  },
+);
+
+await t.test('a blob that has become a directory is not the content of a file', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const [fid] = (await released(hsm, 'a')) as [Fid];
+  hsm.container.put('a', '', { hdi_isfolder: 'true' });
+  await t.rejects(hsm.coordinator.restore(fid), { code: 'ENODATA' });
+});
+
+await t.test('implicit restores overtake everything explicit', async (t) => {
+  await using hsm = await MemoryHsm.start({ hsm: { maxRequests: 1, defaultArchiveId: 1 } });
+  const paths = ['r1', 'r2', 'r3', 'i1'];
+  const [r1, r2, r3, i1] = (await released(hsm, ...paths)) as [Fid, Fid, Fid, Fid];
+  const held = gate();
+  hsm.pool.gate = (_kind, blob) => (blob === 'r1' ? held.opened : undefined);
+  t.equal(await hsm.coordinator.request(request(HUA_RESTORE, [r1, r2, r3], user)), 0, 'anybody may restore');
+  t.match(hsm.store.shown.get(r3), { state: HPS_WAITING, action: HUA_RESTORE, length: 2n ** 64n - 1n });
+  t.equal(hsm.coordinator.status().durable, 3);
+  hsm.coordinator.restoreNeeded(i1, 1);
+  await until(() => hsm.store.flags('i1') === 0x09, { what: 'the reader', intervalMs: 1 });
+  t.equal(hsm.store.flags('r1'), 0x0d);
+  hsm.coordinator.restoreNeeded(r3, 1);
+  await until(() => hsm.store.flags('r3') === 0x09, { what: 'the promoted request', intervalMs: 1 });
+  held.open();
+  await until(() => hsm.coordinator.status().durable === 0, { what: 'the rest', intervalMs: 1 });
+  t.same(
+    paths.map((path) => hsm.store.flags(path)),
+    [9, 9, 9, 9],
+  );
+});
+
+await t.test('explicit requests survive a restart, and what had started waits again', async (t) => {
+  await using hsm = await MemoryHsm.start({ hsm: { maxRequests: 1, defaultArchiveId: 1 } });
+  const fids = await released(hsm, 'a', 'b');
+  hsm.pool.gate = () => new Promise(() => undefined);
+  t.equal(await hsm.coordinator.request(request(HUA_RESTORE, fids)), 0);
+  await until(() => hsm.pool.calls.length === 1, { what: 'the first download', intervalMs: 1 });
+  const before = hsm.coordinator;
+  const restarted = hsm.restart();
+  hsm.pool.gate = () => undefined;
+  await restarted;
+  t.equal(await before.request(request(HUA_RESTORE, fids)), EAGAIN, 'the old one takes nothing more');
+  await until(() => hsm.coordinator.status().durable === 0, { what: 'both restores', intervalMs: 1 });
+  t.same([hsm.store.flags('a'), hsm.store.flags('b')], [9, 9]);
+});
+
+await t.test(
+  'a cancel ends what waits and what runs, and needs root only when there is something',
+  async (t) => {
+    await using hsm = await MemoryHsm.start({ hsm: { maxRequests: 1, defaultArchiveId: 1 } });
+    const [a, b, c] = (await released(hsm, 'a', 'b', 'c')) as [Fid, Fid, Fid];
+    hsm.pool.gate = () => new Promise(() => undefined);
+    t.equal(await hsm.coordinator.request(request(HUA_RESTORE, [a, b])), 0);
+    t.equal(await hsm.coordinator.request(request(HUA_CANCEL, [c], user)), 0, 'nothing to cancel');
+    t.equal(await hsm.coordinator.request(request(HUA_CANCEL, [a], user)), EPERM);
+    t.equal(await hsm.coordinator.request(request(HUA_CANCEL, [b])), 0);
+    t.equal(await hsm.coordinator.request(request(HUA_CANCEL, [a])), 0);
+    await idle(hsm);
+    t.same([hsm.store.flags('a'), hsm.store.flags('b')], [0x0d, 0x0d]);
+    t.ok(hsm.store.events.includes(`failRestore ${ENODATA} b`), 'a reader of a waiting one is let go');
+    await until(() => hsm.coordinator.status().durable === 0, { what: 'the journal', intervalMs: 1 });
+    t.same(
+      hsm.coordinator.status().recent.map(({ result }) => result),
+      ['CANCELED', 'CANCELED'],
+    );
+    t.equal(hsm.store.openFds, 0);
+    t.equal(hsm.store.shown.size, 0);
+  },
+);
+
+await t.test('items are taken in order and stop at the first refused one', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const [stub] = (await released(hsm, 'stub')) as [Fid];
+  const dirty = hsm.store.write('dirty', 'x');
+  await hsm.store.changeFlags(dirty, 0x03, 0, 1);
+  const [later] = (await released(hsm, 'later')) as [Fid];
+  const gone = '[0x999:0x1:0x0]' as Fid;
+  const folder = hsm.store.mkdir('folder');
+  t.equal(await hsm.coordinator.request(request(HUA_RESTORE, [stub, stub, dirty, later])), EPERM);
+  await idle(hsm);
+  t.equal(hsm.store.flags('stub'), 0x09, 'what came before stays');
+  t.equal(hsm.store.flags('later'), 0x0d, 'what comes after was not looked at');
+  const rows: readonly (readonly [string, HsmRequest, number])[] = [
+    ['a restore of nothing', request(HUA_RESTORE, [gone]), ENOENT],
+    ['a remove of nothing by root', request(HUA_REMOVE, [gone]), 0],
+    ['a remove of nothing by a user', request(HUA_REMOVE, [gone], user), ENOENT],
+    ['an archive by a user', request(HUA_ARCHIVE, [dirty], user), EPERM],
+    ['an archive of a directory', request(HUA_ARCHIVE, [folder]), EINVAL],
+    ['an unknown action', request(99, [dirty]), EINVAL],
+    ['a release of a dirty file', request(HUA_RELEASE, [dirty]), EPERM],
+    ['a release of a clean one', request(HUA_RELEASE, [stub]), 0],
+    ['a release of nothing', request(HUA_RELEASE, [gone]), ENOENT],
+  ];
+  for (const [what, asked, errno] of rows) t.equal(await hsm.coordinator.request(asked), errno, what);
+  t.equal(hsm.store.flags('stub'), 0x0d);
+});
+
+await t.test('while it is blocked, lfs is refused with EBUSY and reads still restore', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const [fid] = (await released(hsm, 'a')) as [Fid];
+  hsm.coordinator.setBlocked('auto-import is on');
+  for (const action of [HUA_ARCHIVE, HUA_RESTORE, HUA_RELEASE, HUA_REMOVE, HUA_CANCEL]) {
+    t.equal(await hsm.coordinator.request(request(action, [fid])), EBUSY);
+  }
+  t.equal(await hsm.coordinator.stateSet({ fid, set: 0x10, clear: 0, caller: root }), EBUSY);
+  t.equal(hsm.coordinator.status().blocked, 'auto-import is on');
+  hsm.coordinator.restoreNeeded(fid, 1);
+  await idle(hsm);
+  t.equal(hsm.store.flags('a'), 0x09);
+  hsm.coordinator.setBlocked(null);
+  t.equal(await hsm.coordinator.stateSet({ fid, set: 0x10, clear: 0, caller: root }), 0);
+  t.equal(hsm.store.flags('a'), 0x19);
+});
+
+await t.test('a read-only mount allows nothing but restores', async (t) => {
+  await using hsm = await MemoryHsm.start({ readOnly: true });
+  const [fid] = (await released(hsm, 'a')) as [Fid];
+  t.equal(await hsm.coordinator.request(request(HUA_ARCHIVE, [fid])), EROFS);
+  t.equal(await hsm.coordinator.request(request(HUA_RELEASE, [fid])), EROFS);
+  t.equal(await hsm.coordinator.stateSet({ fid, set: 0x10, clear: 0, caller: root }), EROFS);
+  t.equal(await hsm.coordinator.request(request(HUA_RESTORE, [fid])), 0);
+  await idle(hsm);
+  t.equal(hsm.store.flags('a'), 0x09);
+});
+
+await t.test('hsm_archive finds the path of a FID and writes the blob of that name', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const fid = hsm.store.write('dir/new file', 'content');
+  await hsm.store.setAttributes('dir/new file', {
+    mode: 0o600,
+    uid: 7,
+    gid: 8,
+    mtimeNs: 1_500_000_000_000_000_000n,
+  });
+  t.equal(await hsm.coordinator.request(request(HUA_ARCHIVE, [fid], root, 5)), 0);
+  await idle(hsm);
+  t.equal(hsm.container.text('dir/new file'), 'content');
+  t.match(hsm.container.metadata('dir/new file'), {
+    owner: '7',
+    group: '8',
+    permissions: '0600',
+    modtime: '2017-07-14 02:40:00 +0000',
+  });
+  t.match(await hsm.store.state(fid), { flags: 0x09, archiveId: 5, modified: false });
+  hsm.store.write('dir/new file', 'more');
+  t.equal(hsm.store.flags('dir/new file'), 0x0b);
+  t.equal(await hsm.coordinator.request(request(HUA_ARCHIVE, [fid], root, 6)), EPERM, 'another archive');
+  t.equal(await hsm.coordinator.request(request(HUA_ARCHIVE, [fid])), 0);
+  await idle(hsm);
+  t.equal(hsm.container.text('dir/new file'), 'more');
+  t.match(hsm.coordinator.status(), { archived: 2, bytesArchived: 11 });
+});
+
+await t.test('hsm_archive of a never_archive file is refused, and an export of it, too', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const fid = hsm.store.write('a', 'x');
+  t.equal(await hsm.coordinator.stateSet({ fid, set: 0x20, clear: 0, caller: root }), 0);
+  t.equal(await hsm.coordinator.request(request(HUA_ARCHIVE, [fid])), EPERM);
+  t.match(await hsm.coordinator.archive(fid, { path: 'a' }), { kind: 'refused', code: 'NoArchive' });
+  t.equal(hsm.container.blobs.size, 0);
+});
+
+await t.test('hsm_remove deletes the blob, and the file is as new', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const [fid] = (await released(hsm, 'a')) as [Fid];
+  t.equal(await hsm.coordinator.request(request(HUA_REMOVE, [fid])), EPERM, 'its only copy');
+  await hsm.coordinator.restore(fid);
+  t.equal(await hsm.coordinator.request(request(HUA_REMOVE, [fid])), 0);
+  await idle(hsm);
+  t.equal(hsm.container.blobs.size, 0);
+  t.match(await hsm.store.state(fid), { flags: 0x00, archiveId: 1, modified: true, copy: undefined });
+  t.equal(await hsm.coordinator.request(request(HUA_RELEASE, [fid])), EPERM);
+});
+
+await t.test(
+  'hsm_remove leaves the blob that somebody else wrote, and a failed one leaves the file dirty',
+  async (t) => {
+    await using hsm = await MemoryHsm.start();
+    const [fid] = (await released(hsm, 'a')) as [Fid];
+    await hsm.coordinator.restore(fid);
+    hsm.container.put('a', 'theirs');
+    t.equal(await hsm.coordinator.request(request(HUA_REMOVE, [fid])), 0);
+    await idle(hsm);
+    t.equal(hsm.container.text('a'), 'theirs');
+    t.match(await hsm.store.state(fid), { flags: 0x0b, modified: true });
+    await using strict = await MemoryHsm.start({ compat: { strict: true } });
+    const [other] = (await released(strict, 'a')) as [Fid];
+    await strict.coordinator.restore(other);
+    strict.container.put('a', 'theirs');
+    t.equal(await strict.coordinator.request(request(HUA_REMOVE, [other])), 0);
+    await idle(strict);
+    t.equal(strict.container.blobs.size, 0, 'as production does');
+  },
+);
+
+await t.test('an archive keeps what it does not own of the blob it replaces', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const { etag, size, lastModifiedMs } = hsm.container.store('a', Buffer.from('old'), {
+    metadata: { Project: 'x', owner: '99', posix_owner: '99', is_fifo: 'true' },
+    headers: { contentType: 'text/csv', cacheControl: 'no-store' },
+    tier: 'Cool',
+  });
+  const stub = { path: 'a', kind: 'file', mode: 0o644, uid: 1, gid: 2, mtimeNs: 0n, size } as const;
+  const defaults = { dirMode: 0o755, uid: 0, gid: 0, mtimeNs: 0n };
+  await hsm.store.createStubs([{ ...stub, copy: { blob: 'a', etag, size, lastModifiedMs } }], defaults);
+  const fid = hsm.store.fidOf('a');
+  await hsm.coordinator.restore(fid);
+  hsm.store.write('a', 'new');
+  t.match(await hsm.coordinator.archive(fid, { path: 'a' }), { kind: 'archived' });
+  const blob = hsm.container.blobs.get('a');
+  t.match(blob?.options, { headers: { contentType: 'text/csv', cacheControl: 'no-store' }, tier: 'Cool' });
+  t.match(blob?.options.metadata, { project: 'x', owner: '1' });
+  t.notOk('posix_owner' in (blob?.options.metadata ?? {}));
+});
+
+await t.test(
+  'a blob that somebody else wrote is overwritten, or refused when the configuration says so',
+  async (t) => {
+    const rows: readonly (readonly [string, boolean, boolean])[] = [
+      ['a new file', false, false],
+      ['a known file', true, false],
+      ['a new file, export.ifMatch', false, true],
+      ['a known file, export.ifMatch', true, true],
+    ];
+    for (const [what, known, ifMatch] of rows) {
+      await using hsm = await MemoryHsm.start({ export: { ifMatch } });
+      if (known) {
+        const [fid] = (await released(hsm, 'a')) as [Fid];
+        await hsm.coordinator.restore(fid);
+      }
+      const fid = hsm.store.write('a', 'ours');
+      hsm.container.put('a', 'theirs');
+      const outcome = await hsm.coordinator.archive(fid, { path: 'a' });
+      t.match(outcome, ifMatch ? { kind: 'refused', code: 'Conflict' } : { kind: 'archived' }, what);
+      t.equal(hsm.container.text('a'), ifMatch ? 'theirs' : 'ours', what);
+      t.equal((await hsm.store.state(fid)).modified, ifMatch, what);
+    }
+  },
+);
+
+await t.test('an upload whose answer was lost is recognised as our own', async (t) => {
+  await using hsm = await MemoryHsm.start({ export: { ifMatch: true } });
+  const fid = hsm.store.write('a', 'ours');
+  const { upload } = hsm.pool;
+  hsm.pool.upload = async (task, hooks) => {
+    await upload(task, hooks);
+    throw new BlobError('exists', 'the client sent it twice');
+  };
+  t.match(await hsm.coordinator.archive(fid, { path: 'a' }), { kind: 'archived' });
+  t.equal(hsm.store.flags('a'), 0x09);
+});
+
+await t.test('a file that changes during its upload is never committed, and stays dirty', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const fid = hsm.store.write('a', 'one');
+  hsm.pool.gate = () => {
+    hsm.store.write('a', 'two');
+  };
+  t.match(await hsm.coordinator.archive(fid, { path: 'a' }), { kind: 'busy' });
+  t.equal(hsm.container.blobs.size, 0);
+  t.equal((await hsm.store.state(fid)).modified, true);
+  t.equal(hsm.store.flags('a'), 0x03);
+  hsm.pool.gate = () => undefined;
+  const close = hsm.store.hold('a');
+  t.match(await hsm.coordinator.archive(fid, { path: 'a' }), { kind: 'busy' }, 'open for writing');
+  close();
+  t.match(await hsm.coordinator.archive(fid, { path: 'a' }), { kind: 'archived' });
+  t.equal(hsm.container.text('a'), 'two');
+  t.equal(hsm.store.openFds, 0);
+});
+
+await t.test('an archive answers what it could not do', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const fid = hsm.store.write('a', 'one');
+  const [stub] = (await released(hsm, 'stub')) as [Fid];
+  t.match(await hsm.coordinator.archive(fid, { path: 'a\\b' }), { kind: 'refused', code: 'InvalidName' });
+  t.match(await hsm.coordinator.archive(fid, { path: Buffer.from([0x61, 0xff]) }), { code: 'InvalidName' });
+  t.match(await hsm.coordinator.archive('[0x999:0x1:0x0]' as Fid, { path: 'x' }), { kind: 'gone' });
+  t.match(await hsm.coordinator.archive(stub, { path: 'stub' }), { kind: 'not-needed' });
+  hsm.pool.gate = () => Promise.reject(new BlobError('forbidden', 'no'));
+  t.match(await hsm.coordinator.archive(fid, { path: 'a' }), {
+    kind: 'failed',
+    error: { kind: 'forbidden' },
+  });
+  hsm.pool.gate = () => new Promise(() => undefined);
+  const stop = new AbortController();
+  const stopped = hsm.coordinator.archive(fid, { path: 'a', signal: stop.signal });
+  await until(() => hsm.pool.calls.length === 2, { what: 'the upload', intervalMs: 1 });
+  stop.abort();
+  t.match(await stopped, { kind: 'canceled' });
+  t.match(await hsm.coordinator.archive(fid, { path: 'a', signal: stop.signal }), { kind: 'canceled' });
+  t.equal(hsm.store.openFds, 0);
+});
+
+await t.test('the strict configuration runs three explicit requests at a time', async (t) => {
+  await using hsm = await MemoryHsm.start({
+    hsm: { ...testConfig.hsm, maxRequests: 3 },
+    compat: { strict: true },
+  });
+  const fids = await released(hsm, 'a', 'b', 'c', 'd');
+  const held = gate();
+  hsm.pool.gate = () => held.opened;
+  t.equal(await hsm.coordinator.request(request(HUA_RESTORE, fids)), 0);
+  await until(() => hsm.pool.calls.length === 3, { what: 'three downloads', intervalMs: 1 });
+  t.match(hsm.coordinator.status(), { running: { explicit: 3 }, waiting: { restore: 1 } });
+  held.open();
+  await idle(hsm);
+  const fid = hsm.store.write('new', 'x');
+  await hsm.coordinator.archive(fid, { path: 'new' });
+  t.same(Object.keys(hsm.container.metadata('new') ?? {}).sort(), [
+    'group',
+    'modtime',
+    'owner',
+    'permissions',
+  ]);
+});

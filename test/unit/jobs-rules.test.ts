@@ -1,0 +1,303 @@
+import t from 'tap';
+import { exportScope } from '../../src/jobs/export.js';
+import { ancestors } from '../../src/jobs/import.js';
+import { resolveConflict, type Existing } from '../../src/jobs/conflict.js';
+import {
+  conflictModeOf,
+  exportTransitions,
+  importTransitions,
+  jobNamePattern,
+  noExportCounters,
+  noImportCounters,
+  JobFailure,
+  type ExportRecord,
+  type ImportRecord,
+} from '../../src/jobs/job.js';
+import { compactTime, isMarker, markerName } from '../../src/jobs/marker.js';
+import { endedExport, endedImport, interruptedExport } from '../../src/jobs/outcome.js';
+import { Parallel } from '../../src/jobs/parallel.js';
+import { blobPrefixes } from '../../src/jobs/prefixes.js';
+import { readAhead } from '../../src/jobs/read-ahead.js';
+import type { Stub } from '../../src/store/inodes.js';
+
+await t.test('prefixes lose their leading slash, and overlap is refused string-wise', (t) => {
+  const good: readonly (readonly [readonly string[], readonly string[]])[] = [
+    [[], ['']],
+    [['/'], ['']],
+    [['/data'], ['data']],
+    [
+      ['/a/', 'b'],
+      ['a/', 'b'],
+    ],
+    [['//x'], ['x']],
+  ];
+  for (const [given, wanted] of good) t.same(blobPrefixes(given), wanted, JSON.stringify(given));
+  const bad: readonly (readonly string[])[] = [
+    ['/data', '/data2'],
+    ['/data2', '/data'],
+    ['/', 'x'],
+    ['x', 'x'],
+    ['a', 'b', '/b/c'],
+  ];
+  for (const given of bad) {
+    t.throws(
+      () => blobPrefixes(given),
+      { name: 'UserError', code: 'InvalidParameter' },
+      JSON.stringify(given),
+    );
+  }
+  t.throws(() => blobPrefixes(['/data', '/data2']), {
+    message: "the import prefixes '/data' and '/data2' overlap",
+  });
+  t.end();
+});
+
+await t.test('conflict modes are understood in both spellings', (t) => {
+  const rows: readonly (readonly [string, string | undefined])[] = [
+    ['fail', 'Fail'],
+    ['Skip', 'Skip'],
+    ['overwrite-dirty', 'OverwriteIfDirty'],
+    ['OverwriteIfDirty', 'OverwriteIfDirty'],
+    ['overwrite-always', 'OverwriteAlways'],
+    ['overwrite', undefined],
+    ['', undefined],
+  ];
+  for (const [word, mode] of rows) t.equal(conflictModeOf(word), mode, word);
+  t.end();
+});
+
+await t.test('names of jobs follow the rule of ARM', (t) => {
+  const rows: readonly (readonly [string, boolean])[] = [
+    ['ab', true],
+    ['import-1_x', true],
+    ['a', false],
+    ['-ab', false],
+    ['ab-', false],
+    ['a'.repeat(80), true],
+    ['a'.repeat(81), false],
+    ['../x', false],
+  ];
+  for (const [name, good] of rows) t.equal(jobNamePattern.test(name), good, name);
+  t.end();
+});
+
+await t.test('every state leads to a final one, and final ones lead nowhere', (t) => {
+  for (const table of [importTransitions, exportTransitions] as Record<string, readonly string[]>[]) {
+    const finals = Object.keys(table).filter((state) => table[state]?.length === 0);
+    t.same(
+      finals.filter((state) => !['Canceled', 'Completed', 'CompletedPartial', 'Failed'].includes(state)),
+      [],
+    );
+    for (const [state, next] of Object.entries(table)) {
+      t.ok(finals.includes(state) || next.some((one) => finals.includes(one)), state);
+      for (const one of next) t.ok(one in table, one);
+    }
+  }
+  t.end();
+});
+
+const copy = { blob: 'a', etag: '0x1', size: 3, lastModifiedMs: 5 };
+const there: Existing = {
+  type: 'file',
+  modified: false,
+  copy,
+  mode: 0o100644,
+  uid: 1,
+  gid: 2,
+  mtimeNs: 7n,
+};
+const blob: Stub = { path: 'a', kind: 'file', mode: 0o644, uid: 1, gid: 2, mtimeNs: 7n, size: 3, copy };
+const directory: Stub = { path: 'd', kind: 'directory', mode: 0o755, uid: 1, gid: 2, mtimeNs: 7n, size: 0 };
+const link: Stub = {
+  path: 'l',
+  kind: 'symlink',
+  mode: 0o777,
+  uid: 1,
+  gid: 2,
+  mtimeNs: 7n,
+  size: 0,
+  target: 'x',
+};
+
+await t.test('an import leaves what is the same and calls everything else a conflict', (t) => {
+  const rows: readonly (readonly [string, Existing, Stub, boolean])[] = [
+    ['the same file', there, blob, true],
+    ['a modified file', { ...there, modified: true }, blob, false],
+    ['another version', { ...there, copy: { ...copy, etag: '0x2' } }, blob, false],
+    ['a file of another blob', { ...there, copy: { ...copy, blob: 'b' } }, blob, false],
+    ['another mode', { ...there, mode: 0o100600 }, blob, false],
+    ['another owner', { ...there, uid: 9 }, blob, false],
+    ['another group', { ...there, gid: 9 }, blob, false],
+    ['another time', { ...there, mtimeNs: 8n }, blob, false],
+    ['a directory for a file', { ...there, type: 'directory' }, blob, false],
+    ['the same directory', { ...there, type: 'directory', mode: 0o40755, mtimeNs: 99n }, directory, true],
+    ['a directory of another mode', { ...there, type: 'directory', mode: 0o40700 }, directory, false],
+    ['a file for a directory', there, directory, false],
+    ['the same symlink', { ...there, type: 'symlink', target: 'x' }, link, true],
+    ['a symlink elsewhere', { ...there, type: 'symlink', target: 'y' }, link, false],
+    ['a device', { ...there, type: 'special' }, blob, false],
+  ];
+  for (const [what, existing, stub, same] of rows) {
+    t.equal(resolveConflict(existing, stub, 'Skip'), same ? 'preexisting' : 'skip', what);
+    t.equal(resolveConflict(existing, stub, 'Fail'), same ? 'preexisting' : 'fail', what);
+  }
+  t.end();
+});
+
+await t.test('markers are named by state and start, and recognised in the root only', (t) => {
+  const name = markerName('Importing', '2026-01-31T23:59:58.123Z');
+  t.equal(name, 'IMPORT_Importing.20260131T235958Z');
+  t.equal(compactTime('2026-01-31T23:59:58.123Z'), '20260131T235958Z');
+  const rows: readonly (readonly [string, boolean])[] = [
+    [name, true],
+    ['IMPORT_Failed.20260131T235958Z', true],
+    ['IMPORT_Done.20260131T235958Z', false],
+    [`d/${name}`, false],
+    [`${name}.txt`, false],
+  ];
+  for (const [path, is] of rows) t.equal(isMarker(path), is, path);
+  t.end();
+});
+
+await t.test('an export walks the directory of its path prefix', (t) => {
+  const rows: readonly (readonly [string, string, string])[] = [
+    ['/', '', ''],
+    ['', '', ''],
+    ['/results', '', 'results'],
+    ['/results/', 'results', 'results/'],
+    ['/results/a/b', 'results/a', 'results/a/b'],
+    ['results/a', 'results', 'results/a'],
+  ];
+  for (const [given, below, prefix] of rows) t.same(exportScope(given), { directory: below, prefix }, given);
+  t.same(ancestors('a/b/c'), ['a', 'a/b']);
+  t.same(ancestors('a'), []);
+  t.end();
+});
+
+const start = '2026-01-01T00:00:00.000Z';
+const end = '2026-01-01T00:00:10.000Z';
+
+await t.test('the record of an import says how it ended', (t) => {
+  const record: ImportRecord = {
+    kind: 'import',
+    name: 'one',
+    properties: {
+      adminStatus: 'Active',
+      importPrefixes: ['/'],
+      conflictResolutionMode: 'Skip',
+      maximumErrors: 0,
+      status: {
+        ...noImportCounters,
+        state: 'InProgress',
+        statusMessage: '',
+        lastStartedTime: start,
+        totalBlobsWalked: 100,
+        totalBlobsImported: 50,
+        totalConflicts: 2,
+        totalErrors: 1,
+      },
+    },
+  };
+  const rows = [
+    [{ kind: 'done', state: 'Completed' }, 'Completed', 'Import job completed successfully'],
+    [
+      { kind: 'done', state: 'CompletedPartial' },
+      'CompletedPartial',
+      'Import job completed with 2 conflicts and 1 errors; its log names them',
+    ],
+    [{ kind: 'failed', failure: new JobFailure('X', 'because') }, 'Failed', 'because'],
+    [{ kind: 'canceled' }, 'Canceled', 'Import job was canceled'],
+  ] as const;
+  for (const [how, state, statusMessage] of rows) {
+    const { status } = endedImport(record, how, end).properties;
+    t.match(status, { state, statusMessage, lastCompletionTime: end });
+    t.match(status, { blobsWalkedPerSecond: 10, blobsImportedPerSecond: 5 });
+  }
+  t.end();
+});
+
+await t.test('an export that could not export a file has failed', (t) => {
+  const record = (totalFilesFailed: number): ExportRecord => ({
+    kind: 'export',
+    name: 'one',
+    properties: {
+      adminStatus: 'Active',
+      filesystemPath: '/',
+      status: {
+        ...noExportCounters,
+        state: 'InProgress',
+        lastStartedTime: start,
+        percentComplete: 50,
+        totalFilesFailed,
+      },
+    },
+  });
+  const done = { kind: 'done', state: 'Completed' } as const;
+  t.match(endedExport(record(0), done, end).properties.status, { state: 'Completed', percentComplete: 100 });
+  t.match(endedExport(record(1), done, end).properties.status, {
+    state: 'Failed',
+    errorCode: 'FilesFailed',
+    errorMessage: /^1 file was not exported/,
+  });
+  t.match(endedExport(record(1), { kind: 'canceled' }, end).properties.status, { state: 'Canceled' });
+  const failure = new JobFailure('InvalidPath', 'no');
+  t.match(endedExport(record(0), { kind: 'failed', failure }, end).properties.status, {
+    state: 'Failed',
+    errorCode: 'InvalidPath',
+    percentComplete: 50,
+  });
+  t.match(endedExport(record(0), { kind: 'stopped' }, end).properties.status, { errorCode: 'Interrupted' });
+  t.match(interruptedExport(record(0), true, end).properties.status, { state: 'Canceled' });
+  t.end();
+});
+
+await t.test(
+  'a source is read ahead by no more than asked, and its failure arrives in its place',
+  async (t) => {
+    let produced = 0;
+    async function* source(): AsyncGenerator<number, void, undefined> {
+      for (let n = 1; n <= 10; n++) {
+        await Promise.resolve();
+        produced = n;
+        yield n;
+      }
+      throw new Error('the end of it');
+    }
+    const seen: number[] = [];
+    await t.rejects(
+      async () => {
+        for await (const n of readAhead(source(), 3)) {
+          seen.push(n);
+          t.ok(produced <= n + 3, `${produced} were made when ${n} arrived`);
+          await new Promise((resolve) => setImmediate(resolve));
+        }
+      },
+      { message: 'the end of it' },
+    );
+    t.same(seen, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    for await (const n of readAhead(source(), 3)) if (n === 2) break;
+    t.pass('leaving early ends the source');
+  },
+);
+
+await t.test('no more runs at a time than allowed, and the first failure is the one reported', async (t) => {
+  const work = new Parallel(2);
+  let running = 0;
+  let most = 0;
+  for (let n = 0; n < 10; n++) {
+    await work.start(async () => {
+      most = Math.max(most, ++running);
+      await new Promise((resolve) => setImmediate(resolve));
+      running--;
+    });
+  }
+  await work.finish();
+  t.equal(most, 2);
+  const failing = new Parallel(1);
+  await failing.start(() => Promise.reject(new Error('first')));
+  await t.rejects(
+    failing.start(() => Promise.resolve()),
+    { message: 'first' },
+  );
+  await t.rejects(failing.finish(), { message: 'first' });
+});
