@@ -1,0 +1,55 @@
+/** Import of many names from a list server that is not the bottleneck, beside a loop that only fetches its pages. */
+import { statfsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { Agent, request } from 'undici';
+import { report, seconds } from './rig.js';
+
+/** @param {import('./rig.js').Rig} rig @param {import('./rig.js').BenchOptions} options */
+export async function benchImport(rig, { rounds, names }) {
+  const agent = new Agent();
+  const server = fileURLToPath(new URL('list-server.js', import.meta.url));
+  const endpoint = await rig.serve([server, String(names)], /listening on (http\S+)/);
+  /** @type {number[]} */ const lustrite = [];
+  /** @type {number[]} */ const bare = [];
+  /** @type {import('./rig.js').Cost} */ let cost = { cpuSeconds: NaN, peakRssMiB: NaN };
+  let bytesAStub = NaN;
+  for (let round = 0; round < rounds; round++) {
+    bare.push(
+      names /
+        (await seconds(async () => {
+          for (let marker = ''; ;) {
+            const answer = await request(
+              `${endpoint}/bench?restype=container&comp=list&maxresults=5000&marker=${marker}`,
+              { dispatcher: agent },
+            );
+            const page = await answer.body.text();
+            marker = /<NextMarker>([^<]*)<\/NextMarker>/.exec(page)?.[1] ?? '';
+            if (marker === '') break;
+          }
+        })),
+    );
+    const before = statfsSync(rig.path('.').replace(/\/[^/]*$/, ''));
+    const start = process.hrtime.bigint();
+    const mount = await rig.mount({ container: 'bench', endpoint });
+    const whole = Number(process.hrtime.bigint() - start) / 1e9;
+    const job = /** @type {{ properties: { status: { totalBlobsImported: number } } }} */ (
+      mount.json('import', 'show', mount.path, 'importJobInitialAmlfsPut')
+    );
+    if (job.properties.status.totalBlobsImported !== names)
+      throw new Error(`imported ${String(job.properties.status.totalBlobsImported)} of ${String(names)}`);
+    lustrite.push(names / whole);
+    cost = mount.cost();
+    mount.close();
+    const after = statfsSync(rig.path('.').replace(/\/[^/]*$/, ''));
+    bytesAStub = ((before.bfree - after.bfree) * before.bsize) / names;
+  }
+  report(
+    `import ${String(names)} names (start of the daemon included)`,
+    { lustrite, bare, unit: 'names/s' },
+    cost,
+  );
+  console.log(
+    `store: ${bytesAStub.toFixed(0)} bytes of blocks a stub beyond its inode (directories included)`,
+  );
+  await agent.close();
+}

@@ -1,0 +1,64 @@
+/** `scripts/bench [import|hydrate|export]...`: medians of interleaved rounds, as ratios within one run. */
+import { parseArgs } from 'node:util';
+import { loadavg } from 'node:os';
+import { benchExport } from './export.js';
+import { benchHydrate } from './hydrate.js';
+import { benchImport } from './import.js';
+import { Rig } from './rig.js';
+
+const HELP = `Usage: scripts/bench [import|hydrate|export]... [options]
+
+Measures lustrite beside a bare GET/PUT loop against the same Azurite, interleaved, and prints medians.
+Needs root, /dev/fuse and a built tree (scripts/test.sh or npm ci builds it).
+
+  --rounds N    interleaved rounds a figure (default 3)
+  --names N     names in the import bench (default 100000)
+  --files N     4 KiB files in the hydrate and export benches (default 1000)
+  --mib N       size of the big blob (default 1024)
+
+Example: scripts/bench import --names 1000000 --rounds 1`;
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    rounds: { type: 'string', default: '3' },
+    names: { type: 'string', default: '100000' },
+    files: { type: 'string', default: '1000' },
+    mib: { type: 'string', default: '1024' },
+    help: { type: 'boolean', default: false },
+  },
+});
+
+/** @type {Record<string, (rig: Rig, options: import('./rig.js').BenchOptions) => Promise<void>>} */
+const BENCHES = { import: benchImport, hydrate: benchHydrate, export: benchExport };
+
+/** @param {string} name */
+function count(name) {
+  const text = /** @type {Record<string, string | boolean | undefined>} */ (values)[name];
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1) {
+    console.error(`bench: --${name} takes a positive whole number, not '${String(text)}'`);
+    process.exit(2);
+  }
+  return value;
+}
+
+const chosen = positionals.length > 0 ? positionals : Object.keys(BENCHES);
+const unknown = chosen.filter((name) => !(name in BENCHES));
+if (values.help || unknown.length > 0) {
+  if (unknown.length > 0) console.error(`bench: no bench '${unknown.join("', '")}'\n`);
+  console.log(HELP);
+  process.exit(values.help ? 0 : 2);
+}
+const options = { rounds: count('rounds'), names: count('names'), files: count('files'), mib: count('mib') };
+console.log(
+  `load ${loadavg()
+    .map((load) => load.toFixed(1))
+    .join(' ')}; only the ratios of one run mean anything`,
+);
+const rig = new Rig();
+try {
+  for (const name of chosen) await BENCHES[name]?.(rig, options);
+} finally {
+  await rig.close();
+}
