@@ -1,5 +1,5 @@
 /** Job records on disk: one folder a job under STORE/jobs, with record.json and log.jsonl. */
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { messageChain } from '../base/errors.js';
@@ -67,6 +67,7 @@ const schema = z.discriminatedUnion('kind', [importRecord, exportRecord]);
 
 export class JobRecords {
   readonly #folder: string;
+  readonly #writes = new Map<string, Promise<void>>();
 
   constructor(folder: string) {
     this.#folder = folder;
@@ -93,16 +94,19 @@ export class JobRecords {
     await syncDirectory(this.#folder);
   }
 
+  /** Writes of one record happen in the order of the calls. */
   async write(record: JobRecord, options: { readonly durable: boolean }): Promise<void> {
-    await replaceFile(
-      join(this.#folder, record.name, 'record.json'),
-      `${JSON.stringify(record, null, 2)}\n`,
-      options,
-    );
-  }
-
-  async remove(name: string): Promise<void> {
-    await rm(join(this.#folder, name), { recursive: true, force: true });
+    const { name } = record;
+    const file = join(this.#folder, name, 'record.json');
+    const before = this.#writes.get(name) ?? Promise.resolve();
+    const mine = before.then(() => replaceFile(file, `${JSON.stringify(record, null, 2)}\n`, options));
+    const settled = mine.catch(() => undefined);
+    this.#writes.set(name, settled);
+    try {
+      await mine;
+    } finally {
+      if (this.#writes.get(name) === settled) this.#writes.delete(name);
+    }
   }
 
   logFile(name: string): string {

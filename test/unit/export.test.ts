@@ -1,0 +1,235 @@
+import t from 'tap';
+import { BlobError } from '../../src/base/errors.js';
+import type { ExportStatus } from '../../src/jobs/job.js';
+import type { ExportRequest } from '../../src/jobs/runner.js';
+import { MemoryJobs } from '../helpers/memory-jobs.js';
+
+async function run(jobs: MemoryJobs, request: ExportRequest = {}): Promise<ExportStatus> {
+  const job = await jobs.runner.createExport(request);
+  const record = await job.done;
+  if (record.kind !== 'export') throw new Error('not an export');
+  return record.properties.status;
+}
+
+/** Imports the container and restores the given files. */
+async function imported(jobs: MemoryJobs, ...restored: readonly string[]): Promise<void> {
+  await (
+    await jobs.runner.createImport({ conflictResolutionMode: 'Skip', maximumErrors: -1 })
+  ).done;
+  for (const path of restored) await jobs.hsm.coordinator.restore(jobs.hsm.store.fidOf(path));
+}
+
+const uploads = (jobs: MemoryJobs): readonly string[] =>
+  jobs.hsm.pool.calls.filter((call) => call.startsWith('upload')).map((call) => call.slice('upload '.length));
+
+await t.test('exactly what is new or changed is exported', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  for (const name of ['same', 'read', 'changed', 'renamed', 'deleted', 'chmodded'])
+    container.put(`d/${name}`, name);
+  await imported(jobs, 'd/read', 'd/changed', 'd/chmodded');
+  store.write('d/changed', 'changed content');
+  store.write('d/new', 'new');
+  store.write('d/empty', '');
+  await store.rename('d/renamed', 'd/renamed away');
+  store.unlink('d/deleted');
+  await store.setAttributes('d/chmodded', { mode: 0o600 });
+  store.write('IMPORT_Failed.20260131T000000Z', '');
+  t.match(await run(jobs), {
+    state: 'Completed',
+    percentComplete: 100,
+    filesDiscovered: 3,
+    totalFilesExported: 3,
+    totalBytesExported: 18,
+    totalFilesFailed: 0,
+    totalDirectoriesExported: 1,
+  });
+  t.same([...new Set(uploads(jobs))].sort(), ['d/changed', 'd/empty', 'd/new']);
+  t.equal(container.text('d/changed'), 'changed content');
+  t.equal(container.text('d/deleted'), 'deleted', 'deletions are not exported');
+  t.equal(container.text('d/renamed'), 'renamed', 'neither are renames');
+  t.notOk(container.blobs.has('d/renamed away'));
+  t.notOk([...container.blobs.keys()].some((name) => name.startsWith('IMPORT')));
+  t.equal(store.flags('d/new'), 0x09);
+  jobs.hsm.pool.calls.length = 0;
+  t.match(await run(jobs), { state: 'Completed', filesDiscovered: 0, percentComplete: 100 });
+  t.same(uploads(jobs), []);
+});
+
+await t.test('the path of an export is a string that paths begin with', async (t) => {
+  const rows: readonly (readonly [string, readonly string[]])[] = [
+    ['/', ['a', 'res', 'res/a', 'res/b/c', 'results']],
+    ['/res', ['res/a', 'res/b/c', 'results']],
+    ['/res/', ['res/a', 'res/b/c']],
+    ['res/b', ['res/b/c']],
+    ['/nothing/here', []],
+  ];
+  for (const [filesystemPath, wanted] of rows) {
+    await using jobs = await MemoryJobs.start();
+    for (const path of ['a', 'res/a', 'res/b/c', 'results']) jobs.hsm.store.write(path, path);
+    t.equal((await run(jobs, { filesystemPath })).state, 'Completed');
+    const files = wanted.filter((path) => path !== 'res');
+    t.same([...new Set(uploads(jobs))].sort(), files, filesystemPath);
+  }
+});
+
+await t.test(
+  'the directories above an exported file get their stubs, once, when missing or different',
+  async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { container, store } = jobs.hsm;
+    store.mkdir('top', { mode: 0o1777, uid: 5, gid: 6 });
+    store.mkdir('top/below', { mode: 0o2750, uid: 7, gid: 8, mtimeNs: 1_500_000_000_123_000_000n });
+    store.mkdir('empty');
+    for (const name of ['one', 'two', 'three']) store.write(`top/below/${name}`, name);
+    t.match(await run(jobs), { totalDirectoriesExported: 2, totalFilesExported: 3 });
+    t.same(container.calls.filter((call) => call.startsWith('write')).sort(), [
+      'write top',
+      'write top/below',
+    ]);
+    t.notOk(container.blobs.has('empty'));
+    t.equal(container.text('top'), '');
+    t.same(container.metadata('top/below'), {
+      owner: '7',
+      group: '8',
+      permissions: '0750',
+      modtime: '2017-07-14 02:40:00 +0000',
+      hdi_isfolder: 'true',
+      lustrite_stat: '2750 1500000000123000000',
+    });
+    t.match(container.metadata('top'), { permissions: '1777' });
+
+    container.calls.length = 0;
+    store.write('top/below/four', 'x');
+    await store.setAttributes('top', { uid: 55 });
+    t.match(await run(jobs), { totalDirectoriesExported: 1 });
+    t.same(
+      container.calls.filter((call) => call.startsWith('write')),
+      ['write top'],
+    );
+    t.match(container.metadata('top'), { owner: '55' });
+  },
+);
+
+await t.test('a directory never replaces a blob with content', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  container.put('a', 'precious');
+  store.write('a/x', 'x');
+  t.match(await run(jobs, { name: 'clash' }), {
+    state: 'Completed',
+    totalFilesExported: 1,
+    totalDirectoriesExported: 0,
+  });
+  t.equal(container.text('a'), 'precious');
+  t.match(jobs.lines('clash')[0], { level: 'warn', path: 'a', code: 'Conflict' });
+});
+
+await t.test(
+  'rule 8: a directory that took the name of a renamed stub does not cost it its data',
+  async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { container, store } = jobs.hsm;
+    container.put('a', '');
+    await imported(jobs);
+    await store.rename('a', 'b');
+    store.write('a/x', 'x');
+    t.match(await run(jobs), { state: 'Completed' });
+    t.match(container.metadata('a'), { hdi_isfolder: 'true' });
+    t.match(await store.state(store.fidOf('b')), { flags: 0x0b, modified: true });
+  },
+);
+
+await t.test('new symlinks are exported once, and come back as they were', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  store.symlink('d/new', '../target of it');
+  container.put('d/there', 'same', { is_symlink: 'true', ftype: 'LNK' });
+  store.symlink('d/there', 'same');
+  t.match(await run(jobs), { totalFilesExported: 1, filesDiscovered: 1, totalFilesFailed: 0 });
+  t.equal(container.text('d/new'), '../target of it');
+  t.match(container.metadata('d/new'), { is_symlink: 'true', ftype: 'LNK' });
+  container.calls.length = 0;
+  t.match(await run(jobs), { totalFilesExported: 0, state: 'Completed' });
+  t.same(container.calls, [], 'both are known now');
+});
+
+await t.test('special and never_archive files are skipped and named', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { store } = jobs.hsm;
+  store.special('fifo');
+  await store.changeFlags(store.write('private', 'x'), 0x20, 0, 0);
+  store.write('file', 'x');
+  t.match(await run(jobs, { name: 'special' }), {
+    state: 'Completed',
+    totalFilesSkipped: 2,
+    totalFilesExported: 1,
+  });
+  const lines = jobs.lines('special').filter(({ level }) => level === 'warn');
+  t.same(lines.map(({ path, code }) => [path, code]).sort(), [
+    ['fifo', 'SpecialFile'],
+    ['private', 'NoArchive'],
+  ]);
+});
+
+await t.test('a busy file is tried three times, then the job has failed and the file is dirty', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { store, clock, container } = jobs.hsm;
+  store.write('busy', 'x');
+  store.write('idle', 'x');
+  const close = store.hold('busy');
+  t.match(await run(jobs, { name: 'busy' }), {
+    state: 'Failed',
+    errorCode: 'FilesFailed',
+    errorMessage: /^1 file was not exported/,
+    totalFilesExported: 1,
+    totalFilesFailed: 1,
+  });
+  t.same(clock.sleeps, [200, 400]);
+  t.match(jobs.lines('busy')[0], { level: 'error', path: 'busy', code: 'Busy' });
+  t.notOk(container.blobs.has('busy'));
+  close();
+  t.match(await run(jobs), { state: 'Completed', totalFilesExported: 1 });
+  clock.sleep = () => {
+    release();
+    return Promise.resolve();
+  };
+  store.write('later', 'x');
+  const release = store.hold('later');
+  t.match(await run(jobs), { state: 'Completed', totalFilesExported: 1 }, 'it was free at the second try');
+});
+
+await t.test(
+  'what cannot be exported fails, is named and stays dirty, and the rest is exported',
+  async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { store, pool } = jobs.hsm;
+    for (const path of ['good', 'bad\\name', 'refused']) store.write(path, 'x');
+    pool.gate = (_kind, blob) => {
+      if (blob === 'refused') throw new BlobError('forbidden', 'no');
+    };
+    t.match(await run(jobs, { name: 'some' }), {
+      state: 'Failed',
+      totalFilesExported: 1,
+      totalFilesFailed: 2,
+    });
+    const lines = jobs.lines('some').filter(({ level }) => level === 'error');
+    t.same(lines.map(({ path, code }) => [path, code]).sort(), [
+      ['bad\\name', 'InvalidName'],
+      ['refused', 'forbidden'],
+    ]);
+    t.equal((await store.state(store.fidOf('bad\\name'))).modified, true);
+    t.equal(store.openFds, 0);
+  },
+);
+
+await t.test('a file that is deleted during the export is no failure', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { store } = jobs.hsm;
+  store.write('a', 'x');
+  store.before = (call) => {
+    if (call === 'beginArchive') store.unlink('a');
+    if (call === 'beginArchive') throw Object.assign(new Error('gone'), { errno: 2 });
+  };
+  t.match(await run(jobs), { state: 'Completed', filesDiscovered: 0, totalFilesFailed: 0 });
+});

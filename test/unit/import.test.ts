@@ -1,0 +1,236 @@
+import t from 'tap';
+import { BlobError } from '../../src/base/errors.js';
+import type { ImportStatus } from '../../src/jobs/job.js';
+import type { ImportRequest } from '../../src/jobs/runner.js';
+import { MemoryJobs } from '../helpers/memory-jobs.js';
+
+/** Runs an import to its end. */
+async function run(jobs: MemoryJobs, request: ImportRequest = {}): Promise<ImportStatus> {
+  const job = await jobs.runner.createImport({
+    conflictResolutionMode: 'Skip',
+    maximumErrors: -1,
+    ...request,
+  });
+  const record = await job.done;
+  if (record.kind !== 'import') throw new Error('not an import');
+  return record.properties.status;
+}
+
+await t.test(
+  'an import makes files, implied and explicit directories and symlinks, and counts what a blob names',
+  async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { container, store } = jobs.hsm;
+    container.pageSize = 2;
+    container.put('plain', 'abc');
+    container.put('dir', '', {
+      hdi_isfolder: 'true',
+      owner: '7',
+      group: '8',
+      permissions: '0700',
+      modtime: '5000000000',
+    });
+    container.put('dir/file', 'data', {
+      owner: '1',
+      group: '2',
+      permissions: '0604',
+      modtime: '2020-01-01 00:00:00 +0000',
+    });
+    container.put('dir/link', '../plain', { is_symlink: 'true', owner: '3', group: '4' });
+    container.put('implied/deep/file', '');
+    container.put('marked/', '');
+    container.put('unicode/ä ö', 'x');
+    t.match(await run(jobs), {
+      state: 'Completed',
+      statusMessage: 'Import job completed successfully',
+      totalBlobsWalked: 7,
+      totalBlobsImported: 7,
+      importedFiles: 4,
+      importedDirectories: 2,
+      importedSymlinks: 1,
+      totalErrors: 0,
+      totalConflicts: 0,
+    });
+    t.same(store.paths(), [
+      'dir',
+      'dir/file',
+      'dir/link',
+      'implied',
+      'implied/deep',
+      'implied/deep/file',
+      'marked',
+      'plain',
+      'unicode',
+      'unicode/ä ö',
+    ]);
+    const state = async (path: string) => (await store.lookup([path]))[0];
+    const blob = container.blobs.get('plain');
+    t.match(await state('plain'), {
+      flags: 0x0d,
+      size: 3,
+      mode: 0o640,
+      uid: 10,
+      gid: 20,
+      mtimeNs: BigInt(blob?.lastModifiedMs ?? 0) * 1_000_000n,
+      copy: { blob: 'plain', etag: blob?.etag },
+    });
+    t.match(await state('dir'), { mode: 0o700, uid: 7, gid: 8, mtimeNs: 5_000_000_000n });
+    t.match(await state('dir/file'), { mode: 0o604, uid: 1, gid: 2, mtimeNs: 1_577_836_800_000_000_000n });
+    t.match(await state('dir/link'), { type: 'symlink', uid: 3, gid: 4 });
+    t.equal(await store.readlink(store.fidOf('dir/link')), '../plain');
+    t.match(await state('implied/deep'), { type: 'directory', mode: 0o750, uid: 10, gid: 20 });
+    t.same(
+      container.calls.filter((call) => !call.startsWith('list')),
+      ['read dir/link'],
+      'nothing but the target of a symlink was read',
+    );
+  },
+);
+
+await t.test('only blobs under the prefixes are imported', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  for (const name of ['a/1', 'a/2', 'ab', 'b/1', 'c']) jobs.hsm.container.put(name);
+  t.match(await run(jobs, { prefixes: ['/a', 'b/'] }), { totalBlobsWalked: 4, importedFiles: 4 });
+  t.same(jobs.hsm.store.paths(), ['a', 'a/1', 'a/2', 'ab', 'b', 'b/1']);
+  t.same((jobs.runner.list()[0]?.properties as { importPrefixes: unknown }).importPrefixes, ['/a', 'b/']);
+  t.match(await run(jobs, { prefixes: ['nothing'] }), { state: 'Completed', totalBlobsWalked: 0 });
+});
+
+await t.test(
+  'names that no path can be, and symlinks without a target, are errors with their blob in the log',
+  async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { container } = jobs.hsm;
+    const names = ['/a', 'a//b', 'a/../b', './c', 'x'.repeat(256), 'e\0f'];
+    for (const name of names) container.put(name, 'x');
+    container.put('full/', 'not empty');
+    container.put('long', 'x'.repeat(5000), { is_symlink: 'true' });
+    container.put('none', '', { ftype: 'LNK' });
+    container.put('binary', Buffer.from([0x61, 0xff]), { is_symlink: 'true' });
+    container.put('unreadable', 'x', { is_symlink: 'true' });
+    container.put('good', 'x');
+    container.before = (call, blob) => {
+      if (call === 'read' && blob === 'unreadable') throw new BlobError('forbidden', 'no');
+    };
+    const status = await run(jobs, { name: 'odd-names' });
+    t.match(status, { state: 'CompletedPartial', totalErrors: 11, importedFiles: 1, totalConflicts: 0 });
+    t.same(jobs.hsm.store.paths(), ['good']);
+    const lines = jobs.lines('odd-names').filter(({ level }) => level === 'error');
+    t.equal(lines.length, 11);
+    t.same(new Set(lines.map(({ code }) => code)), new Set(['InvalidName', 'InvalidSymlink', 'forbidden']));
+    for (const name of names)
+      t.ok(
+        lines.some(({ blob }) => blob === name),
+        name,
+      );
+  },
+);
+
+await t.test('the job fails when there are more errors than it tolerates', async (t) => {
+  const rows: readonly (readonly [number, number, string])[] = [
+    [0, 1, 'Failed'],
+    [1, 1, 'CompletedPartial'],
+    [1, 2, 'Failed'],
+    [-1, 5, 'CompletedPartial'],
+    [0, 0, 'Completed'],
+  ];
+  for (const [maximumErrors, errors, state] of rows) {
+    await using jobs = await MemoryJobs.start();
+    for (let n = 0; n < errors; n++) jobs.hsm.container.put(`bad//${n}`, 'x');
+    jobs.hsm.container.put('good');
+    const status = await run(jobs, { maximumErrors, name: 'errors' });
+    t.equal(status.state, state, `${errors} of ${maximumErrors}`);
+    if (state === 'Failed') t.match(status.statusMessage, /^the blob 'bad\/\/\d' could not be imported: /);
+    t.match(jobs.lines('errors').at(-1), { code: state }, 'the log is there, whatever came of the job');
+  }
+});
+
+await t.test(
+  'where a name is a file and a directory, the directory wins and the blob is the conflict',
+  async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { container, store } = jobs.hsm;
+    container.pageSize = 1;
+    for (const name of ['a', 'a-b', 'a/x', 'a/y', 'l/x', 'm']) container.put(name, name);
+    container.put('l', 'm', { is_symlink: 'true' });
+    container.put('m/', '');
+    const status = await run(jobs, { name: 'clash' });
+    t.match(status, { state: 'CompletedPartial', totalConflicts: 3, totalErrors: 0 });
+    t.match(status, { importedFiles: 4, importedSymlinks: 0, importedDirectories: 1, totalBlobsImported: 5 });
+    t.same(store.paths(), ['a', 'a-b', 'a/x', 'a/y', 'l', 'l/x', 'm']);
+    t.equal((await store.lookup(['m']))[0]?.type, 'directory');
+    const conflicts = jobs.lines('clash').filter(({ code }) => code === 'Conflict');
+    t.same(conflicts.map(({ blob }) => blob).sort(), ['a', 'l', 'm']);
+  },
+);
+
+await t.test(
+  'a clash in one page is resolved, too, and fails an import that fails on conflicts',
+  async (t) => {
+    await using jobs = await MemoryJobs.start();
+    for (const name of ['a', 'a/x']) jobs.hsm.container.put(name, name);
+    t.match(await run(jobs, { conflictResolutionMode: 'Fail' }), { state: 'Failed', totalConflicts: 1 });
+    t.match(await run(jobs), { state: 'CompletedPartial', totalConflicts: 1 });
+    t.same(
+      jobs.hsm.store.paths().filter((path) => !path.startsWith('IMPORT')),
+      ['a', 'a/x'],
+    );
+  },
+);
+
+await t.test(
+  'an import leaves what is there alone: the same is preexisting, the rest a conflict',
+  async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { container, store, coordinator } = jobs.hsm;
+    container.put('dir', '', { hdi_isfolder: 'true' });
+    for (const name of ['same', 'restored', 'dirty', 'replaced', 'chmodded'])
+      container.put(`dir/${name}`, name);
+    container.put('link', 'dir', { is_symlink: 'true' });
+    t.match(await run(jobs), { state: 'Completed', importedFiles: 5 });
+    for (const name of ['restored', 'dirty']) await coordinator.restore(store.fidOf(`dir/${name}`));
+    store.write('dir/dirty', 'ours');
+    container.put('dir/replaced', 'theirs');
+    await store.setAttributes('dir/chmodded', { mode: 0o600 });
+    store.write('dir/new', 'ours');
+    container.put('dir/new', 'theirs');
+    await store.setAttributes('dir', { mtimeNs: 99n });
+    t.match(await run(jobs, { name: 'second' }), {
+      state: 'CompletedPartial',
+      totalBlobsWalked: 8,
+      totalBlobsImported: 0,
+      preexistingFiles: 2,
+      preexistingDirectories: 1,
+      preexistingSymlinks: 1,
+      totalConflicts: 4,
+      totalErrors: 0,
+    });
+    t.equal(store.content('dir/dirty'), 'ours');
+    t.equal(store.content('dir/new'), 'ours');
+    t.equal((await store.lookup(['dir/chmodded']))[0]?.mode, 0o600);
+    t.equal((await store.lookup(['dir']))[0]?.mtimeNs, 99n);
+    const paths = jobs.lines('second').filter(({ code }) => code === 'Conflict');
+    t.same(paths.map(({ path }) => path).sort(), ['dir/chmodded', 'dir/dirty', 'dir/new', 'dir/replaced']);
+    const failed = await run(jobs, { conflictResolutionMode: 'Fail' });
+    t.equal(failed.state, 'Failed');
+    t.match(failed.statusMessage, /^the blob 'dir\/chmodded' is in conflict: /);
+  },
+);
+
+await t.test('a blob below a file of the mount is a conflict, and the file stays', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  jobs.hsm.store.write('a', 'precious');
+  jobs.hsm.container.put('a/x', 'x');
+  t.match(await run(jobs), { state: 'CompletedPartial', totalConflicts: 1, totalErrors: 0 });
+  t.equal(jobs.hsm.store.content('a'), 'precious');
+});
+
+await t.test('a container that cannot be listed fails the job with the cause', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  jobs.hsm.container.put('a');
+  jobs.hsm.container.before = (call) => {
+    if (call === 'list') throw new BlobError('forbidden', 'the key is wrong');
+  };
+  const status = await run(jobs);
+  t.match(status, { state: 'Failed', statusMessage: /could not be listed: the key is wrong/ });
+});

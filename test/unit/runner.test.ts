@@ -1,0 +1,234 @@
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import t from 'tap';
+import { BlobError } from '../../src/base/errors.js';
+import { isFinal, stateOf, type JobRecord } from '../../src/jobs/job.js';
+import { gate } from '../helpers/memory-hsm.js';
+import { MemoryJobs } from '../helpers/memory-jobs.js';
+import { until } from '../helpers/poll.js';
+
+const markers = (jobs: MemoryJobs): readonly string[] =>
+  jobs.hsm.store.paths().filter((path) => path.startsWith('IMPORT_'));
+
+const onDisk = async (jobs: MemoryJobs, name: string): Promise<JobRecord> =>
+  JSON.parse(await readFile(join(jobs.folder, 'jobs', name, 'record.json'), 'utf8')) as JobRecord;
+
+await t.test('one job runs at a time, and a second is refused by the name of the first', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const held = gate();
+  jobs.hsm.container.before = () => held.opened;
+  const job = await jobs.runner.createImport({ name: 'first-one' });
+  t.equal(jobs.runner.running()?.name, 'first-one');
+  for (const create of [() => jobs.runner.createImport({}), () => jobs.runner.createExport({})]) {
+    await t.rejects(create(), {
+      name: 'UserError',
+      code: 'Conflict',
+      message: /the import job 'first-one' is running/,
+    });
+  }
+  const two = await Promise.allSettled([jobs.runner.createImport({}), jobs.runner.createExport({})]);
+  t.same(
+    two.map(({ status }) => status),
+    ['rejected', 'rejected'],
+  );
+  held.open();
+  t.equal(stateOf(await job.done), 'Completed');
+  t.equal(jobs.runner.running(), undefined);
+  const both = await Promise.allSettled([jobs.runner.createExport({}), jobs.runner.createExport({})]);
+  t.same(
+    both.map(({ status }) => status).sort(),
+    ['fulfilled', 'rejected'],
+    'two at once: one gets the slot',
+  );
+  const [, exported] = jobs.runner.list();
+  await jobs.runner.wait(exported?.name ?? '');
+});
+
+await t.test('requests that make no sense are refused before anything is recorded', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { runner } = jobs;
+  await (
+    await runner.createImport({ name: 'taken' })
+  ).done;
+  const rows: readonly (readonly [() => Promise<unknown>, string])[] = [
+    [() => runner.createImport({ prefixes: ['/data', '/data2'] }), 'InvalidParameter'],
+    [() => runner.createImport({ conflictResolutionMode: 'OverwriteAlways' }), 'InvalidParameter'],
+    [() => runner.createImport({ maximumErrors: -2 }), 'InvalidParameter'],
+    [() => runner.createImport({ maximumErrors: 0.5 }), 'InvalidParameter'],
+    [() => runner.createImport({ name: '../x' }), 'InvalidParameter'],
+    [() => runner.createImport({ name: 'taken' }), 'Conflict'],
+    [() => runner.createExport({ filesystemPath: '/a/../b' }), 'InvalidParameter'],
+    [() => runner.cancel('nobody'), 'NotFound'],
+    [() => runner.cancel('taken'), 'Conflict'],
+    [() => runner.wait('nobody'), 'NotFound'],
+  ];
+  for (const [ask, code] of rows) await t.rejects(ask(), { name: 'UserError', code });
+  t.throws(() => runner.get('nobody'), { code: 'NotFound' });
+  t.equal(runner.list().length, 1);
+});
+
+await t.test('a canceled import is Canceled, has said so in the root, and its log is written', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  jobs.hsm.container.put('a');
+  jobs.hsm.container.before = (call) => (call === 'list' ? new Promise(() => undefined) : undefined);
+  const job = await jobs.runner.createImport({ name: 'to-cancel' });
+  await until(() => markers(jobs).length === 1, { what: 'the marker', intervalMs: 1 });
+  t.same(markers(jobs), ['IMPORT_Importing.20260131T120000Z']);
+  await jobs.runner.cancel('to-cancel');
+  t.ok(['Cancelling', 'Canceled'].includes(stateOf(jobs.runner.get('to-cancel'))));
+  const record = await job.done;
+  t.match(record.properties, { adminStatus: 'Cancel', status: { state: 'Canceled' } });
+  t.same(await onDisk(jobs, 'to-cancel'), record);
+  t.same(markers(jobs), ['IMPORT_Canceled.20260131T120000Z']);
+  t.match(jobs.lines('to-cancel').at(-1), { code: 'Canceled' });
+  await jobs.runner.cancel('to-cancel');
+
+  jobs.hsm.container.before = () => undefined;
+  jobs.hsm.clock.ms += 5000;
+  t.equal(stateOf(await (await jobs.runner.createImport({ name: 'the-next' })).done), 'Completed');
+  t.same(markers(jobs), [], 'the next import takes the old marker away, and its own on success');
+});
+
+await t.test('a failed import leaves its marker', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  jobs.hsm.container.put('a//b', 'x');
+  t.equal(stateOf(await (await jobs.runner.createImport({})).done), 'Failed');
+  t.same(markers(jobs), ['IMPORT_Failed.20260131T120000Z']);
+  t.notOk(jobs.hsm.store.everRenamed(), 'a marker that changes is no rename');
+});
+
+await t.test('a canceled export is Canceled, and nothing of it goes on', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  for (let n = 0; n < 20; n++) jobs.hsm.store.write(`f${n}`, 'x');
+  jobs.hsm.pool.gate = () => new Promise(() => undefined);
+  const job = await jobs.runner.createExport({ name: 'to-cancel' });
+  await until(() => jobs.hsm.pool.calls.length === 4, { what: 'the uploads', intervalMs: 1 });
+  await jobs.runner.cancel('to-cancel');
+  t.match((await job.done).properties, { adminStatus: 'Cancel', status: { state: 'Canceled' } });
+  t.equal(jobs.hsm.store.openFds, 0);
+  t.equal(jobs.hsm.container.blobs.size, 0);
+  t.match(jobs.hsm.coordinator.status(), { running: { explicit: 0 }, waiting: { archive: 0 } });
+});
+
+await t.test('watchers see every job to its end, and waiting ends with the final record', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const held = gate();
+  jobs.hsm.container.before = () => held.opened;
+  const job = await jobs.runner.createImport({ name: 'watched' });
+  const states: string[] = [];
+  const watching = (async () => {
+    for await (const record of jobs.runner.watch('watched')) {
+      states.push(stateOf(record));
+      held.open();
+    }
+  })();
+  const waited = await jobs.runner.wait('watched');
+  await watching;
+  t.same(waited, await job.done);
+  t.equal(states.at(0), 'InProgress');
+  t.equal(states.at(-1), 'Completed');
+  t.same(await jobs.runner.wait('watched'), waited, 'also when it is over already');
+  const stop = new AbortController();
+  jobs.hsm.container.before = () => new Promise(() => undefined);
+  await jobs.runner.createImport({ name: 'endless' });
+  const endless = jobs.runner.wait('endless', stop.signal);
+  stop.abort(new Error('enough'));
+  await t.rejects(endless, { message: 'enough' });
+  await jobs.runner.cancel('endless');
+});
+
+await t.test('an import that a stopped daemon left begins again under its name', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  container.pageSize = 1;
+  container.put('dir', '', { hdi_isfolder: 'true', modtime: '5000000000' });
+  container.put('dir/a', 'a');
+  container.put('dir/b', 'b');
+  let pages = 0;
+  container.before = () => (++pages > 2 ? new Promise(() => undefined) : undefined);
+  const job = await jobs.runner.createImport({ name: 'resumed', conflictResolutionMode: 'Fail' });
+  await until(() => store.paths().includes('dir/a'), { what: 'the first stub', intervalMs: 1 });
+  const waiting = jobs.runner.wait('resumed');
+  waiting.catch(() => undefined);
+  await jobs.runner[Symbol.asyncDispose]();
+  t.equal(stateOf(await job.done), 'InProgress');
+  await t.rejects(waiting, { code: 'Interrupted' });
+  t.equal(stateOf(await onDisk(jobs, 'resumed')), 'InProgress');
+
+  container.before = () => undefined;
+  await store.setAttributes('dir', { mtimeNs: 1n });
+  await jobs.restart();
+  const record = await jobs.runner.wait('resumed');
+  t.match(record.properties.status, {
+    state: 'Completed',
+    totalBlobsWalked: 3,
+    importedFiles: 1,
+    preexistingFiles: 1,
+    preexistingDirectories: 1,
+    totalConflicts: 0,
+  });
+  t.equal((await store.lookup(['dir']))[0]?.mtimeNs, 5_000_000_000n, 'the time that children had changed');
+  t.same(markers(jobs), []);
+});
+
+await t.test('what a dead daemon left otherwise ends honestly', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  await (
+    await jobs.runner.createExport({ name: 'exported' })
+  ).done;
+  await (
+    await jobs.runner.createImport({ name: 'imported' })
+  ).done;
+  const rows = [
+    ['exported', 'InProgress', 'Failed', /the daemon ended while the job ran/],
+    ['exported', 'Cancelling', 'Canceled', undefined],
+    ['imported', 'Cancelling', 'Canceled', undefined],
+  ] as const;
+  for (const [name, before, after, message] of rows) {
+    const record = await onDisk(jobs, name);
+    const { lastCompletionTime: _, ...status } = record.properties.status;
+    const left = { ...record, properties: { ...record.properties, status: { ...status, state: before } } };
+    await writeFile(join(jobs.folder, 'jobs', name, 'record.json'), JSON.stringify(left));
+    await jobs.restart();
+    const now = jobs.runner.get(name);
+    t.equal(stateOf(now), after, `${name} ${before}`);
+    t.ok(isFinal(now));
+    if (message !== undefined)
+      t.match(now.properties.status, { errorCode: 'Interrupted', errorMessage: message });
+    t.same(await onDisk(jobs, name), now);
+    t.equal(jobs.runner.running(), undefined);
+  }
+});
+
+await t.test('a record that cannot be read does not keep the others from loading', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  await (
+    await jobs.runner.createExport({ name: 'broken' })
+  ).done;
+  await (
+    await jobs.runner.createExport({ name: 'whole' })
+  ).done;
+  await writeFile(join(jobs.folder, 'jobs', 'broken', 'record.json'), '{"kind":"export"');
+  await jobs.restart();
+  t.same(
+    jobs.runner.list().map(({ name }) => name),
+    ['whole'],
+  );
+});
+
+await t.test('a logging container that is down costs the job its log there, nothing else', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  jobs.logs.before = () => Promise.reject(new BlobError('unreachable', 'down'));
+  jobs.hsm.container.put('a//b', 'x');
+  t.equal(
+    stateOf(await (await jobs.runner.createImport({ name: 'unlogged', maximumErrors: -1 })).done),
+    'CompletedPartial',
+  );
+  const local = await readFile(join(jobs.folder, 'jobs', 'unlogged', 'log.jsonl'), 'utf8');
+  t.match(local, /"blob":"a\/\/b"/);
+  jobs.logs.before = () => undefined;
+  await (
+    await jobs.runner.createExport({ name: 'logged' })
+  ).done;
+  t.match([...jobs.logs.logs.keys()], [/^fs\/export\/logged\/20260131T120000Z\.jsonl$/]);
+});
