@@ -100,7 +100,7 @@ has '640 1000:100 5242897 2023-03-17'
 run "readlink $mnt/tools/latest"
 is hello
 run "lustrite status $mnt"
-has '47 released'
+has '46 released'
 has '0 resident'
 state "$mnt/a/b.bin" 0x0000000d
 
