@@ -103,6 +103,7 @@ export class FastBlobReader {
         if (!sink && at < end) throw new BlobError('unreachable', `${what}: the body was cut`);
       } catch (error) {
         if (error instanceof BlobError && error.kind === 'corrupt') throw error;
+        if (at === end) return version; // broken off after its last byte
         this.#resumable(error, what, resumes, options.signal, deadline.signal);
         await pause(resumes, deadline.signal);
         continue;

@@ -38,7 +38,7 @@ export class UndiciClient implements HttpClient {
   constructor(options: UndiciClientOptions) {
     this.#stallMs = options.stallMs;
     this.#agent = new Agent({
-      connections: options.connections ?? 64,
+      connections: options.connections ?? 128,
       pipelining: 1,
       keepAliveTimeout: 30_000,
       bodyTimeout: options.stallMs,

@@ -29,11 +29,14 @@ export interface UploadHooks extends TransferHooks {
 export interface PoolOptions {
   /** Threads at most; 2 by default. */
   readonly workers?: number;
-  /** Transfers that one thread runs at a time. */
+  /** Transfers that one thread runs at a time; 192 among all threads by default. */
   readonly tasksPerWorker?: number;
   /** Tests put their own in. */
   readonly workerFile?: string;
 }
+
+/** More than the coordinator admits of implicit and explicit requests together: no reader waits here behind a job. */
+const defaultCapacity = 192;
 
 interface Active {
   readonly cancel: () => void;
@@ -55,7 +58,7 @@ export class TransferPool implements AsyncDisposable {
 
   constructor(options: PoolOptions = {}) {
     const maxThreads = options.workers ?? 2;
-    const concurrentTasksPerWorker = options.tasksPerWorker ?? 32;
+    const concurrentTasksPerWorker = options.tasksPerWorker ?? Math.ceil(defaultCapacity / maxThreads);
     this.#capacity = maxThreads * concurrentTasksPerWorker;
     this.#piscina = new Piscina({
       filename: options.workerFile ?? new URL('./transfer.worker.js', import.meta.url).href,
