@@ -1,5 +1,5 @@
 import { fork, type ChildProcess } from 'node:child_process';
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -85,6 +85,8 @@ export class NativeMount implements AsyncDisposable {
 
   static async start(options: NativeMountOptions = {}): Promise<NativeMount> {
     const mount = new NativeMount(await mkdtemp(join(tmpdir(), 'lustrite-native-')));
+    // Other users get to the mount.
+    await chmod(mount.#folder, 0o755);
     await mkdir(mount.path);
     await mkdir(mount.source);
     await mkdir(mount.store, { mode: 0o700 });

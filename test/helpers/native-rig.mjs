@@ -106,11 +106,7 @@ const methods = {
   release: (path) => store.release(store.fidOf(path)),
   stats: () => ({ ...session.stats(), ...prefixed('store.', store.stats()) }),
   unmount: (lazy) => session.unmount(lazy),
-  async end() {
-    await store.close();
-    // No exit(): the process has to end by itself once nothing is mounted.
-    process.disconnect();
-  },
+  end: () => store.close(),
 };
 
 function prefixed(prefix, values) {
@@ -119,8 +115,9 @@ function prefixed(prefix, values) {
 
 process.on('message', async ({ id, method, args }) => {
   try {
-    process.send({ id, value: await methods[method](...args) });
-    if (method === 'end') return;
+    const value = await methods[method](...args);
+    // No exit() at the end: the process has to end by itself once nothing is mounted.
+    process.send({ id, value }, () => method === 'end' && process.disconnect());
   } catch (error) {
     process.send({ id, error: { message: error.stack, code: error.code, errno: error.errno } });
   }
