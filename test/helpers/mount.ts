@@ -1,11 +1,13 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { get } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
-import { finalStates, type JobView, type StatusReport } from '../../src/base/control-api.js';
+import { finalStates, socketName, type JobView, type StatusReport } from '../../src/base/control-api.js';
 import { detachAll, mountAt } from './mounts.js';
 import { until } from './poll.js';
 import { environment, run, type Ended, type RunOptions } from './run.js';
@@ -105,10 +107,18 @@ export class TestMount implements AsyncDisposable {
     }
   }
 
-  /** `lustrite status --json`, undefined while the daemon does not answer. */
+  /** What `lustrite status --json` prints, without starting a program for it; undefined while nobody answers. */
   async status(): Promise<StatusReport | undefined> {
-    const { code, stdout } = await lustrite(['status', this.path, '--json'], { env: this.#options.env });
-    return code === 0 ? (JSON.parse(stdout) as StatusReport) : undefined;
+    return new Promise((resolve, reject) => {
+      const options = { socketPath: join(this.store, socketName), path: '/v1/status', agent: false };
+      get(options, (answer) => {
+        text(answer).then((body) => {
+          resolve(answer.statusCode === 200 ? (JSON.parse(body) as StatusReport) : undefined);
+        }, reject);
+      }).on('error', () => {
+        resolve(undefined);
+      });
+    });
   }
 
   /** The jobs of the store, as the daemon has recorded them. */
