@@ -2,7 +2,9 @@
 
 #include <fcntl.h>
 #include <sys/statfs.h>
+#include <unistd.h>
 
+#include <climits>
 #include <cstring>
 #include <map>
 #include <thread>
@@ -22,6 +24,14 @@ constexpr napi_type_tag kStoreTag = {0x6c757374726974e5, 0x73746f7265000001};
 
 using Info = Napi::CallbackInfo;
 
+// "" where it does not fit.
+std::string KernelPath(int fd) {
+  char text[PATH_MAX + 64];
+  const std::string link = "/proc/self/fd/" + std::to_string(fd);
+  const ssize_t size = readlink(link.c_str(), text, sizeof text);
+  return size < 0 || size == sizeof text ? std::string() : std::string(text, size);
+}
+
 class StoreObject : public Napi::ObjectWrap<StoreObject> {
  public:
   static Napi::Function Define(Napi::Env env);
@@ -36,6 +46,7 @@ class StoreObject : public Napi::ObjectWrap<StoreObject> {
   Napi::Value Stats(const Info& info);
   Napi::Value Close(const Info& info);
   Napi::Value FidOf(const Info& info);
+  Napi::Value PathOf(const Info& info);
   Napi::Value State(const Info& info);
   Napi::Value Lookup(const Info& info);
   Napi::Value Statfs(const Info& info);
@@ -117,6 +128,7 @@ Napi::Function StoreObject::Define(Napi::Env env) {
                       InstanceMethod<&S::Remove>("remove"),
                       InstanceMethod<&S::StartWalk>("walk"),
                       InstanceMethod<&S::StartCensus>("census"),
+                      InstanceMethod<&S::PathOf>("pathOf"),
                       InstanceMethod<&S::Readlink>("readlink"),
                       InstanceMethod<&S::BeginRestore>("beginRestore"),
                       InstanceMethod<&S::RestoreProgress>("restoreProgress"),
@@ -434,6 +446,34 @@ Napi::Value StoreObject::StartCensus(const Info& info) {
         Napi::Object object = Napi::Object::New(env);
         for (const auto& [name, value] : counts) object.Set(name, value);
         return object;
+      });
+}
+
+Napi::Value StoreObject::PathOf(const Info& info) {
+  Fid fid;
+  if (!FromJs(info[0], &fid)) return info.Env().Undefined();
+  using Path = std::optional<std::string>;
+  return RunOnPool<Path>(
+      info.Env(), store_, "path of " + ToString(fid),
+      [store = store_, fid](Path& path) {
+        int error = 0;
+        const UniqueFd fd = store->handles().Open(fid, O_PATH | O_NOFOLLOW, &error);
+        if (error == ESTALE || error == ENOENT) return 0;
+        if (error != 0) return error;
+        // What the kernel remembers of the name: perhaps nothing, perhaps an old one.
+        const std::string known = KernelPath(fd.get());
+        const std::string root = KernelPath(store->root()) + "/";
+        if (root.size() < 2 || known.compare(0, root.size(), root) != 0) return 0;
+        const std::string relative = known.substr(root.size());
+        const UniqueFd there = OpenBeneath(store->root(), relative, O_PATH, 0, &error);
+        Fid found;
+        if (error != 0 || store->handles().FidOf(there.get(), &found) != 0) return 0;
+        if (found == fid) path = relative;
+        return 0;
+      },
+      [](Napi::Env env, Path& path) -> Napi::Value {
+        if (!path) return env.Undefined();
+        return Napi::Buffer<char>::Copy(env, path->data(), path->size());
       });
 }
 

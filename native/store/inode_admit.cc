@@ -188,8 +188,9 @@ Verdict InodeImpl::Truncate(off_t size, pid_t pid, Wake wake) {
     UpdatePin();
   }
   int error = 0;
-  const UniqueFd fd = OpenBacking(O_WRONLY | O_NONBLOCK, &error);
+  UniqueFd fd = OpenBacking(O_WRONLY | O_NONBLOCK, &error);
   if (error == 0 && ftruncate(fd.get(), size) != 0) error = errno;
+  fd.reset();  // before the settling that follows asks for a lease
   EndModify();
   return error == 0 ? Verdict::Go() : Verdict::Fail(error);
 }

@@ -4,12 +4,20 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <chrono>
+#include <thread>
 
 #include "crash_points.h"
 #include "inode_impl.h"
 #include "store_impl.h"
 
 namespace lustrite {
+namespace {
+
+constexpr int kTries = 20;
+constexpr std::chrono::milliseconds kRetry(5);
+
+}  // namespace
 
 int InodeImpl::BeginArchive(uint32_t archive_id, ArchivePlan* plan) {
   Lock lock(mutex_);
@@ -24,7 +32,14 @@ int InodeImpl::BeginArchive(uint32_t archive_id, ArchivePlan* plan) {
   if (error == 0 && fstat(fd.get(), &st) != 0) error = errno;
   if (error == 0 && !S_ISREG(st.st_mode)) error = EINVAL;
   std::unique_ptr<Lease> lease;
-  if (error == 0) lease = store_->leases().Take(std::move(fd), F_RDLCK, &error);
+  for (int tries = 0; error == 0 && lease == nullptr; tries++) {
+    lease = store_->leases().Take(std::move(fd), F_RDLCK, &error);
+    if (error != EAGAIN || tries == kTries) break;
+    // No handle of ours is open for writing: either a mapping, or the kernel has not yet let go of
+    // the last one.
+    std::this_thread::sleep_for(kRetry);
+    fd = OpenBacking(O_RDONLY | O_NONBLOCK, &error);
+  }
   if (error == EAGAIN) error = EBUSY;
   if (error == 0 && fsync(lease->fd()) != 0) error = errno;
   lock.lock();

@@ -189,8 +189,7 @@ class InodeImpl final : public Inode {
   void Archived(int error, bool clean, const std::function<void(int, bool)>& done);
 
   // ---- inode_release.cc
-  // Waits a moment for handles that their owners have closed and the kernel has not yet given back.
-  void AwaitHandles(Lock& lock);
+  int EmptyPatiently(Lock& lock, const NewCopy* with);
   int EmptyBusy(Lock& lock, const NewCopy* with);
 
   const std::shared_ptr<StoreImpl> store_;

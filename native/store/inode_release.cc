@@ -12,10 +12,14 @@
 
 namespace lustrite {
 
-void InodeImpl::AwaitHandles(Lock& lock) {
-  idle_.wait_for(lock, std::chrono::seconds(1),
-                 [this] { return !handles_open() && modifications_ == 0 && !busy_; });
-}
+namespace {
+
+// How long a release waits for handles that their owner has closed: RELEASE comes after close(2)
+// has returned, and the kernel lets go of the backing file after that.
+constexpr std::chrono::milliseconds kPatience(1000);
+constexpr std::chrono::milliseconds kRetry(5);
+
+}  // namespace
 
 int InodeImpl::Release() {
   Lock lock(mutex_);
@@ -28,24 +32,32 @@ int InodeImpl::Release() {
   const int before = DecideRelease(record_, {Judge(now), 0, 0, false, restore_ != nullptr});
   if (before == EPERM) return EPERM;
   if (before == EALREADY) return 0;
-  AwaitHandles(lock);
-  const Busy busy(this, lock, true);
-  if (handles_open() || modifications_ > 0 || archive_ != nullptr || restore_ != nullptr) {
-    return EBUSY;
-  }
-  return EmptyBusy(lock, nullptr);
+  return EmptyPatiently(lock, nullptr);
 }
 
 int InodeImpl::ReplaceCopy(const NewCopy& with) {
   Lock lock(mutex_);
-  int error = Loaded();
-  if (error != 0) return error;
-  AwaitHandles(lock);
-  const Busy busy(this, lock, true);
-  if (handles_open() || modifications_ > 0 || archive_ != nullptr || restore_ != nullptr) {
-    return EBUSY;
+  const int error = Loaded();
+  return error != 0 ? error : EmptyPatiently(lock, &with);
+}
+
+int InodeImpl::EmptyPatiently(Lock& lock, const NewCopy* with) {
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  for (;;) {
+    idle_.wait_until(lock, deadline,
+                     [this] { return !handles_open() && modifications_ == 0 && !busy_; });
+    int error = 0;
+    {
+      const Busy busy(this, lock, true);
+      const bool in_use =
+          handles_open() || modifications_ > 0 || archive_ != nullptr || restore_ != nullptr;
+      error = in_use ? EBUSY : EmptyBusy(lock, with);
+      if (!lock.owns_lock()) lock.lock();
+    }
+    if (error != EBUSY || std::chrono::steady_clock::now() >= deadline) return error;
+    // Not busy in between: whoever wants to open the file goes first.
+    idle_.wait_for(lock, kRetry);
   }
-  return EmptyBusy(lock, &with);
 }
 
 int InodeImpl::EmptyBusy(Lock& lock, const NewCopy* with) {

@@ -36,7 +36,13 @@ int InodeImpl::BeginRestore(const std::optional<Copy>& copy, int* out_fd, uint64
   int error = Loaded();
   if (error != 0) return error;
   const Busy busy(this, lock);
-  if (restore_ != nullptr && restore_->running) return EALREADY;
+  const bool again = restore_ != nullptr && restore_->running;
+  if (again) {
+    if (!copy) return EALREADY;
+    // With another version: from here on nobody is shown a byte before the end.
+    restore_->copy = copy;
+    restore_->watermark = 0;
+  }
   if (!(record_.flags & HS_RELEASED)) {
     // Truncated to nothing, or restored, while the request was on its way.
     restore_.reset();
@@ -46,7 +52,7 @@ int InodeImpl::BeginRestore(const std::optional<Copy>& copy, int* out_fd, uint64
   const Statement stated = *record_.statement;
   const uint64_t size = copy ? copy->size : stated.size;
   lock.unlock();
-  error = store_->JournalRestore(fid_);
+  error = again ? 0 : store_->JournalRestore(fid_);
   CRASH_POINT("restore.begun");
   UniqueFd fd;
   if (error == 0) fd = OpenBacking(O_RDWR | O_NONBLOCK, &error);
@@ -60,7 +66,8 @@ int InodeImpl::BeginRestore(const std::optional<Copy>& copy, int* out_fd, uint64
   CRASH_POINT("restore.allocated");
   lock.lock();
   if (error != 0) {
-    store_->UnjournalRestore(fid_);
+    // One that was running is still to be failed.
+    if (!again) store_->UnjournalRestore(fid_);
     return error;
   }
   if (restore_ == nullptr) restore_ = std::make_unique<Restore>();
@@ -117,7 +124,6 @@ void InodeImpl::FinishRestore(const Copy& copy, std::function<void(int)> done) {
 }
 
 void InodeImpl::Restored(int error, const Copy& copy, const std::function<void(int)>& done) {
-  UniqueFd closing;
   {
     const Lock lock(mutex_);
     if (restore_ == nullptr) error = EINVAL;  // the store was closed
@@ -131,7 +137,8 @@ void InodeImpl::Restored(int error, const Copy& copy, const std::function<void(i
       if (error == 0) {
         CRASH_POINT("restore.recorded");
         restored_etag_ = copy.etag;
-        closing = std::move(restore_->fd);
+        // Closes the fd before anybody is told: open for writing, it would refuse the lease of the
+        // next suspension.
         restore_.reset();
         store_->UnjournalRestore(fid_);
         if (!resized) WakeReaders(0);

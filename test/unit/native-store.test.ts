@@ -1,0 +1,814 @@
+/**
+ * The native store through its binding, on the real file system: stubs, walk, restore, archive, release, and what other
+ * processes that write past the daemon do to them.
+ */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  chmodSync,
+  closeSync,
+  ftruncateSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  unlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { createInterface, type Interface } from 'node:readline';
+import t from 'tap';
+import type { StubResult, WalkEntry } from '../../src/native/binding.js';
+import { until } from '../helpers/poll.js';
+import {
+  addon,
+  archived,
+  codeOf,
+  content,
+  copyOf,
+  defaults,
+  fileStub,
+  mtimeNs,
+  readAll,
+  TempStore,
+  writeAll,
+} from '../helpers/native-store.js';
+
+const skip = process.getuid?.() !== 0 && 'the store needs root (trusted.* attributes, file handles)';
+const size = 8192;
+
+/** A process that opens and maps files of the store past the daemon, as a mapping that outlived its handle does. */
+class Outsider implements Disposable {
+  readonly #child: ChildProcess;
+  readonly #lines: AsyncIterator<string>;
+  readonly #reader: Interface;
+  constructor() {
+    const script = `
+import mmap, os, sys
+for line in sys.stdin:
+    what, _, path = line.strip().partition(' ')
+    if what == 'map':
+        fd = os.open(path, os.O_RDWR); m = mmap.mmap(fd, 0); os.close(fd)
+    elif what == 'store':
+        m[0:1] = b'#'
+    elif what == 'unmap':
+        m.close()
+    elif what == 'read':
+        held = os.open(path, os.O_RDONLY)
+    elif what == 'open':
+        held = os.open(path, os.O_RDWR)
+    elif what == 'write':
+        os.pwrite(held, b'!', 0)
+    elif what == 'close':
+        os.close(held)
+    print(what, flush=True)
+`;
+    this.#child = spawn('python3', ['-c', script], { stdio: ['pipe', 'pipe', 'inherit'] });
+    if (this.#child.stdout === null) throw new Error('no stdout');
+    this.#reader = createInterface({ input: this.#child.stdout });
+    this.#lines = this.#reader[Symbol.asyncIterator]();
+  }
+  async do(what: string, path = ''): Promise<void> {
+    this.#child.stdin?.write(`${what} ${path}\n`);
+    const answer = await this.#lines.next();
+    if (answer.done === true || answer.value !== what) throw new Error(`no answer to ${what}`);
+  }
+  [Symbol.dispose](): void {
+    this.#child.kill('SIGKILL');
+    this.#reader.close();
+  }
+}
+
+function kinds(results: readonly StubResult[]): string[] {
+  return results.map((result) => (result.kind === 'failed' ? result.code : result.kind));
+}
+
+async function walkAll(
+  store: TempStore,
+  options: { path?: string; select?: 'all' | 'changed'; batch?: number } = {},
+) {
+  const { select = 'all', batch = 100, ...rest } = options;
+  const walk = store.native.walk({ select, batch, ...rest });
+  const entries: WalkEntry[] = [];
+  for (let next; (next = await walk.next()) !== null;) entries.push(...next);
+  return entries;
+}
+
+void t.test('stubs', { skip }, async (t) => {
+  await t.test('a stub has its size, times, owner and mode, no data and no block of its own', async (t) => {
+    await using store = await TempStore.open();
+    const stub = { ...fileStub('a/b/file.bin'), mode: 0o4751, uid: 12, gid: 34 };
+    const results = await store.native.createStubs([stub], { ...defaults, dirMode: 0o751, uid: 7, gid: 8 });
+    t.same(kinds(results), ['created']);
+    const stat = statSync(store.backing('a/b/file.bin'), { bigint: true });
+    t.match(stat, { size: BigInt(size), mtimeNs, uid: 12n, gid: 34n, blocks: 0n });
+    t.equal(Number(stat.mode) & 0o7777, 0o4751);
+    t.match(statSync(store.backing('a')), { uid: 7, gid: 8 });
+    t.equal(statSync(store.backing('a')).mode & 0o7777, 0o751);
+    t.match(await store.state('a/b/file.bin'), { flags: 0x0d, archiveId: 1, size, mtimeNs, copy: stub.copy });
+    const shown = await store.native.stat('a/b/file.bin');
+    t.match(shown, { size, blocks: 1, mtimeNs }, 'one block is shown, so that tar takes it for no hole');
+  });
+
+  await t.test('directories and symbolic links are made whole, too, and remember their blob', async (t) => {
+    await using store = await TempStore.open();
+    const blank = { uid: 5, gid: 6, mtimeNs, size: 0 };
+    const results = await store.native.createStubs(
+      [
+        { ...blank, path: 'd', kind: 'directory', mode: 0o1775, copy: copyOf('d', { size: 0 }) },
+        {
+          ...blank,
+          path: 'd/l',
+          kind: 'symlink',
+          mode: 0o777,
+          target: '../x y',
+          copy: copyOf('d/l', { size: 6 }),
+        },
+      ],
+      defaults,
+    );
+    t.same(kinds(results), ['created', 'created']);
+    t.equal(readlinkSync(store.backing('d/l')), '../x y');
+    t.match(lstatSync(store.backing('d/l'), { bigint: true }), { uid: 5n, gid: 6n, mtimeNs });
+    t.equal(statSync(store.backing('d')).mode & 0o7777, 0o1775);
+    t.match(await store.state('d'), { type: 'directory', copy: { blob: 'd' } });
+    t.match(await store.state('d/l'), { type: 'symlink', copy: { blob: 'd/l' } });
+    t.equal(await store.native.readlink(store.native.fidOf('d/l')), '../x y');
+    t.equal(await store.native.readlink(store.native.fidOf('d')), null);
+  });
+
+  await t.test('what is there stays as it is', async (t) => {
+    await using store = await TempStore.open();
+    writeFileSync(store.backing('mine'), 'my data');
+    mkdirSync(store.backing('dir'), { mode: 0o700 });
+    const results = await store.native.createStubs(
+      [fileStub('mine'), fileStub('dir'), { ...fileStub('dir'), kind: 'directory', mode: 0o777, size: 0 }],
+      defaults,
+    );
+    t.same(kinds(results), ['exists', 'exists', 'exists']);
+    t.match(results[0], { state: { type: 'file', flags: 0, size: 7 } });
+    t.match(results[1], { state: { type: 'directory', mode: 0o700 } });
+    t.equal(store.read('mine').toString(), 'my data');
+  });
+
+  await t.test('rule 5: a name that could lead out of the namespace is refused', async (t) => {
+    await using store = await TempStore.open();
+    const outside = join(store.path, 'outside');
+    mkdirSync(outside);
+    symlinkSync(outside, store.backing('link'));
+    writeFileSync(store.backing('file'), '');
+    const long = 'x'.repeat(256);
+    const rows: readonly (readonly [string, string])[] = [
+      ['', 'EINVAL'],
+      ['/etc/x', 'EINVAL'],
+      ['..', 'EINVAL'],
+      ['a/../../x', 'EINVAL'],
+      ['a/./x', 'EINVAL'],
+      ['a//x', 'EINVAL'],
+      ['a/', 'EINVAL'],
+      ['a\0b', 'EINVAL'],
+      [long, 'ENAMETOOLONG'],
+      [`${long}/x`, 'ENAMETOOLONG'],
+      ['link/x', 'ENOTDIR'],
+      ['link/deeper/x', 'ELOOP'],
+      ['file/x', 'ENOTDIR'],
+      [`ok/${'x'.repeat(255)}`, 'created'],
+      ['quote\'"\n\u00e9\u{1f600} x', 'created'],
+    ];
+    const results = await store.native.createStubs(
+      rows.map(([path]) => fileStub(path)),
+      defaults,
+    );
+    t.same(
+      kinds(results),
+      rows.map(([, wanted]) => wanted),
+    );
+    const [missing] = await store.native.createStubs(
+      [{ ...fileStub('no-copy'), copy: undefined } as never],
+      defaults,
+    );
+    t.match(missing, { kind: 'failed', code: 'EINVAL' }, 'no file of zeros without a copy');
+    t.equal(await codeOf(store.native.openBeneath('link/x', 0, 0)), 'ELOOP');
+    t.equal(await codeOf(store.native.openBeneath('../outside', 0, 0)), 'EINVAL');
+    t.same(await store.native.lookup(['link/x', 'nothing', 'file/x']), [undefined, undefined, undefined]);
+  });
+
+  await t.test('setAttributes and remove act on the entry that was meant', async (t) => {
+    await using store = await TempStore.open();
+    const fid = await store.stub('f');
+    await store.native.setAttributes('f', { mode: 0o600, uid: 3, gid: 4, mtimeNs: 5_000_000_007n });
+    t.match(await store.state('f'), { flags: 0x0d, mode: 0o600, uid: 3, gid: 4, mtimeNs: 5_000_000_007n });
+    unlinkSync(store.backing('f'));
+    const other = await store.stub('f');
+    t.equal(await codeOf(store.native.remove('f', fid)), 'ESTALE');
+    await store.native.remove('f', other);
+    t.equal(await codeOf(store.native.state(other)), 'ENOENT');
+    t.throws(() => store.native.fidOf('f'), { code: 'ENOENT', errno: 2 });
+  });
+});
+
+void t.test('the walk', { skip }, async (t) => {
+  await using store = await TempStore.open();
+  await store.stub('a/released');
+  await store.resident('a/b/clean');
+  await store.resident('a/b/dirty');
+  await store.writing('a/b/dirty', (fd) => writeAll(fd, Buffer.from('new')));
+  writeFileSync(store.backing('new'), 'x');
+  symlinkSync('new', store.backing('link'));
+  const odd = Buffer.concat([Buffer.from(`${store.path}/ns/bad-`), Buffer.from([0xff, 0xfe])]);
+  writeFileSync(odd, 'odd');
+
+  for (const batch of [1, 2, 1000]) {
+    const entries = await walkAll(store, { batch });
+    const flags = Object.fromEntries(entries.map((entry) => [entry.path, entry.flags]));
+    t.same(
+      flags,
+      {
+        a: 0,
+        'a/b': 0,
+        'a/b/clean': 0x09,
+        'a/b/dirty': 0x0b,
+        'a/released': 0x0d,
+        link: 0,
+        new: 0,
+        'bad-\ufffd\ufffd': 0,
+      },
+      `every entry once, with its state, in batches of ${batch}`,
+    );
+    for (const [i, { path }] of entries.entries()) {
+      const parent = path.slice(0, Math.max(0, path.lastIndexOf('/')));
+      if (parent !== '')
+        t.ok(entries.findIndex((entry) => entry.path === parent) < i, `${parent} before ${path}`);
+    }
+    t.match(
+      entries.find(({ path }) => path === 'link'),
+      { type: 'symlink', target: 'new' },
+    );
+    const bad = entries.find(({ path }) => path.startsWith('bad'));
+    t.same(bad?.pathBytes, odd.subarray(store.path.length + 4), 'a name that is not UTF-8 comes as bytes');
+  }
+  const changed = await walkAll(store, { select: 'changed' });
+  const paths = changed.filter(({ type }) => type === 'file').map(({ path }) => path);
+  t.same(paths.sort(), ['a/b/dirty', 'bad-\ufffd\ufffd', 'new'], 'what an export would copy');
+  const below = await walkAll(store, { path: 'a/b' });
+  t.same(below.map(({ path }) => path).sort(), ['a/b/clean', 'a/b/dirty']);
+  const missing = store.native.walk({ path: 'nothing', select: 'all', batch: 10 });
+  t.equal(await codeOf(missing.next()), 'ENOENT');
+  t.equal(await missing.next(), null);
+  t.match(await store.native.census(), {
+    files: 5,
+    directories: 2,
+    symlinks: 1,
+    resident: 4,
+    released: 1,
+    releasedBytes: size,
+    dirty: 1,
+    new: 2,
+  });
+});
+
+void t.test('restore', { skip }, async (t) => {
+  await t.test("brings the data back under the record's times, and nothing but that", async (t) => {
+    await using store = await TempStore.open();
+    const fid = await store.stub('f');
+    const before = await store.native.stat('f');
+    await store.restore(fid);
+    t.same(store.read('f'), content('0x8DC0123456789AB', size));
+    t.match(await store.state('f'), { flags: 0x09, size, mtimeNs, modified: false, restoring: false });
+    t.match(await store.native.stat('f'), { ctimeNs: before.ctimeNs, mtimeNs }, 'tar sees no change');
+    t.equal(await codeOf(store.native.beginRestore(fid)), 'EALREADY');
+  });
+
+  await t.test('a reader asks for it once and waits for as much as it wants to read', async (t) => {
+    await using store = await TempStore.open();
+    const fid = await store.stub('f', { size: 65536 });
+    const { handle, fd } = await store.native.openHandle('f', 0, 0);
+    t.same(store.needed, [], 'an open restores nothing');
+    const early = store.native.admitRead(handle, 0, 4096);
+    const late = store.native.admitRead(handle, 4096, 4096);
+    const end = store.native.admitRead(handle, 61440, 8192);
+    await until(() => store.native.stats()['waiting'] === 3, { what: 'three waiting readers' });
+    await until(() => store.needed.length > 0, { what: 'the request' });
+    const plan = await store.native.beginRestore(fid);
+    const bytes = content('0x8DC0123456789AB', 65536);
+    writeAll(plan.fd, bytes.subarray(0, 4096));
+    store.native.restoreProgress(fid, 4096);
+    await early;
+    t.same(readAll(fd, 4096), bytes.subarray(0, 4096));
+    await until(() => store.native.stats()['waiting'] === 2, { what: 'two waiting readers' });
+    t.equal(await store.flags('f'), 0x0d);
+    writeAll(plan.fd, bytes.subarray(4096), 4096);
+    await store.native.finishRestore(fid, copyOf('f', { size: 65536 }));
+    await Promise.all([late, end]);
+    t.same(store.needed, [fid], 'three readers, one request');
+    t.same(readAll(fd, 65536), bytes);
+    await store.native.closeHandle(handle);
+    t.match(
+      store.native.stats(),
+      { waiting: 0, handles: 0, restoring: 0, inodes: 0 },
+      'nothing is left behind',
+    );
+  });
+
+  await t.test('a failed one leaves no byte, and wakes its readers with the errno', async (t) => {
+    await using store = await TempStore.open();
+    const fid = await store.stub('f');
+    const { handle } = await store.native.openHandle('f', 0, 0);
+    const read = codeOf(store.native.admitRead(handle, 0, 10));
+    const write = codeOf(store.native.openHandle('f', 2, 0));
+    await until(() => store.native.stats()['waiting'] === 2, { what: 'two waiters' });
+    const plan = await store.native.beginRestore(fid);
+    writeAll(plan.fd, Buffer.alloc(size, 'x'));
+    t.not(store.allocated('f'), 0);
+    await store.native.failRestore(fid, 61);
+    t.same(await Promise.all([read, write]), ['ENODATA', 'ENODATA']);
+    t.equal(store.allocated('f'), 0);
+    t.match(await store.state('f'), { flags: 0x0d, size, mtimeNs, restoring: false });
+    t.equal(
+      await codeOf(store.native.admitRead(handle, 0, 10)),
+      'ENODATA',
+      "the kernel's retry starts nothing",
+    );
+    t.same(store.needed, [fid]);
+    await store.native.closeHandle(handle);
+    await store.native.failRestore(fid, 61);
+  });
+
+  await t.test('without a beginning, too, when the request was refused', async (t) => {
+    await using store = await TempStore.open();
+    const fid = await store.stub('f');
+    const opening = codeOf(store.native.openHandle('f', 2, 0));
+    await until(() => store.needed.length === 1, { what: 'the request' });
+    await store.native.failRestore(fid, 61);
+    t.equal(await opening, 'ENODATA');
+  });
+
+  await t.test('rule 6: a mover that brought too little is not believed', async (t) => {
+    await using store = await TempStore.open();
+    const fid = await store.stub('f');
+    await store.native.beginRestore(fid, copyOf('f', { etag: '0x9', size: size * 2 }));
+    t.equal(
+      await codeOf(store.native.finishRestore(fid, copyOf('f', { etag: '0x9', size: size * 2 }))),
+      'EIO',
+    );
+    await store.native.failRestore(fid, 61);
+    t.match(await store.state('f'), { flags: 0x0d, size });
+  });
+
+  await t.test('rule 6: space is there before the first byte, or ENOSPC is', async (t) => {
+    await using store = await TempStore.open();
+    const fid = await store.stub('huge', { size: 2 ** 43 });
+    t.match(await codeOf(store.native.beginRestore(fid)), /^(ENOSPC|EFBIG)$/);
+    t.equal(store.allocated('huge'), 0);
+    t.equal(await store.flags('huge'), 0x0d);
+  });
+
+  await t.test(
+    'another version of the blob is taken whole: no early byte, then size and copy in one step',
+    async (t) => {
+      await using store = await TempStore.open();
+      const fid = await store.stub('f');
+      const { handle } = await store.native.openHandle('f', 0, 0);
+      let woken = false;
+      const read = store.native.admitRead(handle, 0, 100).then(() => (woken = true));
+      await until(() => store.native.stats()['waiting'] === 1, { what: 'a reader' });
+      const other = copyOf('f', { etag: '0x9', size: 100 });
+      const plan = await store.native.beginRestore(fid, other);
+      writeAll(plan.fd, content('0x9', 100));
+      store.native.restoreProgress(fid, 100);
+      await store.native.state(fid);
+      t.equal(woken, false);
+      await store.native.finishRestore(fid, other);
+      await read;
+      t.match(await store.state('f'), { flags: 0x09, size: 100, mtimeNs, copy: other });
+      t.same(store.read('f'), content('0x9', 100));
+      await store.native.closeHandle(handle);
+    },
+  );
+
+  await t.test('rule 9: a handle that was given bytes of one version gets none of another', async (t) => {
+    await using store = await TempStore.open();
+    const fid = await store.stub('f');
+    const { handle } = await store.native.openHandle('f', 0, 0);
+    const read = store.native.admitRead(handle, 0, 100);
+    await until(() => store.needed.length === 1, { what: 'the request' });
+    await store.native.beginRestore(fid);
+    store.native.restoreProgress(fid, 100);
+    await read;
+    await store.native.failRestore(fid, 61);
+    await store.restore(fid, copyOf('f', { etag: '0x9' }));
+    t.equal(await codeOf(store.native.admitRead(handle, 0, 100)), 'ENODATA');
+    const second = await store.native.openHandle('f', 0, 0);
+    await store.native.admitRead(second.handle, 0, 100);
+    await store.native.closeHandle(handle);
+    await store.native.closeHandle(second.handle);
+  });
+
+  await t.test('rule 12: an unlinked stub is restored for who has it open', async (t) => {
+    await using store = await TempStore.open();
+    const fid = await store.stub('f');
+    const { handle, fd } = await store.native.openHandle('f', 0, 0);
+    unlinkSync(store.backing('f'));
+    const read = store.native.admitRead(handle, 0, size);
+    await until(() => store.needed.length === 1, { what: 'the request' });
+    t.match(await store.native.orphans(), [{ fid, nlink: 0 }]);
+    await store.restore(fid);
+    await read;
+    t.same(readAll(fd, size), content('0x8DC0123456789AB', size));
+    await store.native.closeHandle(handle);
+    t.equal(await codeOf(store.native.state(fid)), 'ENOENT');
+  });
+
+  await t.test('truncating to nothing restores nothing; to something it does', async (t) => {
+    await using store = await TempStore.open();
+    await store.stub('zero');
+    await store.native.truncate('zero', 0);
+    t.match(await store.state('zero'), { flags: 0x0b, size: 0, modified: true });
+    const opened = await store.stub('opened');
+    const { handle } = await store.native.openHandle('opened', 0o1001, 0);
+    await store.native.closeHandle(handle);
+    t.match(await store.native.state(opened), { flags: 0x0b, size: 0 });
+    t.same(store.needed, []);
+    const fid = await store.stub('some');
+    const truncating = store.native.truncate('some', 10);
+    await until(() => store.needed.length === 1, { what: 'the request' });
+    await store.restore(fid);
+    await truncating;
+    t.same(store.read('some'), content('0x8DC0123456789AB', size).subarray(0, 10));
+    await until(async () => (await store.flags('some')) === 0x0b, { what: 'dirty' });
+  });
+});
+
+void t.test('clean and dirty', { skip }, async (t) => {
+  await t.test('rule 1: opening for writing suspends durably, writing shows at once', async (t) => {
+    await using store = await TempStore.open();
+    await store.resident('f');
+    await store.writing('f', async (fd) => {
+      t.match(await store.state('f'), { flags: 0x09, writers: 1 }, 'an open alone is no write');
+      writeAll(fd, Buffer.from('x'));
+      t.match(await store.state('f'), { flags: 0x0b, modified: true });
+    });
+    await store.reopen();
+    t.match(await store.state('f'), { flags: 0x0b, modified: true });
+  });
+
+  await t.test('a file that was only opened for writing is clean again', async (t) => {
+    await using store = await TempStore.open();
+    const fid = await store.resident('f');
+    const before = await store.native.stat('f');
+    await store.writing('f', () => undefined);
+    await until(() => store.native.stats()['suspended'] === 0, { what: 'settling' });
+    t.equal(await store.flags('f'), 0x09);
+    t.equal((await store.native.stat('f')).ctimeNs, before.ctimeNs);
+    await store.native.release(fid);
+    t.equal(await store.flags('f'), 0x0d);
+  });
+
+  await t.test(
+    'rule 3: what another daemon of this boot suspended settles by lease and statement',
+    async (t) => {
+      await using store = await TempStore.open();
+      await store.resident('same');
+      await store.resident('written');
+      const same = await store.native.openHandle('same', 2, 0);
+      const written = await store.native.openHandle('written', 2, 0);
+      writeAll(written.fd, Buffer.from('x'));
+      t.type(same.fd, 'number');
+      await store.reopen();
+      t.equal(await store.flags('same'), 0x09);
+      t.equal(await store.flags('written'), 0x0b);
+    },
+  );
+
+  await t.test(
+    'a write through a mapping that outlived its handle shows, and until then nothing is released',
+    async (t) => {
+      await using store = await TempStore.open();
+      using outsider = new Outsider();
+      const fid = await store.resident('f');
+      await store.writing('f', async () => outsider.do('map', store.backing('f')));
+      t.equal(await store.flags('f'), 0x09);
+      t.equal(await codeOf(store.native.release(fid)), 'EBUSY');
+      t.equal(await codeOf(store.native.beginArchive(fid, 1)), 'EBUSY');
+      await outsider.do('store');
+      t.equal(await store.flags('f'), 0x0b);
+      await outsider.do('unmap');
+      await until(async () => (await store.state('f')).modified, { what: 'modified' });
+      t.equal(await store.flags('f'), 0x0b, 'also when the mapping is gone');
+      t.equal(await store.archive('f'), 'clean');
+    },
+  );
+
+  await t.test('and is clean again when the mapping went without a store', async (t) => {
+    await using store = await TempStore.open();
+    using outsider = new Outsider();
+    const fid = await store.resident('f');
+    await store.writing('f', async () => outsider.do('map', store.backing('f')));
+    t.equal(await store.flags('f'), 0x09);
+    await outsider.do('unmap');
+    await until(async () => (await codeOf(store.native.release(fid))) === 'no error', {
+      what: 'the release',
+    });
+    t.equal(await store.flags('f'), 0x0d);
+  });
+
+  await t.test('rule 10: utimes never hides a write', async (t) => {
+    await using store = await TempStore.open();
+    await store.resident('touched');
+    await store.writing('touched', async () =>
+      store.native.setTimes('touched', null, 1_600_000_000_000_000_000n),
+    );
+    await until(() => store.native.stats()['suspended'] === 0, { what: 'settling' });
+    t.match(
+      await store.state('touched'),
+      { flags: 0x09, mtimeNs: 1_600_000_000_000_000_000n },
+      'a touch is no write',
+    );
+    await store.resident('hidden');
+    await store.writing('hidden', async (fd) => {
+      writeAll(fd, Buffer.from('x'));
+      await store.native.setTimes('hidden', null, mtimeNs);
+    });
+    t.match(await store.state('hidden'), { flags: 0x0b, modified: true, mtimeNs });
+    await store.resident('clean');
+    await store.native.setTimes('clean', 7n, 8n);
+    t.match(await store.state('clean'), { flags: 0x09, mtimeNs: 8n });
+    await store.stub('stub');
+    await store.native.setTimes('stub', null, 9n);
+    t.match(await store.state('stub'), { flags: 0x0d, mtimeNs: 9n });
+    await store.restore(store.native.fidOf('stub'));
+    t.match(await store.state('stub'), { flags: 0x09, mtimeNs: 9n });
+  });
+
+  await t.test('metadata does not make a file dirty', async (t) => {
+    await using store = await TempStore.open();
+    await store.resident('f');
+    await store.writing('f', async () => {
+      await store.native.setAttributes('f', { mode: 0o600, uid: 1, gid: 1 });
+      await store.native.link('f', 'g');
+      await store.native.rename('g', 'h');
+    });
+    await until(() => store.native.stats()['suspended'] === 0, { what: 'settling' });
+    t.equal(await store.flags('h'), 0x09);
+    t.equal(store.native.renames(), 2);
+    t.equal(store.native.everRenamed(), true);
+    await store.reopen();
+    t.equal(store.native.everRenamed(), true, 'and that is remembered');
+  });
+
+  await t.test(
+    "flags: what a user sets and clears is shown, and clears no write from the daemon's mind",
+    async (t) => {
+      await using store = await TempStore.open();
+      const fid = await store.resident('f');
+      await store.native.changeFlags(fid, 0x02, 0, 0);
+      t.match(await store.state('f'), { flags: 0x0b, modified: false });
+      await store.native.changeFlags(fid, 0x10, 0x02, 3);
+      t.match(await store.state('f'), { flags: 0x19, archiveId: 3, modified: false });
+      await store.native.changeFlags(fid, 0, 0x10, 0);
+      await store.writing('f', (fd) => writeAll(fd, Buffer.from('x')));
+      await until(async () => (await store.flags('f')) === 0x0b, { what: 'dirty' });
+      await store.native.changeFlags(fid, 0, 0x02, 0);
+      t.match(await store.state('f'), { flags: 0x09, modified: true });
+      t.equal(await codeOf(store.native.release(fid)), 'EPERM');
+      await store.writing('f', (fd) => writeAll(fd, Buffer.from('y')));
+      t.equal(await store.flags('f'), 0x0b, 'the next write is dirty again');
+      const released = await store.stub('released');
+      await store.native.changeFlags(released, 0x02, 0, 0);
+      t.equal(await store.flags('released'), 0x0d, 'rule 4: RELEASED is never dirty');
+    },
+  );
+
+  await t.test('rule 8: a file whose blob got another owner is dirty and has no copy', async (t) => {
+    await using store = await TempStore.open();
+    const fid = await store.resident('f');
+    await store.native.markModified(fid);
+    const state = await store.state('f');
+    t.match(state, { flags: 0x0b, modified: true });
+    t.equal(state.copy, undefined);
+    t.equal(await codeOf(store.native.markModified(await store.stub('g'))), 'ENODATA');
+    const h = await store.resident('h');
+    await store.native.forgetCopy(h);
+    t.match(await store.state('h'), { flags: 0, archiveId: 1 });
+  });
+});
+
+void t.test('archive', { skip }, async (t) => {
+  await t.test('a new file becomes clean with the copy that was made of it', async (t) => {
+    await using store = await TempStore.open();
+    writeFileSync(store.backing('f'), 'hello');
+    const plan = await store.native.beginArchive(store.native.fidOf('f'), 2);
+    t.match(plan, { size: 5, uid: 0, gid: 0 });
+    t.equal(await store.flags('f'), 0x01, 'exists, while copying');
+    t.equal(readAll(plan.fd, 10).toString(), 'hello');
+    t.equal(store.native.archiveQuiet(plan.token), true);
+    t.equal(await store.native.finishArchive(plan.token, archived('f', plan)), 'clean');
+    t.match(await store.state('f'), { flags: 0x09, archiveId: 2, modified: false, copy: { blob: 'f' } });
+    await store.native.release(store.native.fidOf('f'));
+    t.match(await store.state('f'), { flags: 0x0d, size: 5 });
+    t.match(store.native.stats(), { leases: 0, archiving: 0 });
+  });
+
+  await t.test('rule 2: a writer in the way is EBUSY, one that comes leaves the file dirty', async (t) => {
+    await using store = await TempStore.open();
+    writeFileSync(store.backing('f'), 'hello');
+    const fid = store.native.fidOf('f');
+    await store.writing('f', async () => {
+      t.equal(await codeOf(store.native.beginArchive(fid, 1)), 'EBUSY');
+    });
+    const plan = await store.native.beginArchive(fid, 1);
+    await store.writing('f', (fd) => writeAll(fd, Buffer.from('HELLO')));
+    t.equal(store.native.archiveQuiet(plan.token), false);
+    t.equal(await store.native.finishArchive(plan.token, archived('f', plan)), 'dirty');
+    t.match(await store.state('f'), { flags: 0x03, modified: true });
+    t.equal(await store.archive('f'), 'clean');
+  });
+
+  await t.test(
+    'rule 11: one who opens past the daemon does not wait for the lease, and the archive knows',
+    async (t) => {
+      await using store = await TempStore.open();
+      using outsider = new Outsider();
+      writeFileSync(store.backing('f'), 'hello');
+      const plan = await store.native.beginArchive(store.native.fidOf('f'), 1);
+      await outsider.do('open', store.backing('f'));
+      t.equal(store.native.archiveQuiet(plan.token), false);
+      await outsider.do('write');
+      t.equal(await store.native.finishArchive(plan.token, archived('f', plan)), 'dirty');
+      t.equal(await store.flags('f'), 0x03);
+      await outsider.do('close');
+    },
+  );
+
+  await t.test('an aborted one leaves "exists", and the next write shows', async (t) => {
+    await using store = await TempStore.open();
+    writeFileSync(store.backing('f'), 'hello');
+    const plan = await store.native.beginArchive(store.native.fidOf('f'), 1);
+    await store.native.abortArchive(plan.token);
+    t.equal(store.native.archiveQuiet(plan.token), false);
+    t.equal(await codeOf(store.native.finishArchive(plan.token, archived('f', plan))), 'EINVAL');
+    t.match(await store.state('f'), { flags: 0x01, modified: true });
+    await store.writing('f', (fd) => writeAll(fd, Buffer.from('HELLO')));
+    t.equal(await store.flags('f'), 0x03);
+    t.equal(await codeOf(store.native.beginArchive(await store.stub('stub'), 1)), 'ENODATA');
+  });
+});
+
+void t.test('release', { skip }, async (t) => {
+  await t.test('rule 7: takes the data of a clean file that nobody has open, and nothing else', async (t) => {
+    await using store = await TempStore.open();
+    const fid = await store.resident('f');
+    const before = await store.native.stat('f');
+    const { handle } = await store.native.openHandle('f', 0, 0);
+    t.equal(await codeOf(store.native.release(fid)), 'EBUSY', 'a reader');
+    await store.native.closeHandle(handle);
+    await store.native.release(fid);
+    t.equal(store.allocated('f'), 0);
+    t.match(await store.native.stat('f'), { size, mtimeNs, ctimeNs: before.ctimeNs, blocks: 1 });
+    await store.native.release(fid);
+    t.pass('again is no error');
+    await store.restore(fid);
+    t.same(store.read('f'), content('0x8DC0123456789AB', size));
+  });
+
+  await t.test(
+    'rule 7: a reader or a mapping that the daemon does not know keeps the data, too',
+    async (t) => {
+      await using store = await TempStore.open();
+      using outsider = new Outsider();
+      const fid = await store.resident('f');
+      await outsider.do('read', store.backing('f'));
+      t.equal(await codeOf(store.native.release(fid)), 'EBUSY');
+      await outsider.do('close');
+      await store.native.release(fid);
+      t.equal(await store.flags('f'), 0x0d);
+    },
+  );
+
+  await t.test('waits for a handle that is just being closed', async (t) => {
+    await using store = await TempStore.open();
+    const fid = await store.resident('f');
+    const { handle } = await store.native.openHandle('f', 2, 0);
+    const releasing = store.native.release(fid);
+    await store.native.closeHandle(handle);
+    await releasing;
+    t.equal(await store.flags('f'), 0x0d);
+  });
+
+  await t.test('refuses what is new, dirty, lost or not to be released', async (t) => {
+    await using store = await TempStore.open();
+    writeFileSync(store.backing('new'), 'x');
+    t.equal(await codeOf(store.native.release(store.native.fidOf('new'))), 'EPERM');
+    const fid = await store.resident('f');
+    for (const flag of [0x02, 0x10, 0x40]) {
+      await store.native.changeFlags(fid, flag, 0, 0);
+      t.equal(await codeOf(store.native.release(fid)), 'EPERM', `with ${flag}`);
+      await store.native.changeFlags(fid, 0, flag, 0);
+    }
+    // Past the daemon, without a suspension: still nobody's copy.
+    const raw = openSync(store.backing('f'), 'r+');
+    ftruncateSync(raw, 3);
+    closeSync(raw);
+    t.equal(await codeOf(store.native.release(fid)), 'EPERM');
+    t.equal(store.read('f').length, 3);
+  });
+
+  await t.test(
+    'replaceCopy shows another version in place of a clean file, and never in place of a dirty one',
+    async (t) => {
+      await using store = await TempStore.open();
+      const fid = await store.resident('f');
+      const stub = { ...fileStub('f', { etag: '0x9', size: 77 }), mode: 0o600, uid: 9, gid: 9, mtimeNs: 4n };
+      const { handle } = await store.native.openHandle('f', 0, 0);
+      t.equal(await codeOf(store.native.replaceCopy(fid, stub)), 'EBUSY');
+      await store.native.closeHandle(handle);
+      await store.native.replaceCopy(fid, stub);
+      t.match(await store.state('f'), {
+        flags: 0x0d,
+        size: 77,
+        mode: 0o600,
+        uid: 9,
+        gid: 9,
+        mtimeNs: 4n,
+        copy: stub.copy,
+      });
+      t.equal(store.allocated('f'), 0);
+      await store.native.replaceCopy(fid, fileStub('f', { etag: '0xA', size: 5 }));
+      await store.restore(fid);
+      t.same(store.read('f'), content('0xA', 5), 'over a released one, too');
+      await store.writing('f', (fd) => writeAll(fd, Buffer.from('mine')));
+      t.equal(await codeOf(store.native.replaceCopy(fid, stub)), 'ESTALE');
+      t.equal(store.read('f').toString('latin1', 0, 4), 'mine');
+      await store.native.truncate('f', 0);
+      writeFileSync(store.backing('new'), 'x');
+      t.equal(await codeOf(store.native.replaceCopy(store.native.fidOf('new'), stub)), 'ESTALE');
+    },
+  );
+});
+
+void t.test('the store as a whole', { skip }, async (t) => {
+  await t.test('a file system that lacks something is refused by name', async (t) => {
+    const error = await addon
+      .openStore('/proc/self', { restoreNeeded: () => undefined })
+      .catch((e: unknown) => e);
+    t.match(error, { errno: Number, code: String, message: /\/proc\/self/ });
+    t.equal(await codeOf(addon.openStore('/nonexistent', { restoreNeeded: () => undefined })), 'ENOENT');
+  });
+
+  await t.test('a lock is held by one and free after unlock', (t) => {
+    const path = join(t.testdir(), 'lock');
+    const lock = addon.lockFile(path);
+    t.throws(() => addon.lockFile(path), { code: 'EAGAIN' });
+    lock.unlock();
+    addon.lockFile(path).unlock();
+    t.end();
+  });
+
+  await t.test('bytes in place of a record make an inode unusable, not the daemon', async (t) => {
+    await using store = await TempStore.open();
+    await store.stub('f');
+    const set = spawn('python3', [
+      '-c',
+      'import os,sys; os.setxattr(sys.argv[1], "trusted.lustrite", b"garbage")',
+      store.backing('f'),
+    ]);
+    t.same(await once(set, 'exit'), [0, null]);
+    t.equal(await codeOf(store.state('f')), 'EIO');
+    t.equal(await codeOf(store.native.openHandle('f', 0, 0)), 'EIO');
+  });
+
+  await t.test('closing ends what waits', async (t) => {
+    await using store = await TempStore.open();
+    await store.stub('f');
+    const opening = codeOf(store.native.openHandle('f', 2, 0));
+    await until(() => store.native.stats()['waiting'] === 1, { what: 'a waiting writer' });
+    const closing = store.native.close();
+    t.equal(await opening, 'ENOTCONN');
+    await closing;
+    t.equal(await codeOf(store.native.lookup(['f'])), 'ENOTCONN');
+  });
+
+  await t.test("renames behind the daemon's back change nothing: state is the inode's", async (t) => {
+    await using store = await TempStore.open();
+    const fid = await store.stub('f');
+    renameSync(store.backing('f'), store.backing('g'));
+    linkSync(store.backing('g'), store.backing('h'));
+    chmodSync(store.backing('g'), 0o600);
+    utimesSync(store.backing('g'), 1, 1);
+    t.equal(store.native.fidOf('h'), fid);
+    t.match(
+      await store.state('h'),
+      { flags: 0x0d, size, mtimeNs, nlink: 2 },
+      "rule 4: times are the record's",
+    );
+    rmSync(store.backing('g'));
+    await store.restore(fid);
+    t.match(await store.state('h'), { flags: 0x09, mtimeNs });
+  });
+});
