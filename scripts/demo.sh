@@ -52,7 +52,7 @@ ln -s "$here/scripts/hsm_state" "$here/scripts/hsm_restore" "$work/bin/"
 export PATH="$work/bin:$PATH"
 unset "${!AZURE_@}" "${!LUSTRITE_@}"
 
-title() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+if [ -t 1 ]; then title() { printf '\n\033[1m%s\033[0m\n' "$*"; }; else title() { printf '\n%s\n' "$*"; }; fi
 # Prints a command as one would type it, and its output; the output is also kept in $out.
 run() {
   printf '$ %s\n' "$*"

@@ -17,6 +17,7 @@ import { messageChain, UserError } from './base/errors.js';
 import { writeFirstMount } from './base/first-mount.js';
 import type { Launch } from './base/launch.js';
 import { createLog, fdDestination, type Log } from './base/log.js';
+import { lustriteMountAt } from './base/mount-table.js';
 import { register, registeredMounts, unregister } from './base/registry.js';
 import { socketAddress } from './base/unix-socket.js';
 import { version } from './base/version.js';
@@ -28,7 +29,7 @@ import type { createServer } from './http/server.js';
 import type { JobRunner } from './jobs/runner.js';
 import type { Addon } from './native/binding.js';
 import { dirtyFiles } from './store/dirty-files.js';
-import { lockMountPoint, whileOthersLeave, type Locked } from './store/locks.js';
+import { lockMounting, whileOthersLeave } from './store/locks.js';
 import type { Store } from './store/store.js';
 
 export interface DaemonHooks {
@@ -76,7 +77,6 @@ class Daemon implements Control {
   #coordinator: Coordinator | undefined;
   #frontEnd: FrontEnd | undefined;
   #runner: JobRunner | undefined;
-  #mountLock: Locked | undefined;
   /** Resolves when the answer to the control API's unmount is out. */
   #answer: { readonly sent: Promise<void>; readonly send: () => void } | undefined;
   #signals = 0;
@@ -135,17 +135,7 @@ class Daemon implements Control {
     const addon = (this.#addon = loadAddon());
     addon.hardenProcess();
     const { container, loggingContainer } = await this.#openContainers(signal);
-    const stays = (): boolean =>
-      registeredMounts().some(
-        (mount) => mount.store === config.store || mount.mountPoint === config.mountPoint,
-      );
-    const leaving = { stays, clock: systemClock, signal };
-    const mountLock = (this.#mountLock = await whileOthersLeave(
-      () => lockMountPoint(addon, config.mountPoint),
-      leaving,
-    ));
-    this.#undo.push(() => this.#leaveMountPoint(mountLock));
-
+    const stays = (): boolean => registeredMounts().some((mount) => mount.store === config.store);
     const store = (this.#store = await whileOthersLeave(
       () =>
         openStore({
@@ -157,7 +147,7 @@ class Daemon implements Control {
           mountPoint: config.mountPoint,
           events: { restoreNeeded: (fid, pid) => this.#coordinator?.restoreNeeded(fid, pid) },
         }),
-      leaving,
+      { stays, clock: systemClock, signal },
     ));
     this.#own(store);
     const pool = this.#own(new TransferPool({ workers: config.transfer.workers }));
@@ -165,7 +155,7 @@ class Daemon implements Control {
     const coordinator = (this.#coordinator = this.#own(new Coordinator({ ...common, pool })));
     await coordinator.start();
     signal.throwIfAborted();
-    this.#frontEnd = await this.#mount(addon, store, coordinator);
+    this.#frontEnd = await this.#mount(addon, store, coordinator, signal);
     signal.throwIfAborted();
 
     const runner = (this.#runner = this.#own(
@@ -173,9 +163,7 @@ class Daemon implements Control {
     ));
     await runner.start();
     await this.#startFirstImport(runner);
-    const socket = join(config.store, socketName);
-    await this.#listen(createServer(this, this.#log), socket);
-    register({ mountPoint: config.mountPoint, store: config.store, socket, container: container.identity });
+    await this.#listen(createServer(this, this.#log), join(config.store, socketName));
     writeFirstMount(config.store, this.#launch.firstMount);
     signal.throwIfAborted();
   }
@@ -210,13 +198,34 @@ class Daemon implements Control {
     return { container, loggingContainer };
   }
 
-  async #mount(addon: Addon, store: Store, coordinator: Coordinator): Promise<FrontEnd> {
-    const config = this.#config;
-    const options = { store, coordinator, addon, mountPoint: config.mountPoint, config, log: this.#log };
-    if (config.frontEnd === 'fuse-native') {
-      return (await import('./fuse/fuse-native.js')).mountFuseNative(options);
+  /** Mounts and registers the mount, unless somebody else has come first. */
+  async #mount(addon: Addon, store: Store, coordinator: Coordinator, signal: AbortSignal): Promise<FrontEnd> {
+    const { mountPoint, frontEnd } = this.#config;
+    const options = { store, coordinator, addon, mountPoint, config: this.#config, log: this.#log };
+    const [{ mountNative }, { mountFuseNative }] = await Promise.all([
+      import('./fuse/native.js'),
+      import('./fuse/fuse-native.js'),
+    ]);
+    const stays = (): boolean => false;
+    const lock = await whileOthersLeave(() => lockMounting(addon), { stays, clock: systemClock, signal });
+    try {
+      if (lustriteMountAt(mountPoint) !== undefined) {
+        throw new UserError('Conflict', `${mountPoint} is mounted already, by a lustrite that came first`);
+      }
+      const mounted = await (frontEnd === 'native' ? mountNative : mountFuseNative)(options);
+      this.#undo.push(() => {
+        unregister(mountPoint);
+      });
+      register({
+        mountPoint,
+        store: store.path,
+        socket: join(store.path, socketName),
+        container: store.meta.container,
+      });
+      return mounted;
+    } finally {
+      lock.unlock();
     }
-    return (await import('./fuse/native.js')).mountNative(options);
   }
 
   /** Once in the life of a store. An import that a former daemon left unfinished is the runner's to resume. */
@@ -264,13 +273,6 @@ class Daemon implements Control {
       }
     }
     this.#log.info('stopped');
-  }
-
-  #leaveMountPoint(lock: Locked): void {
-    if (this.#mountLock === undefined) return;
-    this.#mountLock = undefined;
-    unregister(this.#config.mountPoint);
-    lock.unlock();
   }
 
   /** A bug: what was promised to be durable is on disk; the next daemon recovers the rest. */
@@ -377,7 +379,7 @@ class Daemon implements Control {
       if ((error as NodeJS.ErrnoException).code !== 'EBUSY') throw error;
       throw new UserError('Busy', `${this.#config.mountPoint} is in use`, { status: 409, cause: error });
     }
-    if (this.#mountLock !== undefined) this.#leaveMountPoint(this.#mountLock);
+    unregister(this.#config.mountPoint);
     return { dirty: await this.dirty(20), lingering };
   }
 

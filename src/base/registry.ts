@@ -27,11 +27,8 @@ const directory = '/run/lustrite';
 
 /** The pid is in the name, so that who removes a dead daemon's file never removes its successor's. */
 function ownFile(mountPoint: string): string {
-  return join(directory, `${idOf(mountPoint)}.${process.pid}.json`);
-}
-
-function idOf(mountPoint: string): string {
-  return createHash('sha256').update(mountPoint).digest('hex').slice(0, 16);
+  const id = createHash('sha256').update(mountPoint).digest('hex').slice(0, 16);
+  return join(directory, `${id}.${process.pid}.json`);
 }
 
 const names = ['mountPoint', 'store', 'socket', 'container', 'startTime'] as const;
@@ -46,10 +43,10 @@ function parse(text: string): RegisteredMount | undefined {
   }
 }
 
-/** A file to flock for as long as something is mounted, or being mounted, on `mountPoint`; it exists when this returns. */
-export function mountLockFile(mountPoint: string): string {
+/** A file to flock from looking whether a mount point is free until its mount is registered; it exists when this returns. */
+export function mountingLockFile(): string {
   mkdirSync(directory, { recursive: true, mode: 0o755 });
-  const file = join(directory, `${idOf(mountPoint)}.lock`);
+  const file = join(directory, 'lock');
   closeSync(openSync(file, 'a', 0o600));
   return file;
 }

@@ -2,7 +2,7 @@
 import { messageChain } from '../base/errors.js';
 import type { Launch, LaunchReport } from '../base/launch.js';
 import { redact } from '../base/log.js';
-import { Exit, UsageError } from './failure.js';
+import { UsageError } from './failure.js';
 
 export async function daemonProcess(): Promise<void> {
   if (process.send === undefined) {
@@ -38,6 +38,8 @@ export async function daemonProcess(): Promise<void> {
     });
   } catch (error) {
     if (!told.signal.aborted) await report({ kind: 'failed', message: redact(messageChain(error)) });
-    throw new Exit(1);
+    process.exit(1);
   }
+  // Whatever a library still keeps open must not keep a daemon that has stopped.
+  process.exit(0);
 }

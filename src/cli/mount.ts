@@ -7,6 +7,7 @@ import { firstImportName, type JobView, type StatusReport } from '../base/contro
 import type { Config } from '../base/config.js';
 import { messageChain, UserError } from '../base/errors.js';
 import { credentialVariables, type Launch, type LaunchReport } from '../base/launch.js';
+import { redact } from '../base/log.js';
 import { isWithin, resolvedPath } from '../base/mount-table.js';
 import { ensurePrivateDirectory, openPrivateLog } from '../base/private-directory.js';
 import { registeredMount, registeredMounts } from '../base/registry.js';
@@ -104,13 +105,20 @@ function refuseUnlessDirectory(mountPoint: string): void {
 async function inForeground(launch: Launch): Promise<void> {
   for (const name of Object.keys(launch.env)) Reflect.deleteProperty(process.env, name);
   const { runDaemon } = await import('../daemon.js');
-  await runDaemon(launch, {
-    pretty: process.stderr.isTTY,
-    ready: (notices) => {
-      for (const notice of notices) note(notice);
-      note(`${launch.config.container} is mounted on ${launch.config.mountPoint}; Ctrl-C unmounts`);
-    },
-  });
+  try {
+    await runDaemon(launch, {
+      pretty: process.stderr.isTTY,
+      ready: (notices) => {
+        for (const notice of notices) note(notice);
+        note(`${launch.config.container} is mounted on ${launch.config.mountPoint}; Ctrl-C unmounts`);
+      },
+    });
+  } catch (error) {
+    note(redact(messageChain(error)));
+    process.exit(1);
+  }
+  // Whatever a library still keeps open must not keep a daemon that has stopped.
+  process.exit(0);
 }
 
 /** Resolves with the daemon's notices when the mount is usable; otherwise throws its cause, and no daemon is left. */

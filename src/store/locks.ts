@@ -1,26 +1,24 @@
 /** Locks that end with the process that holds them. */
 import type { Clock } from '../base/clock.js';
 import { UserError } from '../base/errors.js';
-import { mountLockFile } from '../base/registry.js';
+import { mountingLockFile } from '../base/registry.js';
 import type { Addon } from '../native/binding.js';
 
 export interface Locked {
   unlock(): void;
 }
 
-/** A daemon that was killed a moment ago may still hold its locks. */
-const leavingForMs = 10_000;
+/** A daemon that was killed a moment ago may still hold its locks, and a busy machine mounts slowly. */
+const leavingForMs = 20_000;
 
-/** Exclusive for as long as a daemon is on that mount point: of two mounts at the same moment, one is refused. */
-export async function lockMountPoint(addon: Addon, mountPoint: string): Promise<Locked> {
+/** One daemon at a time mounts: of two on the same mount point at the same moment, one finds the other's mount. */
+export async function lockMounting(addon: Addon): Promise<Locked> {
   try {
-    return await Promise.resolve(addon.lockFile(mountLockFile(mountPoint)));
+    return await Promise.resolve(addon.lockFile(mountingLockFile()));
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code !== 'EWOULDBLOCK' && code !== 'EAGAIN') throw error;
-    throw new UserError('Conflict', `another lustrite is mounting or unmounting ${mountPoint}`, {
-      cause: error,
-    });
+    throw new UserError('Conflict', 'another lustrite is mounting; try again', { cause: error });
   }
 }
 

@@ -1,0 +1,114 @@
+/** What a mount is told, through the real command line and a real mount. */
+import { chmod, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import t from 'tap';
+import { Azurite } from '../helpers/azurite.js';
+import { Host } from '../helpers/host.js';
+import { lustrite } from '../helpers/mount.js';
+import { cannotMount } from '../helpers/mounts.js';
+
+t.test('settings of a mount', { skip: cannotMount }, async (t) => {
+  const azurite = await Azurite.start();
+  t.teardown(() => azurite[Symbol.asyncDispose]());
+  const env = { AZURE_STORAGE_CONNECTION_STRING: azurite.connectionString };
+  for (const name of ['data', 'logs', 'other']) await azurite.service.createContainer(name);
+  const data = azurite.service.getContainerClient('data');
+  const metadata = { owner: '1000', group: '100', permissions: '0640', modtime: '2023-03-17 15:00:11 +0000' };
+  await data.getBlockBlobClient('a/b.txt').upload('content\n', 8, { metadata });
+
+  t.test('what the first mount decided can be left out later, and not be changed', async (t) => {
+    const host = await Host.create(t, env);
+    const failed = await host.mount('--logging-container', 'missing', '--import-prefix', 'x/');
+    t.equal(failed.code, 1, 'a mount that failed decides nothing');
+    t.equal((await host.mount('--logging-container', 'logs', '--import-prefix', 'a/', '--wait')).code, 0);
+    t.equal((await host.umount()).code, 0);
+    const rows: readonly (readonly [readonly string[], RegExp])[] = [
+      [['--container', 'other'], /--container data, not other/],
+      [['--logging-container', 'other'], /--logging-container logs, not other/],
+      [['--import-prefix', 'b/'], /--import-prefix a\/, not b\//],
+      [['--no-import'], /--no-import false, not true/],
+      [['--import-max-errors', '5'], /--import-max-errors -1, not 5/],
+    ];
+    for (const [flags, message] of rows) {
+      t.match(await host.mount(...flags), { code: 1, stderr: message }, flags.join(' '));
+    }
+    t.equal((await host.lustrite('mount', host.mnt, '--store', host.store)).code, 0);
+    t.equal((await host.status()).loggingContainer, 'logs');
+    t.equal((await host.umount()).code, 0);
+    const logs = [];
+    for await (const blob of azurite.service.getContainerClient('logs').listBlobsFlat()) logs.push(blob.name);
+    t.ok(
+      logs.some((name) => name.includes('/import/importJobInitialAmlfsPut/')),
+      'the log of the import',
+    );
+  });
+
+  t.test('--no-import starts empty, and --wait has nothing to wait for', async (t) => {
+    const host = await Host.create(t, env);
+    t.match(await host.mount('--no-import', '--wait'), { code: 0, stdout: /nothing was imported/ });
+    t.same(await readdir(host.mnt), []);
+    t.equal((await host.umount()).code, 0);
+  });
+
+  t.test('--wait exits 1 when the import is not Completed, and the mount stays', async (t) => {
+    const odd = azurite.service.getContainerClient('other');
+    await odd.getBlockBlobClient('fine').upload('1', 1);
+    await odd.getBlockBlobClient('not//fine').upload('2', 1);
+    const host = await Host.create(t, env);
+    const ended = await host.mount('--container', 'other', '--wait');
+    t.match(ended, { code: 1, stdout: /CompletedPartial/, stderr: /the mount stays/ });
+    t.equal(await readFile(host.at('fine'), 'utf8'), '1');
+    t.equal((await host.umount()).code, 0);
+  });
+
+  t.test('a read-only mount answers every change with EROFS, and reads', async (t) => {
+    const host = await Host.create(t, env);
+    t.equal((await host.mount('--read-only', '--wait')).code, 0);
+    t.equal(await readFile(host.at('a/b.txt'), 'utf8'), 'content\n');
+    await t.rejects(writeFile(host.at('a/b.txt'), 'x'), { code: 'EROFS' });
+    await t.rejects(mkdir(host.at('dir')), { code: 'EROFS' });
+    await t.rejects(rm(host.at('a/b.txt')), { code: 'EROFS' });
+    await t.rejects(chmod(host.at('a/b.txt'), 0o600), { code: 'EROFS' });
+    t.equal((await host.umount()).code, 0);
+  });
+
+  t.test('blobs without metadata get the owner and the modes that the mount names', async (t) => {
+    const plain = azurite.service.getContainerClient('plain');
+    await plain.create();
+    await plain.getBlockBlobClient('dir/file').upload('1', 1);
+    const host = await Host.create(t, env);
+    const flags = ['--uid', '12', '--gid', '34', '--file-mode', '0604', '--dir-mode', '0701'];
+    t.equal((await host.mount('--container', 'plain', '--wait', ...flags)).code, 0);
+    t.match(await stat(host.at('dir/file')), { uid: 12, gid: 34, mode: 0o100604 });
+    t.match(await stat(host.at('dir')), { uid: 12, gid: 34, mode: 0o40701 });
+    t.equal((await host.umount()).code, 0);
+  });
+
+  t.test('secrets are in no argv, no environment and no log', async (t) => {
+    const host = await Host.create(t, env);
+    t.equal((await host.mount('--wait')).code, 0);
+    const { pid } = await host.status();
+    for (const file of ['cmdline', 'environ']) {
+      t.notMatch(await readFile(`/proc/${pid}/${file}`, 'latin1'), /AccountKey|Eby8vdM/, file);
+    }
+    t.notMatch(await host.log(), /AccountKey=[^*]|Eby8vdM/, 'daemon.log');
+    for (const file of ['first-mount.json', 'meta.json']) {
+      t.notMatch(await readFile(join(host.store, file), 'utf8'), /Eby8vdM/, file);
+    }
+    t.equal((await stat(join(host.store, 'daemon.log'))).mode & 0o777, 0o600);
+    t.equal((await stat(join(host.store, 'daemon.sock'))).mode & 0o777, 0o600);
+    t.equal((await stat(host.store)).mode & 0o777, 0o700);
+    t.equal((await host.umount()).code, 0);
+
+    const secrets = join(host.folder, 'secrets');
+    await writeFile(secrets, `AZURE_STORAGE_CONNECTION_STRING="${azurite.connectionString}"\n`, {
+      mode: 0o600,
+    });
+    const ended = await lustrite(
+      ['mount', host.mnt, '--container', 'data', '--store', host.store, '--credentials-file', secrets],
+      { env: { AZURE_STORAGE_CONNECTION_STRING: undefined } },
+    );
+    t.equal(ended.code, 0, 'a credentials file does as well');
+    t.equal((await host.umount()).code, 0);
+  });
+});
