@@ -57,14 +57,12 @@ export async function archiveFile(
   } catch (error) {
     return outcomeOf(error, hooks.signal);
   }
-  crashPoint('archive.begun');
   const quiet = { lost: false };
   try {
     const version = await upload(context, request, plan, hooks, quiet);
     crashPoint('archive.uploaded');
     const copy: Copy = { blob: request.blob, ...version };
     const state = await native.finishArchive(plan.token, copy);
-    crashPoint('archive.recorded');
     return state === 'clean'
       ? { kind: 'archived', copy }
       : { kind: 'busy', reason: 'the file changed while it was uploaded' };

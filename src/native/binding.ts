@@ -148,9 +148,9 @@ export interface NativeStore {
   fidOf(path: string): Fid;
   /**
    * One of the inode's names, relative to the root, where the kernel knows it (/proc/self/fd of its handle) and it still
-   * leads to this inode; undefined otherwise, and then the caller walks. A Buffer where the name is not UTF-8.
+   * leads to this inode; undefined otherwise, and then the caller walks.
    */
-  pathOf?(fid: Fid): Promise<string | Buffer | undefined>;
+  pathOf?(fid: Fid): Promise<Buffer | undefined>;
   state(fid: Fid): Promise<FileState>;
   /** One entry per path, undefined where nothing is. */
   lookup(paths: readonly string[]): Promise<readonly (FileState | undefined)[]>;
