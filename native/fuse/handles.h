@@ -18,7 +18,8 @@ struct Handle {
   OpenFile file;
   UniqueFd data;
   bool pinned = false;  // holds the node's backing id
-  // While OPEN waits: the inode stays though its last name goes meanwhile, as for any open of a file.
+  // While OPEN waits: the inode stays though its last name goes meanwhile, as for any open of a
+  // file.
   UniqueFd waiting;
 };
 
