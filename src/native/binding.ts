@@ -154,7 +154,13 @@ export interface NativeStore {
   state(fid: Fid): Promise<FileState>;
   /** One entry per path, undefined where nothing is. */
   lookup(paths: readonly string[]): Promise<readonly (FileState | undefined)[]>;
-  statfs(): { readonly bsize: number; readonly blocks: bigint; readonly bavail: bigint; readonly files: bigint; readonly ffree: bigint };
+  statfs(): {
+    readonly bsize: number;
+    readonly blocks: bigint;
+    readonly bavail: bigint;
+    readonly files: bigint;
+    readonly ffree: bigint;
+  };
 
   createStubs(stubs: readonly Stub[], defaults: StubDefaults): Promise<readonly StubResult[]>;
   /** Attributes of an existing entry (import: directories after their children, skip-mode never). */
@@ -168,7 +174,11 @@ export interface NativeStore {
    * Depth-first, in directory order, batches of up to `batch` entries. `select` 'changed': regular files that an export
    * would copy (new or modified), and symlinks and directories; 'all': everything. Under `path` (a directory) only.
    */
-  walk(options: { readonly path?: string; readonly select: 'all' | 'changed'; readonly batch: number }): NativeWalk;
+  walk(options: {
+    readonly path?: string;
+    readonly select: 'all' | 'changed';
+    readonly batch: number;
+  }): NativeWalk;
   /** {files, directories, symlinks, special, resident, released, dirty, new}: counts and bytes, by a walk in C++. */
   census(): Promise<Readonly<Record<string, number>>>;
 
@@ -221,7 +231,11 @@ export interface NativeStore {
   /** An fd beneath the namespace (O_CLOEXEC, symlinks refused); HSM rules are the caller's. */
   openBeneath(path: string, flags: number, mode: number): Promise<number>;
   /** HSM-aware open: waits for a restore and suspends as the native front end would. `close` must follow. */
-  openHandle(path: string, flags: number, mode: number): Promise<{ readonly handle: number; readonly fd: number }>;
+  openHandle(
+    path: string,
+    flags: number,
+    mode: number,
+  ): Promise<{ readonly handle: number; readonly fd: number }>;
   /** Resolves when [offset, offset+length) may be read. */
   admitRead(handle: number, offset: number, length: number): Promise<void>;
   closeHandle(handle: number): Promise<void>;

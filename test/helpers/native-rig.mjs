@@ -31,7 +31,7 @@ async function restore(fid) {
   const from = openSync(join(source, copy.blob), 'r');
   try {
     const chunk = Buffer.alloc(256 * 1024);
-    for (let done = 0; ; ) {
+    for (let done = 0; ;) {
       const size = readSync(from, chunk, 0, chunk.length, done);
       if (size === 0) break;
       writeSync(plan.fd, chunk, 0, size, done);
