@@ -226,7 +226,8 @@ void InodeImpl::Show(struct stat* st, bool* stable) {
   const Lock lock(mutex_);
   *stable = true;
   if (!S_ISREG(st->st_mode) || Loaded() != 0) return;
-  *stable = restore_ == nullptr && archive_ == nullptr &&
+  // While somebody may be storing through a mapping the kernel hears nothing of new times.
+  *stable = restore_ == nullptr && archive_ == nullptr && !being_written() &&
             !(record_.statement && record_.statement->suspended);
   st->st_ctim = ShownCtime(record_, st->st_ctim, our_ctime_);
   if (!(record_.flags & HS_RELEASED)) return;

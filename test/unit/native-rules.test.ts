@@ -12,7 +12,8 @@ for (const [i, line] of lines.entries()) {
   const match = /^(not )?ok \d+ - (.*)$/.exec(line);
   if (match === null) continue;
   seen++;
-  t.ok(match[1] === undefined, match[2], { diagnostic: lines[i + 1]?.startsWith('#') ? lines[i + 1] : '' });
+  const problem = lines[i + 1]?.startsWith('# ') === true ? lines[i + 1] : '';
+  t.ok(match[1] === undefined, match[2] ?? '', { problem });
 }
 t.match(stdout, new RegExp(`^1\\.\\.${seen}$`, 'm'), 'every test of the program was seen');
 t.equal(status, 0, 'the program ends with 0', { stderr });
