@@ -20,6 +20,8 @@ export interface ListServerOptions {
   readonly blob: (index: number) => FakeBlob;
   /** Page sizes that the service chooses itself, in turn; asked-for sizes by default. 0 is an empty page. */
   readonly pageSizes?: readonly number[];
+  /** Sends the blobs of the first full page on every full page: a large container for the price of a small one. */
+  readonly repeat?: boolean;
   /** Starts every page with a byte order mark, as the service does. */
   readonly bom?: boolean;
 }
@@ -66,6 +68,7 @@ export function blobXml(blob: FakeBlob): string {
 
 export async function startListServer(options: ListServerOptions): Promise<ListServer> {
   let pages = 0;
+  let full = '';
   const server = http.createServer((request, response) => {
     const query = new URL(request.url ?? '/', 'http://h').searchParams;
     const start = Number(query.get('marker') ?? '0');
@@ -74,8 +77,11 @@ export async function startListServer(options: ListServerOptions): Promise<ListS
       sizes.length > 0 ? (sizes[pages % sizes.length] ?? 0) : Number(query.get('maxresults') ?? '5000');
     pages++;
     const end = Math.min(start + size, options.total);
-    const parts: string[] = [];
-    for (let index = start; index < end; index++) parts.push(blobXml(options.blob(index)));
+    let blobs = options.repeat === true && end - start === size ? full : '';
+    if (blobs === '') {
+      for (let index = start; index < end; index++) blobs += blobXml(options.blob(index));
+      if (end - start === size) full = blobs;
+    }
     // A marker must move on even over an empty page.
     const marker =
       end < options.total
@@ -84,7 +90,7 @@ export async function startListServer(options: ListServerOptions): Promise<ListS
     response.writeHead(200, { 'content-type': 'application/xml' });
     response.end(
       `${options.bom === true ? '\ufeff' : ''}<?xml version="1.0" encoding="utf-8"?>` +
-        `<EnumerationResults ServiceEndpoint="http://h/" ContainerName="c"><Blobs>${parts.join('')}</Blobs>${marker}</EnumerationResults>`,
+        `<EnumerationResults ServiceEndpoint="http://h/" ContainerName="c"><Blobs>${blobs}</Blobs>${marker}</EnumerationResults>`,
     );
   });
   await new Promise<void>((resolve) => {

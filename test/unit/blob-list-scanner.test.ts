@@ -232,6 +232,7 @@ t.test('memory does not grow over a listing of a million blobs', async (t) => {
   const total = 1_000_000;
   await using server = await startListServer({
     total,
+    repeat: true,
     blob: (index) => ({
       ...fake,
       name: `dir${String(index >> 10).padStart(5, '0')}/file-with-a-longer-name-${String(index).padStart(9, '0')}`,
