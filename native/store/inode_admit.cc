@@ -199,9 +199,11 @@ int InodeImpl::SetTimes(const struct timespec times[2]) {
   Lock lock(mutex_);
   int error = Loaded();
   if (error != 0) return error;
-  UniqueFd own;
-  const int fd = Borrow(&own, &error);
+  // Of our own and not the pin: while a fold is synced, the last handle may be closed and the pin's
+  // number be another file's.
+  const UniqueFd own = OpenBacking(O_PATH, &error);
   if (error != 0) return error;
+  const int fd = own.get();
   struct stat st = {};
   if (fstat(fd, &st) != 0) return errno;
   const bool moves_mtime = times[1].tv_nsec != UTIME_OMIT;
