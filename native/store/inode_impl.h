@@ -147,7 +147,7 @@ class InodeImpl final : public Inode {
   // st_ctime as shown kept.
   int Write(int fd, Record record);
   int WriteExact(int fd, const Record& record);
-  // An fd for stat and xattrs, of any type of file; only while the lock is held, as it may be the pin.
+  // An fd for stat and xattrs, of any type of file. It may be the pin: only while the lock is held.
   int Borrow(UniqueFd* own, int* error) const;
   int Look(Evidence* evidence);
   Content Judge(const Evidence& now) const;

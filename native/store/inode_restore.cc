@@ -1,6 +1,7 @@
 // Bringing the data of a released file back, under RELEASED until all of it is durable.
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -15,6 +16,14 @@ namespace {
 // A handle whose restore has just failed gets the same answer again for this long: the kernel
 // retries a failed readahead page by page.
 constexpr uint64_t kFailAgainNs = 1'000'000'000;
+
+// ENOSPC for what can never fit: the allocation itself would fill the disk up to its last block
+// before it failed, and everybody else would see that.
+int CheckSpace(int fd, uint64_t size) {
+  struct statfs fs = {};
+  if (fstatfs(fd, &fs) != 0) return errno;
+  return size / static_cast<uint64_t>(fs.f_bsize) > fs.f_bavail ? ENOSPC : 0;
+}
 
 }  // namespace
 
@@ -57,6 +66,7 @@ int InodeImpl::BeginRestore(const std::optional<Copy>& copy, int* out_fd, uint64
   UniqueFd fd;
   if (error == 0) fd = OpenBacking(O_RDWR | O_NONBLOCK, &error);
   if (error == 0) error = PunchTo(fd.get(), stated.size, stated.mtime);
+  if (error == 0) error = CheckSpace(fd.get(), size);
   if (error == 0 && size > 0 &&
       fallocate(fd.get(), FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(size)) != 0 &&
       errno != EOPNOTSUPP) {

@@ -100,8 +100,8 @@ int Walk::Look(const char* name, WalkEntry* entry, bool* wanted) {
   if (error != 0) return error == ESTALE ? 0 : error;
   const mode_t mode = entry->state.st.st_mode;
   if (S_ISLNK(mode) && ReadTarget(fd.get(), &entry->target) != 0) return 0;
-  *wanted =
-      !changed_ || S_ISDIR(mode) || S_ISLNK(mode) || (S_ISREG(mode) && entry->state.needs_archive);
+  // Special files too: an export says of them that blobs cannot hold them.
+  *wanted = !changed_ || !S_ISREG(mode) || entry->state.needs_archive;
   return 0;
 }
 

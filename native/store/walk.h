@@ -22,7 +22,7 @@ struct WalkEntry {
 class Walk {
  public:
   // Below the directory `path` ("": everything). `changed`: regular files that an export would
-  // copy, all directories and symbolic links.
+  // copy, and everything that is no regular file.
   Walk(std::shared_ptr<StoreImpl> store, std::string path, bool changed);
 
   // Appends up to `batch` entries: a directory's own in its order, then its subdirectories, one

@@ -309,11 +309,8 @@ void t.test('restore', { skip }, async (t) => {
     t.same(store.needed, [fid], 'three readers, one request');
     t.same(readAll(fd, 65536), bytes);
     await store.native.closeHandle(handle);
-    t.match(
-      store.native.stats(),
-      { waiting: 0, handles: 0, restoring: 0, inodes: 0 },
-      'nothing is left behind',
-    );
+    await until(() => store.native.stats()['inodes'] === 0, { what: 'the inode to be forgotten' });
+    t.match(store.native.stats(), { waiting: 0, handles: 0, restoring: 0 }, 'nothing is left behind');
   });
 
   await t.test('a failed one leaves no byte, and wakes its readers with the errno', async (t) => {
@@ -363,8 +360,9 @@ void t.test('restore', { skip }, async (t) => {
 
   await t.test('rule 6: space is there before the first byte, or ENOSPC is', async (t) => {
     await using store = await TempStore.open();
-    const fid = await store.stub('huge', { size: 2 ** 43 });
-    t.match(await codeOf(store.native.beginRestore(fid)), /^(ENOSPC|EFBIG)$/);
+    const { bavail, bsize } = store.native.statfs();
+    const fid = await store.stub('huge', { size: Number(bavail) * bsize + 2 ** 36 });
+    t.equal(await codeOf(store.native.beginRestore(fid)), 'ENOSPC');
     t.equal(store.allocated('huge'), 0);
     t.equal(await store.flags('huge'), 0x0d);
   });
