@@ -104,7 +104,7 @@ class InodeImpl final : public Inode {
   int Release();
   int ReplaceCopy(const NewCopy& with);
   int ChangeFlags(uint8_t set, uint8_t clear, uint32_t archive_id);
-  int MarkModified();
+  int MarkModified(bool keep_copy);
   int ForgetCopy();
 
   void FailWaiters(int error);

@@ -7,7 +7,7 @@ import type { Container } from '../blob/port.js';
 import type { ArchiveOutcome } from '../hsm/archive-mover.js';
 import type { Coordinator } from '../hsm/coordinator.js';
 import { errnoOf, hasErrno } from '../hsm/movers.js';
-import type { NativeStore, WalkEntry } from '../store/inodes.js';
+import type { Fid, NativeStore, WalkEntry } from '../store/inodes.js';
 import { exportDirectory, exportSymlink } from './export-stubs.js';
 import { ancestors } from './import.js';
 import { JobFailure, type ExportCounters } from './job.js';
@@ -57,6 +57,8 @@ class Export {
   readonly #options: ExportOptions;
   /** Directories that were looked at, or are being; each once a job. */
   readonly #directories = new Map<string, Promise<void>>();
+  /** Files with several names -> the one they are exported under: a file has one copy. */
+  readonly #linked = new Map<Fid, string>();
 
   constructor(options: ExportOptions) {
     this.#options = options;
@@ -124,6 +126,15 @@ class Export {
   async #file(entry: WalkEntry): Promise<void> {
     const { counters, clock, coordinator, signal } = this.#options;
     const path = entry.pathBytes ?? entry.path;
+    if (entry.nlink > 1) {
+      const exported = this.#linked.get(entry.fid);
+      if (exported !== undefined) {
+        counters.totalFilesSkipped++;
+        this.#log('warn', entry.path, 'HardLink', `the file is exported under its other name ${exported}`);
+        return;
+      }
+      this.#linked.set(entry.fid, entry.path);
+    }
     counters.filesDiscovered++;
     let outcome: ArchiveOutcome = { kind: 'canceled' };
     for (let attempt = 1; attempt <= tries; attempt++) {

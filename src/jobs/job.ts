@@ -57,7 +57,7 @@ export interface ExportCounters {
   readonly totalBytesExported: number;
   readonly totalMiBExported: number;
   readonly totalFilesFailed: number;
-  /** Special files, and files marked never_archive. */
+  /** Special files, files marked never_archive, and further names of a file that is exported. */
   readonly totalFilesSkipped: number;
   readonly totalDirectoriesExported: number;
 }

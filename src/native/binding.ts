@@ -172,7 +172,8 @@ export interface NativeStore {
 
   /**
    * Depth-first, in directory order, batches of up to `batch` entries. `select` 'changed': regular files that an export
-   * would copy (new or modified), and symlinks and directories; 'all': everything. Under `path` (a directory) only.
+   * would copy (new or modified), and everything that is no regular file; 'all': everything.
+   * Under `path` (a directory) only.
    */
   walk(options: {
     readonly path?: string;
@@ -213,8 +214,11 @@ export interface NativeStore {
 
   /** Sets and clears flag bits durably; TypeScript has already applied lustre-hsm 2.2. `archiveId` 0 = unchanged. */
   changeFlags(fid: Fid, set: number, clear: number, archiveId: number): Promise<void>;
-  /** The file's copy is no longer its own (rule "a blob name has one owner"): durable, flags as for a write. */
-  markModified(fid: Fid): Promise<void>;
+  /**
+   * The file's copy is no longer its own (rule "a blob name has one owner"): durable, flags as for a write. `keepCopy`:
+   * the record goes on naming the copy, as it does after a write.
+   */
+  markModified(fid: Fid, options?: { readonly keepCopy: boolean }): Promise<void>;
   /** After hsm_remove. */
   forgetCopy(fid: Fid): Promise<void>;
   /** What LL_IOC_HSM_ACTION answers; undefined = NOOP. */

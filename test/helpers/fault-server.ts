@@ -252,6 +252,7 @@ export class FaultServer implements AsyncDisposable {
     }
     if (fault?.kind === 'body') {
       answer.resume();
+      Reflect.deleteProperty(headers, 'transfer-encoding');
       response.writeHead(entry.status ?? 200, { ...headers, 'content-length': fault.body.length });
       response.end(fault.body);
       return;
