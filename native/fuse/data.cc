@@ -37,9 +37,20 @@ void WhereItMayBlock(Core& core, const RequestPtr& request, Task task) {
   core.pool.Post(std::move(task));
 }
 
+// Answers a read with what was read, unless the restore that it was admitted to took the bytes away
+// meanwhile.
+void ReplyRead(Core& core, const Handle& handle, const RequestPtr& request, uint64_t epoch,
+               char* bytes, size_t size) {
+  if (handle.file.mode == DataMode::kCached && handle.node->inode->ReadEpoch() != epoch) {
+    OnRead(core, request);
+    return;
+  }
+  request->ReplyParts({{bytes, size}});
+}
+
 // What is left of a read after `done` bytes; blocks.
-void ReadRest(const Handle& handle, const RequestPtr& request, std::unique_ptr<char[]> bytes,
-              size_t done) {
+void ReadRest(Core& core, const Handle& handle, const RequestPtr& request, uint64_t epoch,
+              std::unique_ptr<char[]> bytes, size_t done) {
   const auto& in = request->in<fuse_read_in>();
   while (done < in.size) {
     const ssize_t n = pread(handle.data.get(), bytes.get() + done, in.size - done,
@@ -52,17 +63,18 @@ void ReadRest(const Handle& handle, const RequestPtr& request, std::unique_ptr<c
     if (n <= 0) break;
     done += static_cast<size_t>(n);
   }
-  request->ReplyParts({{bytes.get(), done}});
+  ReplyRead(core, handle, request, epoch, bytes.get(), done);
 }
 
-void Read(Core& core, const HandlePtr& handle, const RequestPtr& request) {
+// `epoch`: the inode's ReadEpoch() from before the read was admitted.
+void Read(Core& core, const HandlePtr& handle, const RequestPtr& request, uint64_t epoch) {
   const auto& in = request->in<fuse_read_in>();
   if (!handle->data.ok() || in.size > kMaxWrite) {
     request->ReplyError(handle->data.ok() ? EINVAL : EBADF);
     return;
   }
   auto bytes = std::make_unique_for_overwrite<char[]>(in.size);
-  if (Pool::MayBlock()) return ReadRest(*handle, request, std::move(bytes), 0);
+  if (Pool::MayBlock()) return ReadRest(core, *handle, request, epoch, std::move(bytes), 0);
   // What is in memory is answered at once; what is not must not hold up this thread.
   iovec part{bytes.get(), in.size};
   const ssize_t n =
@@ -72,16 +84,17 @@ void Read(Core& core, const HandlePtr& handle, const RequestPtr& request) {
   const bool end = n >= 0 && fstat(handle->data.get(), &st) == 0 &&
                    in.offset + done >= static_cast<uint64_t>(st.st_size);
   if (done == in.size || end) {
-    request->ReplyParts({{bytes.get(), done}});
+    ReplyRead(core, *handle, request, epoch, bytes.get(), done);
     return;
   }
   request->Shrink();
-  core.pool.Post([handle, request, done, bytes = std::shared_ptr<char[]>(std::move(bytes))] {
-    const auto& in = request->in<fuse_read_in>();
-    auto whole = std::make_unique_for_overwrite<char[]>(in.size);
-    memcpy(whole.get(), bytes.get(), done);
-    ReadRest(*handle, request, std::move(whole), done);
-  });
+  core.pool.Post(
+      [&core, handle, request, epoch, done, bytes = std::shared_ptr<char[]>(std::move(bytes))] {
+        const auto& in = request->in<fuse_read_in>();
+        auto whole = std::make_unique_for_overwrite<char[]>(in.size);
+        memcpy(whole.get(), bytes.get(), done);
+        ReadRest(core, *handle, request, epoch, std::move(whole), done);
+      });
 }
 
 void Write(const HandlePtr& handle, const RequestPtr& request) {
@@ -122,15 +135,17 @@ void Write(const HandlePtr& handle, const RequestPtr& request) {
 void OnRead(Core& core, const RequestPtr& request) {
   HandlePtr handle = HandleOf(core, request, request->in<fuse_read_in>().fh);
   if (!handle) return;
-  if (handle->file.mode != DataMode::kCached) return Read(core, handle, request);
+  if (handle->file.mode != DataMode::kCached) return Read(core, handle, request, 0);
+  auto epoch = std::make_shared<uint64_t>();
   core.gate->Run(
       request, handle->node, Gate::kForever,
-      [handle](const RequestPtr& asking, Wake wake) {
+      [handle, epoch](const RequestPtr& asking, Wake wake) {
         const auto& in = asking->in<fuse_read_in>();
+        *epoch = handle->node->inode->ReadEpoch();
         return handle->node->inode->AdmitRead(&handle->file, in.offset, in.size, asking->pid(),
                                               std::move(wake));
       },
-      [&core, handle](const RequestPtr& admitted) { Read(core, handle, admitted); });
+      [&core, handle, epoch](const RequestPtr& admitted) { Read(core, handle, admitted, *epoch); });
 }
 
 void OnWrite(Core& core, const RequestPtr& request) {
@@ -257,8 +272,8 @@ void OnCopyFileRange(Core& core, const RequestPtr& request) {
     core.gate->Run(
         request, from->node, Gate::kModify,
         [from](const RequestPtr& asking, Wake wake) {
-          const auto& in = asking->in<fuse_copy_file_range_in>();
-          return from->node->inode->AdmitRead(&from->file, in.off_in, in.len, asking->pid(),
+          // The whole of it: early bytes could be taken away between here and the copy.
+          return from->node->inode->AdmitRead(&from->file, 0, UINT64_MAX, asking->pid(),
                                               std::move(wake));
         },
         modify);

@@ -100,6 +100,11 @@ class Inode : public std::enable_shared_from_this<Inode> {
   virtual Verdict AdmitRead(OpenFile* file, uint64_t offset, uint64_t length, pid_t pid,
                             Wake wake) = 0;
 
+  // Bytes that were read through a cached handle are good only if this is what it was before they
+  // were admitted: a restore that fails or starts again takes away what readers were already given.
+  // Else ask again.
+  virtual uint64_t ReadEpoch() const = 0;
+
   // Before WRITE, FALLOCATE, copy destination. Restored, suspended, our lease dropped. kGo opens a
   // modification that must be ended by EndModify; while one is open the inode is neither released
   // nor called clean.

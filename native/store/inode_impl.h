@@ -13,6 +13,7 @@
 #ifndef LUSTRITE_STORE_INODE_IMPL_H_
 #define LUSTRITE_STORE_INODE_IMPL_H_
 
+#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <memory>
@@ -75,6 +76,7 @@ class InodeImpl final : public Inode {
   void CloseHandle(OpenFile* file) override;
   Verdict AdmitRead(OpenFile* file, uint64_t offset, uint64_t length, pid_t pid,
                     Wake wake) override;
+  uint64_t ReadEpoch() const override { return read_epoch_; }
   Verdict AdmitModify(pid_t pid, Wake wake) override;
   void EndModify() override;
   Verdict AdmitSeek(pid_t pid, Wake wake) override;
@@ -222,6 +224,8 @@ class InodeImpl final : public Inode {
   int writers_ = 0;
   int modifications_ = 0;
   uint64_t modify_epoch_ = 0;
+  // Moved, under the lock, before bytes that readers may have been admitted to are punched.
+  std::atomic<uint64_t> read_epoch_ = 0;
   DataMode mode_ = DataMode::kNone;
   // ETag of the restore that brought the present content, for handles that were given early bytes.
   std::string restored_etag_;

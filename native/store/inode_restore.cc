@@ -51,6 +51,7 @@ int InodeImpl::BeginRestore(const std::optional<Copy>& copy, int* out_fd, uint64
     // With another version: from here on nobody is shown a byte before the end.
     restore_->copy = copy;
     restore_->watermark = 0;
+    read_epoch_++;
   }
   if (!(record_.flags & HS_RELEASED)) {
     // Truncated to nothing, or restored, while the request was on its way.
@@ -172,6 +173,8 @@ int InodeImpl::FailRestore(int error) {
   if (restore_ != nullptr && restore_->running) {
     const Statement stated = *record_.statement;
     const int fd = restore_->fd.get();
+    restore_->watermark = 0;
+    read_epoch_++;
     lock.unlock();
     punched = PunchTo(fd, stated.size, stated.mtime);
     CRASH_POINT("restore.failed-punched");
