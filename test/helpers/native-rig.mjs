@@ -80,7 +80,7 @@ const methods = {
       {
         request: onAsked('request'),
         stateSet: onAsked('stateSet'),
-        closed: () => process.send?.({ closed: true }),
+        closed: () => process.connected && process.send({ closed: true }),
       },
     );
     return { passthrough: session.passthrough };
