@@ -662,8 +662,11 @@ Napi::Value StoreObject::ChangeFlags(const Info& info) {
 }
 
 Napi::Value StoreObject::MarkModified(const Info& info) {
-  return OnInode(info, "markModified",
-                 [](StoreImpl&, InodeImpl& inode) { return inode.MarkModified(); });
+  const bool keep_copy =
+      info[1].IsObject() && info[1].As<Napi::Object>().Get("keepCopy").ToBoolean().Value();
+  return OnInode(info, "markModified", [keep_copy](StoreImpl&, InodeImpl& inode) {
+    return inode.MarkModified(keep_copy);
+  });
 }
 
 Napi::Value StoreObject::ForgetCopy(const Info& info) {

@@ -65,7 +65,7 @@ int InodeImpl::ChangeFlags(uint8_t set, uint8_t clear, uint32_t archive_id) {
   return SyncRecord(lock, fd.get());
 }
 
-int InodeImpl::MarkModified() {
+int InodeImpl::MarkModified(bool keep_copy) {
   Lock lock(mutex_);
   int error = Loaded();
   if (error != 0) return error;
@@ -75,7 +75,7 @@ int InodeImpl::MarkModified() {
   const int fd = Borrow(&own, &error);
   if (error != 0) return error;
   Record record = record_;
-  record.copy.reset();
+  if (!keep_copy) record.copy.reset();
   Fold(&record);
   error = Write(fd, record);
   if (error != 0) return error;

@@ -4,6 +4,7 @@
  */
 import { constants } from 'node:os';
 import type { Clock } from '../base/clock.js';
+import { crashPoint } from '../base/crash.js';
 import { BlobError, FsError, messageChain } from '../base/errors.js';
 import type { Log } from '../base/log.js';
 import { blobOfPath } from '../blob/names.js';
@@ -252,6 +253,7 @@ export class Coordinator implements AsyncDisposable {
       throw new FsError(EAGAIN, 'the coordinator takes no requests');
     const at = this.#clock.now();
     const entries = await journal.add(requests.map((request) => ({ ...request, at })));
+    crashPoint('request.journaled');
     await Promise.all(entries.map((entry) => this.#adopt(entry)));
   }
 

@@ -7,8 +7,9 @@ import type { MoverContext } from './movers.js';
 
 /**
  * Deletes the copy of `state`, which is not released. The file is durably dirty before its blob goes, so that a crash
- * in between cannot leave a file that may be released without a copy; a failed delete leaves it dirty, too. The blob
- * is deleted as the record knows it: another version of it is somebody else's and stays (not with compat.strict).
+ * in between cannot leave a file that may be released without a copy; a failed delete leaves it dirty, too. The record
+ * names the blob until it is gone, so that the request can be repeated. The blob is deleted as the record knows it:
+ * another version of it is somebody else's and stays (not with compat.strict).
  */
 export async function removeCopy(
   context: MoverContext,
@@ -18,7 +19,7 @@ export async function removeCopy(
   const { native, container, config } = context;
   const { fid, copy } = state;
   if (copy !== undefined) {
-    if (!state.modified) await native.markModified(fid);
+    if (!state.modified) await native.markModified(fid, { keepCopy: true });
     crashPoint('remove.marked');
     try {
       await container.delete(copy.blob, { signal, ...(config.compat.strict ? {} : { ifMatch: copy.etag }) });

@@ -83,6 +83,8 @@ export class JobRunner implements AsyncDisposable {
   readonly #jobs = new Map<string, JobRecord>();
   readonly #watchers = new JobWatchers();
   #run: Run | undefined;
+  /** The running job's end is decided and being written down: too late for a cancel. */
+  #ending = false;
   #stopping = false;
 
   constructor(options: JobRunnerOptions) {
@@ -197,6 +199,7 @@ export class JobRunner implements AsyncDisposable {
     const run = this.#run;
     if (isFinal(record) || run?.name !== name)
       throw new UserError('Conflict', `the job '${name}' is already ${state}`);
+    if (this.#ending) throw new UserError('Conflict', `the job '${name}' is over`);
     this.#set(withState(record, 'Cancelling'));
     run.abort.abort(canceled);
     await this.#records.write(this.get(name), { durable: true });
@@ -297,8 +300,10 @@ export class JobRunner implements AsyncDisposable {
         ? this.#import(record, resumed, signal, marker)
         : this.#export(record, signal));
       if (end !== undefined) {
-        this.#set(end);
+        this.#ending = true;
         await this.#records.write(end, { durable: true });
+        // Whoever sees that it is over may start the next one: nobody else runs before the slot is free.
+        this.#set(end);
       }
     } catch (error) {
       log.error({ job: name, cause: messageChain(error) }, 'the job could not be recorded');
@@ -308,6 +313,7 @@ export class JobRunner implements AsyncDisposable {
     const last = this.get(name);
     log.info({ job: name, state: stateOf(last) }, 'job over');
     this.#run = undefined;
+    this.#ending = false;
     this.#watchers.wake(name);
     return last;
   }
