@@ -48,10 +48,11 @@ void ReplyRead(Core& core, const Handle& handle, const RequestPtr& request, uint
   request->ReplyParts({{bytes, size}});
 }
 
-// What is left of a read after `done` bytes; blocks.
-void ReadRest(Core& core, const Handle& handle, const RequestPtr& request, uint64_t epoch,
-              std::unique_ptr<char[]> bytes, size_t done) {
+// A read that may block.
+void ReadBlocking(Core& core, const Handle& handle, const RequestPtr& request, uint64_t epoch,
+                  std::unique_ptr<char[]> bytes) {
   const auto& in = request->in<fuse_read_in>();
+  size_t done = 0;
   while (done < in.size) {
     const ssize_t n = pread(handle.data.get(), bytes.get() + done, in.size - done,
                             static_cast<off_t>(in.offset + done));
@@ -74,12 +75,12 @@ void Read(Core& core, const HandlePtr& handle, const RequestPtr& request, uint64
     return;
   }
   auto bytes = std::make_unique_for_overwrite<char[]>(in.size);
-  if (Pool::MayBlock()) return ReadRest(core, *handle, request, epoch, std::move(bytes), 0);
+  if (Pool::MayBlock()) return ReadBlocking(core, *handle, request, epoch, std::move(bytes));
   // What is in memory is answered at once; what is not must not hold up this thread.
   iovec part{bytes.get(), in.size};
   const ssize_t n =
       preadv2(handle->data.get(), &part, 1, static_cast<off_t>(in.offset), RWF_NOWAIT);
-  size_t done = n > 0 ? static_cast<size_t>(n) : 0;
+  const size_t done = n > 0 ? static_cast<size_t>(n) : 0;
   struct stat st;
   const bool end = n >= 0 && fstat(handle->data.get(), &st) == 0 &&
                    in.offset + done >= static_cast<uint64_t>(st.st_size);
@@ -88,13 +89,10 @@ void Read(Core& core, const HandlePtr& handle, const RequestPtr& request, uint64
     return;
   }
   request->Shrink();
-  core.pool.Post(
-      [&core, handle, request, epoch, done, bytes = std::shared_ptr<char[]>(std::move(bytes))] {
-        const auto& in = request->in<fuse_read_in>();
-        auto whole = std::make_unique_for_overwrite<char[]>(in.size);
-        memcpy(whole.get(), bytes.get(), done);
-        ReadRest(core, *handle, request, epoch, std::move(whole), done);
-      });
+  core.pool.Post([&core, handle, request, epoch] {
+    auto whole = std::make_unique_for_overwrite<char[]>(request->in<fuse_read_in>().size);
+    ReadBlocking(core, *handle, request, epoch, std::move(whole));
+  });
 }
 
 void Write(const HandlePtr& handle, const RequestPtr& request) {
