@@ -24,11 +24,28 @@ export async function removeCopy(
     try {
       await container.delete(copy.blob, { signal, ...(config.compat.strict ? {} : { ifMatch: copy.etag }) });
     } catch (error) {
-      if (!(error instanceof BlobError) || error.kind !== 'missing') throw error;
+      if (!(await isGone(context, copy.blob, error, signal))) throw error;
     }
     crashPoint('remove.deleted');
   }
   await native.forgetCopy(fid);
   // Lustre keeps DIRTY through a remove; ours was only set for the time of it.
   if ((state.flags & HS_DIRTY) === 0) await native.changeFlags(fid, 0, HS_DIRTY, 0);
+}
+
+/** Whether a deletion failed because there is nothing to delete: a condition on a missing blob may fail as such, too. */
+async function isGone(
+  { container }: MoverContext,
+  blob: string,
+  error: unknown,
+  signal: AbortSignal,
+): Promise<boolean> {
+  if (!(error instanceof BlobError)) return false;
+  if (error.kind !== 'changed') return error.kind === 'missing';
+  try {
+    await container.properties(blob, signal);
+    return false;
+  } catch (failure) {
+    return failure instanceof BlobError && failure.kind === 'missing';
+  }
 }

@@ -28,8 +28,8 @@ export interface TestMountOptions {
   readonly frontEnd?: 'native' | 'fuse-native';
   /** A store to use instead of a new one, e.g. on a file system of its own; whoever made it removes it. */
   readonly store?: string;
-  /** What `start` waits for: a usable mount, or the end of the first import (default). */
-  readonly ready?: 'mounted' | 'imported';
+  /** What `start` waits for: nothing but the process, a usable mount, or the end of the first import (default). */
+  readonly ready?: 'started' | 'mounted' | 'imported';
 }
 
 /**
@@ -79,6 +79,11 @@ export class TestMount implements AsyncDisposable {
     return pid;
   }
 
+  /** Whether there is no daemon any more, e.g. after a crash point. */
+  get gone(): boolean {
+    return this.#daemon?.alive !== true;
+  }
+
   /** Everything all daemons of this mount have logged so far. */
   log(): string {
     return this.#earlierLogs + (this.#daemon?.log() ?? '');
@@ -92,6 +97,7 @@ export class TestMount implements AsyncDisposable {
     args.push('--front-end', frontEnd, ...flags, ...(extra.flags ?? []));
     const daemon = new Daemon(args, { ...this.#options.env, ...extra.env }, this.#folder, this.path);
     this.#daemon = daemon;
+    if ((extra.ready ?? ready) === 'started') return;
     try {
       await daemon.until(
         `${this.path} to be mounted`,
@@ -228,7 +234,7 @@ class Daemon {
     }
   }
 
-  get #alive(): boolean {
+  get alive(): boolean {
     return this.child.exitCode === null && this.child.signalCode === null;
   }
 
@@ -239,7 +245,7 @@ class Daemon {
   ): Promise<Exclude<T, false | undefined | null | 0 | ''>> {
     const found = await until(
       async () => {
-        if (!this.#alive) return 'dead';
+        if (!this.alive) return 'dead';
         const value = await condition();
         return value ? { value } : undefined;
       },
@@ -251,13 +257,13 @@ class Daemon {
   }
 
   async untilEnded(timeoutMs: number): Promise<Pick<Ended, 'code' | 'signal'>> {
-    await until(() => !this.#alive, { what: `daemon ${this.child.pid ?? '?'} to end`, timeoutMs });
+    await until(() => !this.alive, { what: `daemon ${this.child.pid ?? '?'} to end`, timeoutMs });
     return this.#ended;
   }
 
   /** SIGTERM, and SIGKILL when that does not help. */
   async stop(): Promise<void> {
-    if (!this.#alive) return;
+    if (!this.alive) return;
     this.child.kill('SIGTERM');
     await this.untilEnded(30_000).catch(async () => {
       this.child.kill('SIGKILL');

@@ -1,0 +1,260 @@
+/** A mount whose daemon is made to die, a model of its files, and what must be true of them under the next daemon. */
+import { request } from 'node:http';
+import { readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { ContainerClient } from '@azure/storage-blob';
+import type { Test } from 'tap';
+import { finalStates, type JobView, type StatusReport } from '../../src/base/control-api.js';
+import type { Azurite } from './azurite.js';
+import { HS, lfsPath, parseStates, states } from './lfs.js';
+import { TestMount, type TestMountOptions } from './mount.js';
+import { mountAt } from './mounts.js';
+import { until } from './poll.js';
+import { ok } from './run.js';
+import { Dice } from './tree.js';
+
+/** Small enough that a file of `stubBytes` is several ranges and several blocks. */
+const transferBytes = 64 * 1024;
+const stubBytes = 3 * transferBytes + 1000;
+
+/** Bytes that nothing else in a test has. */
+export function content(seed: string, size: number = stubBytes): Buffer {
+  let hash = 0;
+  for (const char of seed) hash = (Math.imul(hash, 31) + (char.codePointAt(0) ?? 0)) | 0;
+  return new Dice(hash >>> 0).bytes(size);
+}
+
+export interface CrashLabOptions {
+  /** Name of a blob -> its content. */
+  readonly blobs?: Readonly<Record<string, Buffer>>;
+  readonly env?: TestMountOptions['env'];
+  /** 'nothing': the first daemon is not waited for, since it dies. */
+  readonly await?: 'nothing';
+}
+
+export class CrashLab implements AsyncDisposable {
+  readonly mount: TestMount;
+  readonly client: ContainerClient;
+  readonly logs: ContainerClient;
+  /** Path -> every content that the file may have. */
+  readonly #allowed = new Map<string, readonly Buffer[]>();
+  /** Path -> blob, where they differ. */
+  readonly #blobs = new Map<string, string>();
+
+  private constructor(mount: TestMount, client: ContainerClient, logs: ContainerClient) {
+    this.mount = mount;
+    this.client = client;
+    this.logs = logs;
+  }
+
+  static async start(t: Test, azurite: Azurite, options: CrashLabOptions = {}): Promise<CrashLab> {
+    const [container, logging] = [await azurite.newContainer('crash'), await azurite.newContainer('logs')];
+    const client = azurite.client(container);
+    const blobs = Object.entries(options.blobs ?? {});
+    await Promise.all(blobs.map(([name, body]) => client.getBlockBlobClient(name).uploadData(body)));
+    const mount = await TestMount.start(t, {
+      container,
+      flags: ['--logging-container', logging],
+      env: {
+        AZURE_STORAGE_CONNECTION_STRING: azurite.connectionString,
+        LUSTRITE_HYDRATE_RANGE_BYTES: String(transferBytes),
+        LUSTRITE_TRANSFER_BLOCK_BYTES: String(transferBytes),
+        ...options.env,
+      },
+      ready: 'started',
+    });
+    const lab = new CrashLab(mount, client, azurite.client(logging));
+    for (const [name, body] of blobs) lab.expect(name, body);
+    if (options.await === undefined) await lab.untilReady();
+    return lab;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.mount[Symbol.asyncDispose]();
+  }
+
+  at(path: string): string {
+    return this.mount.at(path);
+  }
+
+  /** The file has one of these contents from now on. */
+  expect(path: string, ...allowed: readonly Buffer[]): void {
+    this.#allowed.set(path, allowed);
+  }
+
+  /** What the file has, where that is certain. */
+  sure(path: string): Buffer {
+    const [one, ...others] = this.#allowed.get(path) ?? [];
+    if (one === undefined || others.length > 0) throw new Error(`nobody knows the content of ${path}`);
+    return one;
+  }
+
+  /**
+   * Changes a file from a content that is certain: until `change` is done the file may have either, and whatever it
+   * answered with success has happened.
+   */
+  async change(path: string, next: Buffer, change: () => Promise<unknown>): Promise<void> {
+    const now = this.#allowed.get(path) ?? [];
+    this.expect(path, ...now, next);
+    await change();
+    this.expect(path, next);
+  }
+
+  /** `mv from to`, on the mount too. */
+  moved(from: string, to: string): void {
+    this.expect(to, this.sure(from));
+    this.#blobs.set(to, this.#blobs.get(from) ?? from);
+    this.#allowed.delete(from);
+    this.#blobs.delete(from);
+  }
+
+  /** Brings the data here, so that the file is clean. */
+  async restore(path: string): Promise<void> {
+    const read = await readFile(this.at(path));
+    if (!read.equals(this.sure(path))) throw new Error(`${path} was read wrong`);
+  }
+
+  /** Starts a daemon on the store and waits until it serves and no job runs. */
+  async revive(env: TestMountOptions['env'] = {}): Promise<void> {
+    await this.mount.remount({ ready: 'started', env });
+    await this.untilReady();
+  }
+
+  async untilReady(): Promise<void> {
+    const { pid } = this.mount;
+    await until(
+      async () => {
+        if (this.mount.gone) throw new Error(`the daemon has ended\n${this.mount.log().slice(-4000)}`);
+        const status = (await this.control('GET', '/v1/status')) as StatusReport;
+        if (status.pid !== pid || status.runningJob !== null) return false;
+        return mountAt(this.mount.path) !== undefined;
+      },
+      { what: 'a daemon that serves', timeoutMs: 120_000 },
+    );
+  }
+
+  /** The control API, without a process for every question. */
+  async control(method: string, path: string, body?: object): Promise<unknown> {
+    const socketPath = join(this.mount.store, 'daemon.sock');
+    return new Promise((resolve, reject) => {
+      const asking = request(
+        { socketPath, method, path, headers: { 'content-type': 'application/json' } },
+        (answer) => {
+          const parts: Buffer[] = [];
+          answer.on('data', (part: Buffer) => parts.push(part));
+          answer.on('error', reject);
+          answer.on('end', () => {
+            const text = Buffer.concat(parts).toString();
+            if ((answer.statusCode ?? 500) < 300) resolve(text === '' ? undefined : JSON.parse(text));
+            else reject(new Error(`${method} ${path}: ${answer.statusCode ?? '?'} ${text}`));
+          });
+        },
+      );
+      asking.on('error', reject);
+      asking.setTimeout(60_000, () => asking.destroy(new Error(`${method} ${path}: no answer`)));
+      asking.end(body === undefined ? undefined : JSON.stringify(body));
+    });
+  }
+
+  async jobs(): Promise<readonly JobView[]> {
+    return ((await this.control('GET', '/v1/jobs')) as { readonly value: readonly JobView[] }).value;
+  }
+
+  /** Runs an export to its end; how many files it found. */
+  async export(): Promise<number> {
+    const { name } = (await this.control('POST', '/v1/jobs/export', {})) as JobView;
+    const job = await until(
+      async () => {
+        const now = (await this.control('GET', `/v1/jobs/${name}`)) as ExportView;
+        return finalStates.includes(now.properties.status.state) && now;
+      },
+      { what: `export ${name} to end`, timeoutMs: 120_000 },
+    );
+    const { state, totalFilesFailed, filesDiscovered } = job.properties.status;
+    if (state !== 'Completed' || totalFilesFailed !== 0) {
+      const log = await readFile(join(this.mount.store, 'jobs', name, 'log.jsonl'), 'utf8');
+      throw new Error(`the export ended ${JSON.stringify(job.properties.status)}\n${log}`);
+    }
+    return filesDiscovered;
+  }
+
+  async flags(...paths: readonly string[]): Promise<readonly number[]> {
+    const output = await ok(lfsPath, ['hsm_state', ...paths.map((path) => this.at(path))]);
+    return parseStates(output).map((state) => state.flags);
+  }
+
+  async flag(path: string): Promise<number> {
+    const [flags] = await this.flags(path);
+    if (flags === undefined) throw new Error(`no state of ${path}`);
+    return flags;
+  }
+
+  /** Bytes that a file occupies in the store. */
+  async allocated(path: string): Promise<number> {
+    return (await stat(join(this.mount.store, 'ns', path))).blocks * 512;
+  }
+
+  /** The content of a blob, undefined when there is none. */
+  async blob(name: string): Promise<Buffer | undefined> {
+    try {
+      return await this.client.getBlockBlobClient(name).downloadToBuffer();
+    } catch (error) {
+      if ((error as { statusCode?: number }).statusCode === 404) return undefined;
+      throw error;
+    }
+  }
+
+  /**
+   * Asserts what holds after every crash, for the files below `prefix`: no job hangs, every file has a content that it
+   * may have and the size of it, what is called clean is in the container, and an export brings both to agreement.
+   */
+  async check(t: Test, prefix: string): Promise<void> {
+    const paths = [...this.#allowed.keys()].filter((path) => path.startsWith(prefix));
+    const open = (await this.jobs()).filter((job) => !finalStates.includes(job.properties.status.state));
+    t.same(open, [], 'no job hangs');
+
+    const shown = await this.flags(...paths);
+    for (const [index, path] of paths.entries()) {
+      const flags = shown[index] ?? -1;
+      const { size } = await stat(this.at(path));
+      const read = await readFile(this.at(path));
+      if (!this.#isAllowed(path, read))
+        t.fail(`${path} (0x${flags.toString(16)}) has a content that it never had`);
+      if (size !== read.length) t.fail(`${path} shows a size of ${size} and has ${read.length} bytes`);
+      this.expect(path, read);
+      const called = (flags & HS.ARCHIVED) !== 0 && (flags & HS.DIRTY) === 0;
+      if (called && !read.equals((await this.blob(this.#blobs.get(path) ?? path)) ?? nothing)) {
+        t.fail(`${path} is called 0x${flags.toString(16)} and is not what the container has`);
+      }
+    }
+    // Whose name another file has taken is found by the export after.
+    for (let round = 1; (await this.export()) > 0 && round < 4; round++);
+    const after = await this.flags(...paths);
+    for (const [index, path] of paths.entries()) {
+      const flags = after[index] ?? -1;
+      if (flags !== states.clean && flags !== states.stub)
+        t.fail(`${path} is 0x${flags.toString(16)} after the export`);
+      const blob = (await this.blob(path)) ?? (await this.blob(this.#blobs.get(path) ?? path));
+      if (!this.sure(path).equals(blob ?? nothing))
+        t.fail(`${path} is not in the container after the export`);
+    }
+    t.ok(paths.length > 0, `${paths.length} files are as they may be, and in the container after an export`);
+  }
+
+  #isAllowed(path: string, read: Buffer): boolean {
+    return (this.#allowed.get(path) ?? []).some((one) => one.equals(read));
+  }
+}
+
+/** No blob: equal to no content that a test writes. */
+const nothing = Buffer.from('there is no such blob');
+
+interface ExportView extends JobView {
+  readonly properties: {
+    readonly status: {
+      readonly state: string;
+      readonly filesDiscovered: number;
+      readonly totalFilesFailed: number;
+    };
+  };
+}
