@@ -18,6 +18,7 @@ struct Handle {
   OpenFile file;
   UniqueFd data;
   bool pinned = false;  // holds the node's backing id
+  bool cached = false;  // counted in the node's cached_handles
   // While OPEN waits: the inode stays though its last name goes meanwhile, as for any open of a
   // file.
   UniqueFd waiting;

@@ -26,6 +26,10 @@ struct Node {
 
   // Requests of this inode that wait in the gate: its pages may be locked.
   std::atomic<int> held{0};
+  // Open cached handles, and whether the kernel may still have pages of earlier ones.
+  std::mutex pages_mutex;
+  int cached_handles = 0;
+  bool may_have_pages = false;
   // Open handles that can write past us; stores through their mappings change times that nobody
   // tells the kernel.
   std::atomic<int> writers{0};

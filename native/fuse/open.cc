@@ -13,6 +13,28 @@ namespace {
 
 bool Writes(int flags) { return (flags & O_ACCMODE) != O_RDONLY; }
 
+// Drops the pages of an earlier tenure before the first cached handle of this one is answered. Not
+// by open flags without FOPEN_KEEP_CACHE: the kernel obeys them when the opener gets to run, and by
+// then another opener's read may be held, with its page locked: the first one would wait for that
+// page, unkillably. Here no handle is open, so no page is locked.
+void EnterCached(Core& core, Handle& handle) {
+  Node& node = *handle.node;
+  const std::lock_guard lock(node.pages_mutex);
+  if (node.cached_handles++ == 0 && node.may_have_pages) {
+    fuse_notify_inval_inode_out out{node.id, 0, 0};
+    core.device.Notify(FUSE_NOTIFY_INVAL_INODE, {{&out, sizeof(out)}});
+  }
+  node.may_have_pages = true;
+  handle.cached = true;
+}
+
+void LeaveCached(Handle& handle) {
+  if (!handle.cached) return;
+  const std::lock_guard lock(handle.node->pages_mutex);
+  handle.node->cached_handles--;
+  handle.cached = false;
+}
+
 // What an answer to OPEN or CREATE says of an admitted handle; the handle is in the table
 // afterwards.
 int Attach(Core& core, const std::shared_ptr<Handle>& handle, OpenOut* out) {
@@ -26,9 +48,8 @@ int Attach(Core& core, const std::shared_ptr<Handle>& handle, OpenOut* out) {
     out->open_flags = kOpenPassthrough | (handle->file.direct_io ? FOPEN_DIRECT_IO : 0);
     out->backing_id = id;
   } else {
-    // Flags 0 drop the pages of an earlier tenure. A later handle must not: it would wait,
-    // unkillably, for a page that a held read has locked.
-    out->open_flags = handle->file.first_of_tenure ? 0 : FOPEN_KEEP_CACHE;
+    EnterCached(core, *handle);
+    out->open_flags = FOPEN_KEEP_CACHE;
   }
   if (!passthrough || handle->file.direct_io) {
     // O_APPEND is the kernel's: it sends offsets. O_RDWR, since a writer's pages may have to be
@@ -50,6 +71,7 @@ int Attach(Core& core, const std::shared_ptr<Handle>& handle, OpenOut* out) {
 // our fd is closed before the store hears of it (a lease is refused while it is open).
 void Detach(Core& core, Handle& handle) {
   handle.data.reset();
+  LeaveCached(handle);
   if (handle.pinned) core.backings.Unpin(*handle.node);
   handle.pinned = false;
   handle.node->inode->CloseHandle(&handle.file);
