@@ -50,8 +50,6 @@ enum class DataMode : uint8_t { kNone, kCached, kPassthrough };
 struct OpenFile {
   bool writes = false;
   DataMode mode = DataMode::kNone;
-  // First cached handle of a tenure: open_flags 0; later ones FOPEN_KEEP_CACHE.
-  bool first_of_tenure = false;
   // suid/sgid/capability file opened for writing: PT|DIRECT_IO so that WRITE comes to us and strips
   // them. Also O_APPEND and O_DIRECT writers (fcntl does not reach the kernel's backing file).
   bool direct_io = false;

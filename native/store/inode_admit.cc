@@ -81,15 +81,13 @@ Verdict InodeImpl::AdmitOpen(int flags, pid_t pid, bool passthrough_ok, Wake wak
     const struct timespec now[2] = {{0, UTIME_OMIT}, {0, UTIME_NOW}};
     if (utimensat(AT_FDCWD, ProcPath(fd).c_str(), now, 0) != 0) return Verdict::Fail(errno);
   }
-  const bool first = !handles_open();
-  if (first) {
+  if (!handles_open()) {
     const bool resident = !(record_.flags & HS_RELEASED) && restore_ == nullptr;
     mode_ = resident && passthrough_ok ? DataMode::kPassthrough : DataMode::kCached;
   }
   *out = OpenFile();
   out->writes = writes;
   out->mode = mode_;
-  out->first_of_tenure = first;
   out->direct_io =
       mode_ == DataMode::kPassthrough && writes &&
       ((flags & (O_APPEND | O_DIRECT)) != 0 || (st.st_mode & (S_ISUID | S_ISGID)) != 0 ||
@@ -105,7 +103,10 @@ void InodeImpl::CloseHandle(OpenFile* file) {
   if (file->mode == DataMode::kNone) return;
   file->mode = DataMode::kNone;
   (file->writes ? writers_ : readers_)--;
-  if (!handles_open()) mode_ = DataMode::kNone;
+  if (!handles_open()) {
+    mode_ = DataMode::kNone;
+    early_etag_.clear();
+  }
   idle_.notify_all();
   if (file->writes && !being_written()) {
     no_settle_until_ns_ = 0;
@@ -133,7 +134,9 @@ Verdict InodeImpl::AdmitRead(OpenFile* file, uint64_t offset, uint64_t length, p
   if (running && !restore_->copy && !file->writes && store_->partial_reads() &&
       end < record_.statement->size && end <= restore_->watermark) {
     if (file->pinned_etag.empty()) file->pinned_etag = record_.copy->etag;
-    return file->pinned_etag == record_.copy->etag ? Verdict::Go() : Verdict::Fail(ENODATA);
+    if (file->pinned_etag != record_.copy->etag) return Verdict::Fail(ENODATA);
+    early_etag_ = record_.copy->etag;
+    return Verdict::Go();
   }
   AskRestore(pid);
   const bool early = !file->writes && end < record_.statement->size;

@@ -229,6 +229,9 @@ class InodeImpl final : public Inode {
   DataMode mode_ = DataMode::kNone;
   // ETag of the restore that brought the present content, for handles that were given early bytes.
   std::string restored_etag_;
+  // ETag of bytes that were given before their restore ended, while any handle is open: the kernel
+  // shows them to every handle, so no other version may follow them.
+  std::string early_etag_;
 
   std::unique_ptr<Restore> restore_;
   std::unique_ptr<Archive> archive_;

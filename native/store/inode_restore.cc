@@ -46,6 +46,7 @@ int InodeImpl::BeginRestore(const std::optional<Copy>& copy, int* out_fd, uint64
   if (error != 0) return error;
   const Busy busy(this, lock);
   const bool again = restore_ != nullptr && restore_->running;
+  if (copy && !early_etag_.empty() && early_etag_ != copy->etag) return EBUSY;
   if (again) {
     if (!copy) return EALREADY;
     // With another version: from here on nobody is shown a byte before the end.

@@ -6,7 +6,7 @@ import type { Copy, Fid, FileState, RestorePlan } from '../store/inodes.js';
 import { HS_ARCHIVED, HS_LOST, HS_RELEASED } from './flags.js';
 import { hasErrno, type MoverContext, type TransferHooks } from './movers.js';
 
-const { EALREADY, ENODATA } = constants.errno;
+const { EALREADY, EBUSY, ENODATA } = constants.errno;
 
 /** Downloads of one restore at most: of the recorded version, of the one found instead, and once more. */
 const maxDownloads = 3;
@@ -96,6 +96,9 @@ async function beginAgain({ native }: MoverContext, fid: Fid, copy: Copy): Promi
   try {
     return await native.beginRestore(fid, copy);
   } catch (error) {
+    if (hasErrno(error, EBUSY)) {
+      throw new FsError(ENODATA, 'open readers have been given bytes of another version', { cause: error });
+    }
     if (!hasErrno(error, EALREADY)) throw error;
     await native.failRestore(fid, ENODATA);
     return native.beginRestore(fid, copy);

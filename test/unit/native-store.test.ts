@@ -400,12 +400,17 @@ void t.test('restore', { skip }, async (t) => {
     store.native.restoreProgress(fid, 100);
     await read;
     await store.native.failRestore(fid, 61);
-    await store.restore(fid, copyOf('f', { etag: '0x9' }));
-    t.equal(await codeOf(store.native.admitRead(handle, 0, 100)), 'ENODATA');
+    // The kernel shows what one handle was given through every handle.
     const second = await store.native.openHandle('f', 0, 0);
-    await store.native.admitRead(second.handle, 0, 100);
+    const other = copyOf('f', { etag: '0x9' });
+    t.equal(await codeOf(store.native.beginRestore(fid, other)), 'EBUSY');
     await store.native.closeHandle(handle);
+    t.equal(await codeOf(store.native.beginRestore(fid, other)), 'EBUSY', 'while any of them is open');
     await store.native.closeHandle(second.handle);
+    await store.restore(fid, other);
+    const third = await store.native.openHandle('f', 0, 0);
+    await store.native.admitRead(third.handle, 0, 100);
+    await store.native.closeHandle(third.handle);
   });
 
   await t.test('rule 12: an unlinked stub is restored for who has it open', async (t) => {
