@@ -118,8 +118,8 @@ Napi::Object ToJs(Napi::Env env, const HsmStateSet& ask) {
 struct Mounted {
   explicit Mounted(Napi::Env env) : loop(env) {}
   EventLoop loop;
-  // Not owned: deleted by End, on JavaScript's thread, or never when its environment goes away
-  // first.
+  // Not owned: deleted by EndIfDone, on JavaScript's thread, or never when its environment goes
+  // away first.
   Callbacks* callbacks = nullptr;
   bool delivered = false;  // the promise is settled
   bool over = false;       // `closed` was delivered, or will never come
