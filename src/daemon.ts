@@ -172,13 +172,14 @@ class Daemon implements Control {
   async #openContainers(
     signal: AbortSignal,
   ): Promise<{ readonly container: Container; readonly loggingContainer: Container | undefined }> {
-    const { container: name, loggingContainer: logs, credentialsFile } = this.#config;
+    const { container: name, loggingContainer: logs, credentialsFile, transfer } = this.#config;
     const [{ resolveContainer }, { openContainer }] = await Promise.all([
       import('./blob/credentials.js'),
       import('./blob/azure-container.js'),
     ]);
     const source = { env: this.#launch.env, credentialsFile };
-    const reach = resolveContainer({ ...source, container: name });
+    const patience = { retry: { maxTries: transfer.tries }, stallMs: transfer.stallMs };
+    const reach = { ...resolveContainer({ ...source, container: name }), ...patience };
     if (reach.auth.kind === 'entra') {
       for (const [variable, value] of Object.entries(this.#launch.env)) {
         if (!variable.startsWith('AZURE_STORAGE_')) process.env[variable] = value;
@@ -193,7 +194,8 @@ class Daemon implements Control {
       );
       return { container, loggingContainer: undefined };
     }
-    const loggingContainer = this.#own(openContainer(resolveContainer({ ...source, container: logs })));
+    const logged = { ...resolveContainer({ ...source, container: logs }), ...patience };
+    const loggingContainer = this.#own(openContainer(logged));
     await loggingContainer.check(signal);
     return { container, loggingContainer };
   }

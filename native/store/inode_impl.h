@@ -185,6 +185,7 @@ class InodeImpl final : public Inode {
 
   // ---- inode_restore.cc
   void Restored(int error, const Copy& copy, const std::function<void(int)>& done);
+  void FailBeyond(uint64_t size);
   void WakeReaders(int error);
 
   // ---- inode_archive.cc

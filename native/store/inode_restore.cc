@@ -142,6 +142,7 @@ void InodeImpl::Restored(int error, const Copy& copy, const std::function<void(i
     if (error == 0) {
       CRASH_POINT("restore.data-durable");
       const bool resized = record_.statement->size != copy.size;
+      const bool shrunk = record_.statement->size > copy.size;
       const bool other = !record_.copy || record_.copy->etag != copy.etag;
       // Not durable yet, and readers need not wait for it: before anybody may write, the
       // suspension's fsync of this inode carries it along.
@@ -155,9 +156,11 @@ void InodeImpl::Restored(int error, const Copy& copy, const std::function<void(i
         store_->UnjournalRestore(fid_);
         if (!resized) WakeReaders(0);
         store_->TellInodeChanged(shared_from_this(), resized || other,
-                                 [self = shared_from_this(), this] {
+                                 [self = shared_from_this(), this, shrunk, size = copy.size] {
                                    const Lock inner(mutex_);
-                                   if (restore_ == nullptr) WakeReaders(0);
+                                   if (restore_ != nullptr) return;
+                                   if (shrunk) FailBeyond(size);
+                                   WakeReaders(0);
                                  });
       }
     }
@@ -190,6 +193,15 @@ int InodeImpl::FailRestore(int error) {
   }
   WakeReaders(error);
   return punched;
+}
+
+// A read that was sent under a larger size and answered after that changed: the kernel would fill
+// it up with zeros. Its own repetition, or its caller's, is sent under the right one.
+void InodeImpl::FailBeyond(uint64_t size) {
+  Post(TakeWaiters([size](const Waiter& waiter) {
+         return waiter.kind == Waiter::kBytes && waiter.end > size;
+       }),
+       ENODATA);
 }
 
 void InodeImpl::WakeReaders(int error) {

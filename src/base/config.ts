@@ -38,6 +38,8 @@ export interface Config {
     readonly workers: number;
     readonly blockBytes: number;
     readonly parallelBlocks: number;
+    readonly tries: number;
+    readonly stallMs: number;
   };
   readonly export: { readonly ifMatch: boolean };
   readonly compat: { readonly strict: boolean };

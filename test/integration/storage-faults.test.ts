@@ -1,0 +1,447 @@
+/** What readers, exports and mounts see when the blob service fails: the right bytes or an error, and the cause in the log. */
+import { stat } from 'node:fs/promises';
+import type { BlockBlobClient } from '@azure/storage-blob';
+import { ContainerSASPermissions } from '@azure/storage-blob';
+import t, { type Test } from 'tap';
+import { Azurite } from '../helpers/azurite.js';
+import { FaultServer, type Fault, type Match } from '../helpers/fault-server.js';
+import { Host } from '../helpers/host.js';
+import { hsmFlags, lfs, states, untilFlags } from '../helpers/lfs.js';
+import { lustrite, TestMount } from '../helpers/mount.js';
+import { cannotMount, mountAt } from '../helpers/mounts.js';
+import { until } from '../helpers/poll.js';
+import { ok, run, shell, start, type Ended } from '../helpers/run.js';
+import { Dice } from '../helpers/tree.js';
+
+const dice = new Dice(4711);
+/** Through one GET; through one range; through three. */
+const sizes = { small: 5_000, medium: 600_000, big: 2_500_000 } as const;
+const content: Readonly<Record<keyof typeof sizes, Buffer>> = {
+  small: dice.bytes(sizes.small),
+  medium: dice.bytes(sizes.medium),
+  big: dice.bytes(sizes.big),
+};
+const settings = {
+  LUSTRITE_HYDRATE_RANGE_BYTES: String(1024 * 1024),
+  LUSTRITE_TRANSFER_TRIES: '3',
+  LUSTRITE_TRANSFER_STALL_MS: '2000',
+};
+
+const everySize = ['small', 'medium', 'big'] as const;
+const ranged = ['medium', 'big'] as const;
+
+/** A stub, what happens to its blob, and what a reader gets. */
+interface Row {
+  readonly what: string;
+  readonly on?: readonly (keyof typeof sizes)[];
+  /** Injected for the GETs of the blob. */
+  readonly fault?: Fault;
+  readonly times?: number;
+  /** Done to the blob after the import. */
+  readonly change?: (blob: BlockBlobClient) => Promise<unknown>;
+  /** The cause of ENODATA that the log names; none: the read succeeds. */
+  readonly cause?: RegExp;
+  /** What a reader gets in place of the old content. */
+  readonly becomes?: Buffer;
+  /** Undoes `change`. */
+  readonly heal?: (blob: BlockBlobClient, body: Buffer) => Promise<unknown>;
+}
+
+const upload = (blob: BlockBlobClient, body: Buffer): Promise<unknown> => blob.upload(body, body.length);
+const forbidden: Fault = { kind: 'status', status: 403, code: 'AuthenticationFailed' };
+const busy: Fault = { kind: 'status', status: 503, code: 'ServerBusy' };
+const longer = dice.bytes(8_000);
+const shorter = dice.bytes(100);
+const sameSize = dice.bytes(sizes.small);
+
+const rows: readonly Row[] = [
+  { what: 'a blob that is deleted', change: (blob) => blob.delete(), cause: /404/, heal: upload },
+  { what: 'a blob that became longer', change: (blob) => upload(blob, longer), becomes: longer },
+  { what: 'a blob that became shorter', change: (blob) => upload(blob, shorter), becomes: shorter },
+  { what: 'another blob of the same size', change: (blob) => upload(blob, sameSize), becomes: sameSize },
+  {
+    what: 'a big blob that became short',
+    on: ['big'],
+    change: (blob) => upload(blob, shorter),
+    becomes: shorter,
+  },
+  {
+    what: 'a blob in the archive tier',
+    change: (blob) => blob.setAccessTier('Archive'),
+    cause: /BlobArchived|archive/i,
+    heal: (blob) => blob.setAccessTier('Hot'),
+  },
+  { what: 'a leased blob', change: (blob) => blob.getBlobLeaseClient().acquireLease(-1) },
+  { what: 'a refused key', on: everySize, fault: forbidden, cause: /403 AuthenticationFailed/ },
+  { what: 'a short 503 storm', on: everySize, fault: busy, times: 2 },
+  { what: 'a long 503 storm', on: everySize, fault: busy, cause: /503 ServerBusy/ },
+  { what: 'a server error', fault: { kind: 'status', status: 500 }, cause: /500/ },
+  { what: 'a connection that is reset once', on: everySize, fault: { kind: 'reset' }, times: 1 },
+  { what: 'connections that are reset', fault: { kind: 'reset' }, cause: /closed|reset|socket|hang up/i },
+  { what: 'one answer that never comes', fault: { kind: 'hang' }, times: 1 },
+  { what: 'answers that never come', fault: { kind: 'hang' }, cause: /time|no answer|slow/i },
+  { what: 'a body that is cut once', on: everySize, fault: { kind: 'cut', after: 1_000 }, times: 1 },
+  {
+    what: 'bodies that are cut',
+    on: everySize,
+    fault: { kind: 'cut', after: 500 },
+    cause: /cut|closed|terminated/,
+  },
+  { what: 'a body that stalls once', on: everySize, fault: { kind: 'stall', after: 1_000 }, times: 1 },
+  {
+    what: 'bodies that stall',
+    on: ['small', 'big'],
+    fault: { kind: 'stall', after: 0 },
+    cause: /time|slow/i,
+  },
+  {
+    what: 'a range of other bytes',
+    on: ['big'],
+    fault: { kind: 'headers', headers: { 'content-range': 'bytes 7-1048582/2500000' } },
+    cause: /asked for bytes/,
+  },
+  {
+    what: 'a range that is none',
+    on: ['big'],
+    fault: { kind: 'as-status', status: 200 },
+    cause: /asked for/,
+  },
+  {
+    what: 'a body of another length',
+    on: everySize,
+    fault: { kind: 'body', body: shorter },
+    cause: /100 bytes|Content-MD5/,
+  },
+  { what: 'an empty body', on: ranged, fault: { kind: 'body', body: Buffer.alloc(0) }, cause: /0 bytes/ },
+  {
+    what: 'another version than was asked for',
+    on: everySize,
+    fault: { kind: 'headers', headers: { etag: '"0x8DC0000000000000"' } },
+    cause: /another version/,
+  },
+  { what: 'a flipped bit', fault: { kind: 'flip', at: 2_345 }, cause: /Content-MD5/ },
+];
+
+interface Case extends Row {
+  readonly name: string;
+  readonly body: Buffer;
+}
+
+const cases: readonly Case[] = rows.flatMap((row) =>
+  (row.on ?? ['small']).map((size) => ({ ...row, name: `${row.what} (${size})`, body: content[size] })),
+);
+
+/** Reads a whole file as a program does. */
+const cat = (path: string): Promise<Ended> => run('cat', [path], { timeoutMs: 180_000 });
+
+async function catAgain(path: string): Promise<Buffer> {
+  return until(
+    async () => {
+      const { code, stdoutBytes } = await cat(path);
+      return code === 0 && stdoutBytes;
+    },
+    { what: `${path} to be readable again` },
+  );
+}
+
+/** Lines of the daemon's log about a failed restore of a blob. */
+const causes = (mount: TestMount, blob: string): readonly string[] =>
+  mount
+    .log()
+    .split('\n')
+    .filter((line) => line.includes('restore failed') && line.includes(JSON.stringify(blob)));
+
+/** A reader got nothing but the beginning of the right content and an error, and the file is a stub still. */
+async function isEnodata(t: Test, mount: TestMount, name: string, body: Buffer, ended: Ended): Promise<void> {
+  t.equal(ended.code, 1, `${name}: an error`);
+  t.match(ended.stderr, 'No data available', name);
+  const { stdoutBytes } = ended;
+  t.ok(stdoutBytes.length < body.length, `${name}: not everything`);
+  t.ok(body.subarray(0, stdoutBytes.length).equals(stdoutBytes), `${name}: no wrong byte`);
+  t.equal(await hsmFlags(mount.at(name)), states.stub, `${name}: a stub still`);
+  t.match(await stat(mount.at(name)), { size: body.length, blocks: 1 }, `${name}: of its size`);
+}
+
+t.test('storage faults', { skip: cannotMount }, async (t) => {
+  const azurite = await Azurite.start({ persist: true });
+  t.teardown(() => azurite[Symbol.asyncDispose]());
+  const faults = await FaultServer.start(azurite.url);
+  t.teardown(() => faults[Symbol.asyncDispose]());
+  const env = { ...settings, AZURE_STORAGE_CONNECTION_STRING: azurite.connectionStringAt(faults.url) };
+  const container = await azurite.newContainer();
+  const client = azurite.client(container);
+  const blob = (name: string): BlockBlobClient => client.getBlockBlobClient(name);
+  const get = (name: string): Match => ({ method: 'GET', blob: name });
+  const others = ['append', 'truncate', 'open for writing', 'map', 'run', 'mixed', 'down', 'restarted'];
+  await Promise.all([
+    ...cases.map(({ name, body }) => upload(blob(name), body)),
+    ...others.map((name) => upload(blob(name), content.big)),
+  ]);
+  const pages = Buffer.alloc(1024, 'page');
+  await client.getPageBlobClient('a page blob').create(1024);
+  await client.getPageBlobClient('a page blob').uploadPages(pages, 0, 1024);
+  await client.getAppendBlobClient('an append blob').create();
+  await client.getAppendBlobClient('an append blob').appendBlock('appended', 8);
+  const mount = await TestMount.start(t, { container, env });
+
+  await t.test('a reader of a stub gets the right bytes or ENODATA', async (t) => {
+    await Promise.all(
+      cases.map(async ({ name, body, change, fault, times, cause, becomes }) => {
+        await change?.(blob(name));
+        if (fault) faults.inject({ ...get(name), ...(times !== undefined && { times }) }, fault);
+        const path = mount.at(name);
+        const ended = await cat(path);
+        if (cause === undefined) {
+          t.match(ended, { code: 0, stderr: '' }, name);
+          t.ok(ended.stdoutBytes.equals(becomes ?? body), `${name}: the right bytes`);
+        } else {
+          await isEnodata(t, mount, name, body, ended);
+          t.match(causes(mount, name)[0], cause, `${name}: the log names blob and cause`);
+        }
+      }),
+    );
+    faults.clear();
+    await Promise.all(
+      cases.map(async ({ name, body, becomes, cause, heal }) => {
+        if (cause !== undefined) await heal?.(blob(name), body);
+        const expected = becomes ?? body;
+        t.ok((await catAgain(mount.at(name))).equals(expected), `${name}: right when the fault is over`);
+        t.equal(await hsmFlags(mount.at(name)), states.clean, name);
+        t.equal((await stat(mount.at(name))).size, expected.length, name);
+      }),
+    );
+  });
+
+  await t.test('page blobs and append blobs are read like others', async (t) => {
+    t.ok((await cat(mount.at('a page blob'))).stdoutBytes.equals(pages));
+    t.equal((await cat(mount.at('an append blob'))).stdout, 'appended');
+  });
+
+  await t.test('whoever needs the data of a stub that cannot be had is told so', async (t) => {
+    const touched = ['append', 'truncate', 'open for writing', 'map', 'run'];
+    for (const name of touched) faults.inject(get(name), forbidden);
+    const mapping = `import mmap, os, sys; mmap.mmap(os.open(sys.argv[1], os.O_RDONLY), 0, prot=mmap.PROT_READ)[0]`;
+    const table: readonly (readonly [string, string, RegExp | NodeJS.Signals])[] = [
+      ['append', 'echo x >> "$1"', /No data available/],
+      ['truncate', 'truncate -s 10 "$1"', /No data available/],
+      ['open for writing', 'dd if=/dev/zero of="$1" bs=1 count=1 conv=notrunc', /No data available/],
+      ['map', `exec python3 -c '${mapping}' "$1"`, 'SIGBUS'],
+      ['run', 'chmod +x "$1"; exec "$1"', /./],
+    ];
+    for (const [name, script, expected] of table) {
+      const ended = await run('bash', ['-c', script, 'bash', mount.at(name)]);
+      if (typeof expected === 'string') t.equal(ended.signal, expected, name);
+      else t.match(ended, { stderr: expected }, name);
+      t.not(ended.code, 0, name);
+      t.equal(await hsmFlags(mount.at(name)), states.stub, `${name}: nothing has changed`);
+      t.equal((await stat(mount.at(name))).size, sizes.big, name);
+    }
+    faults.clear();
+    for (const name of touched) {
+      t.ok((await catAgain(mount.at(name))).equals(content.big), `${name}: readable afterwards`);
+    }
+  });
+
+  await t.test('rule 9: a reader never gets bytes of two versions', async (t) => {
+    let release = (): void => undefined;
+    const until = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    // One of the three ranges comes, the other two wait until the blob is another one.
+    faults.inject({ ...get('mixed'), skip: 1, times: 2 }, { kind: 'hold', until });
+    const script = `import os, sys
+fd = os.open(sys.argv[1], os.O_RDONLY)
+got = b''
+while True:
+    try: part = os.read(fd, 65536)
+    except OSError as error: sys.exit(error.errno)
+    if not part: break
+    sys.stdout.buffer.write(part); sys.stdout.buffer.flush()`;
+    const reader = start('python3', ['-c', script, mount.at('mixed')]);
+    await new Promise((resolve) => reader.child.stdout?.once('data', resolve));
+    const replacement = dice.bytes(sizes.big);
+    await upload(blob('mixed'), replacement);
+    release();
+    const { code, stdoutBytes } = await reader.ended;
+    t.equal(code, 61, 'ENODATA');
+    t.ok(stdoutBytes.length > 0 && stdoutBytes.length < sizes.big, 'after some bytes');
+    t.ok(content.big.subarray(0, stdoutBytes.length).equals(stdoutBytes), 'of the old version only');
+    faults.clear();
+    t.ok((await catAgain(mount.at('mixed'))).equals(replacement), 'a new reader gets the new one');
+  });
+
+  await t.test('storage that is down is no data; when it is back, everything goes on', async (t) => {
+    await faults.down();
+    await isEnodata(t, mount, 'down', content.big, await cat(mount.at('down')));
+    t.match(causes(mount, 'down')[0], /ECONNREFUSED/);
+    t.equal((await lfs(['hsm_restore', mount.at('down')])).code, 0, 'a request is taken');
+    t.equal((await mount.status())?.pid, mount.pid, 'the daemon is well');
+    await faults.up();
+    t.ok((await catAgain(mount.at('down'))).equals(content.big), 'without a new mount');
+
+    await azurite.kill('SIGTERM');
+    await isEnodata(t, mount, 'restarted', content.big, await cat(mount.at('restarted')));
+    await azurite.restart();
+    t.ok((await catAgain(mount.at('restarted'))).equals(content.big), 'after a restart of the service');
+    await untilFlags(mount.at('restarted'), states.clean);
+  });
+
+  await t.test(
+    'exports lose nothing: what failed is named, stays dirty, and goes with the next one',
+    async (t) => {
+      const put = (name: string): Match => ({ method: 'PUT', blob: name });
+      const block = { query: 'comp=block&' };
+      const table: readonly {
+        readonly name: string;
+        readonly size: number;
+        readonly match?: Partial<Match>;
+        readonly fault?: Fault;
+        readonly fails?: true;
+      }[] = [
+        { name: 'well', size: 100 },
+        { name: 'well big', size: 2_500_000 },
+        { name: 'busy', size: 100, fault: busy, fails: true },
+        { name: 'busy for a moment', size: 100, match: { times: 2 }, fault: busy },
+        { name: 'refused', size: 100, fault: forbidden, fails: true },
+        { name: 'reset', size: 100, fault: { kind: 'reset' }, fails: true },
+        { name: 'no answer', size: 100, fault: { kind: 'hang' }, fails: true },
+        { name: 'lost answer', size: 100, match: { times: 1 }, fault: { kind: 'lose-answer' } },
+        { name: 'a block', size: 2_500_000, match: block, fault: busy, fails: true },
+        {
+          name: 'a block for a moment',
+          size: 2_500_000,
+          match: { ...block, times: 1 },
+          fault: { kind: 'reset' },
+        },
+        {
+          name: 'the commit',
+          size: 2_500_000,
+          match: { query: 'comp=blocklist' },
+          fault: forbidden,
+          fails: true,
+        },
+        {
+          name: 'the answer to the commit',
+          size: 2_500_000,
+          match: { query: 'comp=blocklist', times: 1 },
+          fault: { kind: 'lose-answer' },
+        },
+      ];
+      await t.test('one by one', async (t) => {
+        const mib = String(1024 * 1024);
+        await mount.unmount();
+        await mount.remount({ env: { LUSTRITE_TRANSFER_BLOCK_BYTES: mib } });
+        // A clean file that is changed, and new ones.
+        await ok('cat', [mount.at('a leased blob (small)')]);
+        await blob('a leased blob (small)').getBlobLeaseClient().breakLease(0);
+        await shell('echo changed >> "$1"', [mount.at('a leased blob (small)')]);
+        faults.inject(put('a leased blob (small)'), busy);
+        await Promise.all(
+          table.map(async ({ name, size, match, fault }) => {
+            await shell('head -c "$2" /dev/urandom > "$1"', [mount.at(name), String(size)]);
+            if (fault) faults.inject({ ...put(name), ...match }, fault);
+          }),
+        );
+        const failing = table.filter((row) => row.fails);
+        const { code, stdout } = await lustrite(['export', 'create', mount.path, '--wait', '--json'], {
+          env,
+        });
+        t.equal(code, 1);
+        t.match(JSON.parse(stdout), {
+          properties: {
+            status: {
+              state: 'Failed',
+              errorCode: 'FilesFailed',
+              totalFilesFailed: failing.length + 1,
+              totalFilesExported: table.length - failing.length,
+            },
+          },
+        });
+        t.equal(await hsmFlags(mount.at('a leased blob (small)')), states.dirty);
+        for (const { name, fails } of table) {
+          const flags = await hsmFlags(mount.at(name));
+          if (!fails) t.equal(flags, states.clean, name);
+          else {
+            t.equal(flags & ~1, 0, `${name}: as before`);
+            t.equal(await blob(name).exists(), false, `${name}: no blob`);
+          }
+        }
+        faults.clear();
+        const again = await lustrite(['export', 'create', mount.path, '--wait', '--json'], { env });
+        t.equal(again.code, 0);
+        t.match(JSON.parse(again.stdout), {
+          properties: {
+            status: { state: 'Completed', totalFilesFailed: 0, totalFilesExported: failing.length + 1 },
+          },
+        });
+        for (const name of ['a leased blob (small)', ...table.map((row) => row.name)]) {
+          t.equal(await hsmFlags(mount.at(name)), states.clean, name);
+          const { stdoutBytes } = await cat(mount.at(name));
+          t.ok((await blob(name).downloadToBuffer()).equals(stdoutBytes), `${name}: the blob is the file`);
+        }
+      });
+      await t.test('and all of them', async (t) => {
+        await shell('echo new > "$1"', [mount.at('new')]);
+        await shell('echo changed >> "$1"', [mount.at('well')]);
+        await faults.down();
+        const { code, stdout } = await lustrite(['export', 'create', mount.path, '--wait', '--json'], {
+          env,
+        });
+        t.equal(code, 1);
+        t.match(JSON.parse(stdout), { properties: { status: { state: 'Failed', totalFilesFailed: 2 } } });
+        t.equal(await hsmFlags(mount.at('well')), states.dirty);
+        await faults.up();
+        t.equal((await lustrite(['export', 'create', mount.path, '--wait'], { env })).code, 0);
+        t.equal((await blob('new').downloadToBuffer()).toString(), 'new\n');
+      });
+    },
+  );
+
+  await t.test('a SAS that may list and not read shows everything and reads nothing', async (t) => {
+    const secured = await azurite.newContainer();
+    await azurite.client(secured).getBlockBlobClient('f').upload('hello', 5);
+    const sas = async (permissions: string, minutes: number): Promise<string> => {
+      const url = await azurite.client(secured).generateSasUrl({
+        permissions: ContainerSASPermissions.parse(permissions),
+        expiresOn: new Date(Date.now() + minutes * 60_000),
+      });
+      return `BlobEndpoint=${faults.url};SharedAccessSignature=${new URL(url).search.slice(1)}`;
+    };
+    const AZURE_STORAGE_CONNECTION_STRING = await sas('l', 60);
+    await using mount = await TestMount.start(t, {
+      container: secured,
+      env: { ...settings, AZURE_STORAGE_CONNECTION_STRING },
+    });
+    await isEnodata(t, mount, 'f', Buffer.from('hello'), await cat(mount.at('f')));
+    t.match(causes(mount, 'f')[0], /403/);
+    t.notMatch(mount.log(), /sig=(?!\*)/, 'no secret in the log');
+
+    const host = await Host.create(t, {});
+    const expired = await sas('rl', -60);
+    const versions = { kind: 'status', status: 400, code: 'InvalidHeaderValue' } as const;
+    const message = 'The value for one of the HTTP headers is not in the correct format: x-ms-version';
+    faults.inject({ blob: '' }, forbidden);
+    const table: readonly (readonly [string, string, Fault | undefined, RegExp])[] = [
+      ['an expired SAS', expired, undefined, /SAS is wrong, expired/],
+      [
+        'a service that does not know the version',
+        env.AZURE_STORAGE_CONNECTION_STRING,
+        { ...versions, message },
+        /--skipApiVersionCheck/,
+      ],
+      ['a service that is busy for good', env.AZURE_STORAGE_CONNECTION_STRING, busy, /503|busy/i],
+    ];
+    for (const [what, connection, fault, expected] of table) {
+      faults.clear();
+      if (fault) faults.inject({ blob: '' }, fault);
+      const ended = await lustrite(['mount', host.mnt, '--container', secured, '--store', host.store], {
+        env: { ...settings, AZURE_STORAGE_CONNECTION_STRING: connection },
+      });
+      t.equal(ended.code, 1, what);
+      t.match(ended.stderr, expected, what);
+      t.notMatch(ended.stderr, /\n {4}at |sig=(?!\*)/, `${what}: no stack, no secret`);
+      t.equal(mountAt(host.mnt), undefined, what);
+    }
+    faults.clear();
+  });
+});
