@@ -199,7 +199,7 @@ int InodeImpl::FailRestore(int error) {
 // it up with zeros. Its own repetition, or its caller's, is sent under the right one.
 void InodeImpl::FailBeyond(uint64_t size) {
   Post(TakeWaiters([size](const Waiter& waiter) {
-         return waiter.kind == Waiter::kBytes && waiter.end > size;
+         return waiter.kind != Waiter::kIdle && waiter.file != nullptr && waiter.end > size;
        }),
        ENODATA);
 }
