@@ -711,10 +711,13 @@ Napi::Value StoreObject::Orphans(const Info& info) {
   return RunOnPool<States>(
       info.Env(), store_, "orphans",
       [store = store_](States& states) {
-        for (const std::shared_ptr<InodeImpl>& inode : store->All()) {
-          if (inode->Count().handles == 0) continue;
+        for (const std::shared_ptr<InodeImpl>& inode : store->Open()) {
+          int error = 0;
+          const UniqueFd fd = inode->OpenBacking(O_PATH, &error);
+          struct stat st = {};
           FileState state;
-          if (inode->State(&state) == 0 && state.st.st_nlink == 0) {
+          if (fd.ok() && fstat(fd.get(), &st) == 0 && st.st_nlink == 0 &&
+              inode->State(&state) == 0) {
             states.push_back(std::move(state));
           }
         }

@@ -84,6 +84,8 @@ void Rename(Core& core, const RequestPtr& request, size_t fixed, uint64_t new_di
     request->ReplyError(errno);
     return;
   }
+  // Again: who looked between the first note and the rename has not seen it.
+  core.store->NoteRename();
   if (moved) moved->MetadataChanged();
   if (replaced) replaced->MetadataChanged();
   request->Reply();
@@ -148,6 +150,7 @@ void OnLink(Core& core, const RequestPtr& request) {
   }
   fuse_entry_out entry = {};
   if (error == 0) {
+    core.store->NoteRename();
     node->inode->MetadataChanged();
     error = FillEntry(core, fd.get(), epoch, &entry, nullptr);
   }

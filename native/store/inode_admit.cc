@@ -82,6 +82,7 @@ Verdict InodeImpl::AdmitOpen(int flags, pid_t pid, bool passthrough_ok, Wake wak
     if (utimensat(AT_FDCWD, ProcPath(fd).c_str(), now, 0) != 0) return Verdict::Fail(errno);
   }
   if (!handles_open()) {
+    store_->Opened(fid_, std::static_pointer_cast<InodeImpl>(shared_from_this()));
     const bool resident = !(record_.flags & HS_RELEASED) && restore_ == nullptr;
     mode_ = resident && passthrough_ok ? DataMode::kPassthrough : DataMode::kCached;
   }
@@ -106,6 +107,7 @@ void InodeImpl::CloseHandle(OpenFile* file) {
   if (!handles_open()) {
     mode_ = DataMode::kNone;
     early_etag_.clear();
+    store_->Closed(fid_);
   }
   idle_.notify_all();
   if (file->writes && !being_written()) {

@@ -264,6 +264,25 @@ std::vector<std::shared_ptr<InodeImpl>> StoreImpl::All() {
   return all;
 }
 
+void StoreImpl::Opened(const Fid& fid, std::weak_ptr<InodeImpl> inode) {
+  const std::lock_guard<std::mutex> lock(open_mutex_);
+  open_[fid] = std::move(inode);
+}
+
+void StoreImpl::Closed(const Fid& fid) {
+  const std::lock_guard<std::mutex> lock(open_mutex_);
+  open_.erase(fid);
+}
+
+std::vector<std::shared_ptr<InodeImpl>> StoreImpl::Open() {
+  std::vector<std::shared_ptr<InodeImpl>> open;
+  const std::lock_guard<std::mutex> lock(open_mutex_);
+  for (const auto& [fid, weak] : open_) {
+    if (std::shared_ptr<InodeImpl> inode = weak.lock()) open.push_back(std::move(inode));
+  }
+  return open;
+}
+
 int StoreImpl::NoteRename() {
   renames_++;
   if (ever_renamed_) return 0;

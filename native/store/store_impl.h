@@ -73,6 +73,10 @@ class StoreImpl final : public Store, public std::enable_shared_from_this<StoreI
   uint64_t NextTicket() { return ++tickets_; }
 
   void NeedRestore(const Fid& fid, pid_t pid) { restore_needed_(fid, pid); }
+  // Which inodes have open handles; told by the inode, under its own lock.
+  void Opened(const Fid& fid, std::weak_ptr<InodeImpl> inode);
+  void Closed(const Fid& fid);
+  std::vector<std::shared_ptr<InodeImpl>> Open();
   // Runs on the dispatcher, in order, with no lock held.
   void Dispatch(Task task) { dispatcher_.Post(std::move(task)); }
   // Tells the front end, if there is one, then runs `then`.
@@ -117,6 +121,10 @@ class StoreImpl final : public Store, public std::enable_shared_from_this<StoreI
   // Never held together with an inode's mutex by the same thread in the order table -> inode.
   std::mutex table_mutex_;
   std::unordered_map<Fid, std::weak_ptr<InodeImpl>, FidHash> table_;
+
+  // Taken with an inode's mutex held, never the other way round.
+  std::mutex open_mutex_;
+  std::unordered_map<Fid, std::weak_ptr<InodeImpl>, FidHash> open_;
 
   std::mutex observer_mutex_;
   InodeObserver* observer_ = nullptr;

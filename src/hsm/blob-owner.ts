@@ -45,12 +45,15 @@ export class BlobOwners {
    */
   async claim(blob: string, owner: Fid | undefined): Promise<void> {
     const { native } = this.#options;
-    if (!native.everRenamed()) return;
-    const holders = new Set<Fid>((await this.#current()).displaced.get(blob));
-    // Renamed back to the name of its blob, it is not displaced and may still be somebody else than the owner.
-    const [there] = await native.lookup([blob]);
-    if (there !== undefined) holders.add(there.fid);
+    const holders = new Set<Fid>();
+    // Deleted, and still open somewhere: who reads on must not get the bytes of the next file of that name.
     for (const orphan of await native.orphans()) if (orphan.copy?.blob === blob) holders.add(orphan.fid);
+    if (native.everRenamed()) {
+      for (const fid of (await this.#current()).displaced.get(blob) ?? []) holders.add(fid);
+      // Renamed back to the name of its blob, it is not displaced and may still be somebody else than the owner.
+      const [there] = await native.lookup([blob]);
+      if (there !== undefined) holders.add(there.fid);
+    }
     for (const fid of holders) if (fid !== owner) await this.#save(fid, blob);
   }
 
