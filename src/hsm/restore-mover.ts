@@ -63,7 +63,7 @@ async function move(context: MoverContext, state: FileState, hooks: RestoreHooks
           fd: plan.fd,
           size: copy.size,
           etag: copy.etag,
-          md5: config.hydrate.verify ? copy.md5 : undefined,
+          md5: config.hydrate.verify ? await expectedMd5(context, copy, hooks.signal) : undefined,
           rangeBytes: config.hydrate.rangeBytes,
           parallelRanges: config.hydrate.parallelRanges,
         },
@@ -103,6 +103,17 @@ async function beginAgain({ native }: MoverContext, fid: Fid, copy: Copy): Promi
     await native.failRestore(fid, ENODATA);
     return native.beginRestore(fid, copy);
   }
+}
+
+/** The MD5 that a copy must have; records leave it out where it would cost a disk block. Undefined: the service keeps none. */
+async function expectedMd5(
+  context: MoverContext,
+  copy: Copy,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  if (copy.md5 !== undefined) return copy.md5;
+  const current = await currentCopy(context, copy.blob, signal);
+  return current.etag === copy.etag ? current.md5 : undefined;
 }
 
 /** The version of a blob that is in the container now. */
