@@ -64,6 +64,25 @@ await t.test('rule 8: an unlinked file that is still open keeps its data', async
   t.equal((await hsm.store.state(old)).flags, 0x0b);
 });
 
+await t.test(
+  'rule 8: a stub that is deleted and still open keeps its data, without any rename',
+  async (t) => {
+    await using hsm = await MemoryHsm.start();
+    const { etag, size, lastModifiedMs } = hsm.container.put('a', 'old content');
+    const stub = { path: 'a', kind: 'file', mode: 0o644, uid: 0, gid: 0, mtimeNs: 5n, size } as const;
+    const defaults = { dirMode: 0o755, uid: 0, gid: 0, mtimeNs: 0n };
+    await hsm.store.createStubs([{ ...stub, copy: { blob: 'a', etag, size, lastModifiedMs } }], defaults);
+    const old = hsm.store.fidOf('a');
+    const node = hsm.store.names.get('a');
+    if (node !== undefined) node.readers = 1;
+    hsm.store.unlink('a');
+    const fresh = hsm.store.write('a', 'new content');
+    t.match(await hsm.coordinator.archive(fresh, { path: 'a' }), { kind: 'archived' });
+    t.equal(hsm.pool.calls[0], 'download a', 'before any upload');
+    t.equal((await hsm.store.state(old)).flags, 0x0b);
+  },
+);
+
 await t.test('rule 8: a file that took the path of the one being archived is not overwritten', async (t) => {
   await using hsm = await MemoryHsm.start();
   const { old, fresh } = await rotated(hsm, false);
