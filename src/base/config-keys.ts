@@ -161,14 +161,6 @@ export const settings: readonly Setting[] = [
     description: 'FUSE passthrough for resident files where the kernel has it',
   },
   {
-    path: 'hydrate.on',
-    kind: 'text',
-    env: 'LUSTRITE_HYDRATE_ON',
-    default: 'read',
-    choices: ['read', 'open'],
-    description: 'what brings the data of a released file',
-  },
-  {
     path: 'hydrate.partialReads',
     kind: 'switch',
     env: 'LUSTRITE_HYDRATE_PARTIAL_READS',

@@ -27,7 +27,6 @@ export interface Config {
   readonly frontEnd: 'native' | 'fuse-native';
   readonly passthrough: boolean;
   readonly hydrate: {
-    readonly on: 'read' | 'open';
     readonly partialReads: boolean;
     readonly verify: boolean;
     readonly rangeBytes: number;

@@ -26,7 +26,7 @@ export class TestClock {
 
 export const testConfig: HsmConfig = {
   readOnly: false,
-  hydrate: { on: 'read', partialReads: true, verify: false, rangeBytes: 1 << 20, parallelRanges: 2 },
+  hydrate: { partialReads: true, verify: false, rangeBytes: 1 << 20, parallelRanges: 2 },
   hsm: { maxRequests: 4, defaultArchiveId: 1 },
   transfer: { workers: 1, blockBytes: 1 << 20, parallelBlocks: 2, tries: 1, stallMs: 30_000 },
   export: { ifMatch: false },

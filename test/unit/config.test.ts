@@ -142,7 +142,6 @@ t.test('the nested configuration has what its type promises', (t) => {
     frontEnd: 'native',
     passthrough: true,
     hydrate: {
-      on: 'read',
       partialReads: true,
       verify: false,
       rangeBytes: 8388608,
