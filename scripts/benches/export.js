@@ -9,7 +9,6 @@ const WIDTH = 16;
 
 /** @param {import('./rig.js').Rig} rig @param {import('./rig.js').BenchOptions} options */
 export async function benchExport(rig, { rounds, files }) {
-  const agent = new Agent({ connections: WIDTH });
   const container = await rig.container('export');
   const target = await rig.container('bare');
   const body = randomBytes(4096);
@@ -17,6 +16,8 @@ export async function benchExport(rig, { rounds, files }) {
   /** @type {number[]} */ const lustrite = [];
   /** @type {number[]} */ const bare = [];
   for (let round = 0; round < rounds; round++) {
+    // Fresh connections: the server has closed those of the round before while this thread waited for a command.
+    const agent = new Agent({ connections: WIDTH });
     const names = Array.from({ length: files }, (_, i) => `r${String(round)}-f${String(i)}`);
     bare.push(
       files /
@@ -42,9 +43,9 @@ export async function benchExport(rig, { rounds, files }) {
     const directory = join(mount.path, `r${String(round)}`);
     await mkdir(directory);
     await inParallel(names, WIDTH, (name) => writeFile(join(directory, name), body));
+    await agent.close();
     lustrite.push(files / (await seconds(() => mount.lustrite('export', 'create', mount.path, '--wait'))));
   }
   report(`export ${String(files)} x 4 KiB`, { lustrite, bare, unit: 'files/s' }, mount.cost());
   mount.close();
-  await agent.close();
 }

@@ -20,7 +20,6 @@ function releaseAll(path, names) {
 
 /** @param {import('./rig.js').Rig} rig @param {import('./rig.js').BenchOptions} options */
 export async function benchHydrate(rig, { rounds, files, mib }) {
-  const agent = new Agent({ connections: WIDTH });
   {
     const container = await rig.container('small');
     const names = Array.from({ length: files }, (_, i) => `d${String(i % 10)}/f${String(i)}`);
@@ -31,6 +30,8 @@ export async function benchHydrate(rig, { rounds, files, mib }) {
     /** @type {number[]} */ const lustrite = [];
     /** @type {number[]} */ const bare = [];
     for (let round = 0; round < rounds; round++) {
+      // Fresh connections: the server has closed those of the round before while this thread waited for a command.
+      const agent = new Agent({ connections: WIDTH });
       bare.push(
         files /
           (await seconds(() =>
@@ -42,6 +43,7 @@ export async function benchHydrate(rig, { rounds, files, mib }) {
             }),
           )),
       );
+      await agent.close();
       lustrite.push(
         files / (await seconds(() => inParallel(names, WIDTH, (name) => readFile(join(mount.path, name))))),
       );
@@ -67,6 +69,8 @@ export async function benchHydrate(rig, { rounds, files, mib }) {
     /** @type {number[]} */ const lustrite = [];
     /** @type {number[]} */ const bare = [];
     for (let round = 0; round < rounds; round++) {
+      // Fresh connections: the server has closed those of the round before while this thread waited for a command.
+      const agent = new Agent({ connections: WIDTH });
       const file = await open(rig.path('bare-big'), 'w');
       const ranges = Array.from({ length: Math.ceil(size / RANGE) }, (_, i) => i * RANGE);
       bare.push(
@@ -88,6 +92,7 @@ export async function benchHydrate(rig, { rounds, files, mib }) {
           )),
       );
       await file.close();
+      await agent.close();
       lustrite.push(
         mib /
           (await seconds(() => {
@@ -105,5 +110,4 @@ export async function benchHydrate(rig, { rounds, files, mib }) {
     report(`hydrate 1 x ${String(mib)} MiB`, { lustrite, bare, unit: 'MiB/s' }, mount.cost());
     mount.close();
   }
-  await agent.close();
 }

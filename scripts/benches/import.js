@@ -6,7 +6,6 @@ import { report, seconds } from './rig.js';
 
 /** @param {import('./rig.js').Rig} rig @param {import('./rig.js').BenchOptions} options */
 export async function benchImport(rig, { rounds, names }) {
-  const agent = new Agent();
   const server = fileURLToPath(new URL('list-server.js', import.meta.url));
   const endpoint = await rig.serve([server, String(names)], /listening on (http\S+)/);
   /** @type {number[]} */ const lustrite = [];
@@ -14,6 +13,8 @@ export async function benchImport(rig, { rounds, names }) {
   /** @type {import('./rig.js').Cost} */ let cost = { cpuSeconds: NaN, peakRssMiB: NaN };
   let bytesAStub = NaN;
   for (let round = 0; round < rounds; round++) {
+    // Fresh connections: the server has closed those of the round before while this thread waited for a command.
+    const agent = new Agent();
     bare.push(
       names /
         (await seconds(async () => {
@@ -28,6 +29,7 @@ export async function benchImport(rig, { rounds, names }) {
           }
         })),
     );
+    await agent.close();
     const before = statfsSync(rig.path('.').replace(/\/[^/]*$/, ''));
     const start = process.hrtime.bigint();
     const mount = await rig.mount({ container: 'bench', endpoint });
@@ -51,5 +53,4 @@ export async function benchImport(rig, { rounds, names }) {
   console.log(
     `store: ${bytesAStub.toFixed(0)} bytes of blocks a stub beyond its inode (directories included)`,
   );
-  await agent.close();
 }

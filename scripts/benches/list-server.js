@@ -45,6 +45,7 @@ const server = createServer((incoming, answer) => {
       .end();
   }
 });
+server.keepAliveTimeout = 600_000;
 server.listen(0, '127.0.0.1', () => {
   const address = server.address();
   console.log(`listening on http://127.0.0.1:${String(typeof address === 'object' ? address?.port : '')}`);

@@ -63,6 +63,7 @@ export class Mount {
   /** @param {string} path @param {string} store @param {NodeJS.ProcessEnv} env */
   constructor(path, store, env) {
     this.path = path;
+    this.closed = false;
     this.store = store;
     this.env = env;
   }
@@ -94,6 +95,8 @@ export class Mount {
   }
 
   close() {
+    if (this.closed) return;
+    this.closed = true;
     this.lustrite('umount', this.path);
   }
 }
@@ -104,6 +107,8 @@ export class Rig {
   #children = [];
   /** @type {Promise<string> | undefined} */
   #azurite;
+  /** @type {Mount[]} */
+  #mounts = [];
   #serial = 0;
 
   /** A fresh path below the bench's own directory. @param {string} name */
@@ -194,10 +199,12 @@ export class Rig {
       ...(wait ? ['--wait'] : []),
       ...flags,
     );
+    this.#mounts.push(mount);
     return mount;
   }
 
   async close() {
+    for (const mount of this.#mounts) mount.close();
     for (const child of this.#children) {
       const gone = new Promise((resolve) => child.once('exit', resolve));
       if (child.exitCode === null && child.kill()) await gone;
