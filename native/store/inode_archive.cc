@@ -14,6 +14,9 @@
 namespace lustrite {
 namespace {
 
+// How long an archive waits for handles that their owner has closed: RELEASE comes after close(2)
+// has returned. A writer that stays is not waited for.
+constexpr std::chrono::milliseconds kPatience(1000);
 constexpr int kTries = 20;
 constexpr std::chrono::milliseconds kRetry(5);
 
@@ -23,6 +26,7 @@ int InodeImpl::BeginArchive(uint32_t archive_id, ArchivePlan* plan) {
   Lock lock(mutex_);
   int error = Loaded();
   if (error != 0) return error;
+  idle_.wait_for(lock, kPatience, [this] { return !being_written() && !busy_; });
   const Busy busy(this, lock);
   if (record_.flags & HS_RELEASED) return ENODATA;
   if (being_written() || archive_ != nullptr) return EBUSY;
