@@ -4,7 +4,7 @@ import type { Test } from 'tap';
 import type { JobView } from '../../src/base/control-api.js';
 import { Azurite } from './azurite.js';
 import { FaultServer, type Match } from './fault-server.js';
-import { lfs } from './lfs.js';
+import { hsmFlags, lfs, states } from './lfs.js';
 import { lustrite, TestMount, type TestMountOptions } from './mount.js';
 import { until } from './poll.js';
 
@@ -87,9 +87,39 @@ export class MountedContainer {
 
   /** Waits until no HSM request for the file waits or runs. */
   async idle(path: string): Promise<void> {
-    await until(async () => (await lfs(['hsm_action', this.at(path)])).stdout.includes('NOOP'), {
-      what: `the requests for ${path} to end`,
-    });
+    await until(() => this.#isIdle(path), { what: `the requests for ${path} to end` });
+  }
+
+  async #isIdle(path: string): Promise<boolean> {
+    return (await lfs(['hsm_action', this.at(path)])).stdout.includes('NOOP');
+  }
+
+  /** Archives until the file is clean: whoever has just closed it may still be in the way. */
+  async archived(path: string): Promise<void> {
+    await until(
+      async () => (await this.archive(path)) === 0 && (await hsmFlags(this.at(path))) === states.clean,
+      {
+        what: `${path} to be archived`,
+      },
+    );
+  }
+
+  /** Archives until an upload has arrived, which a test holds. */
+  async uploading(path: string): Promise<void> {
+    const arrived = (): boolean => this.storage.count({ method: 'PUT', blob: path }) > 0;
+    await until(
+      async () => {
+        await this.lfs('hsm_archive', path);
+        await until(async () => arrived() || (await this.#isIdle(path)), { what: `${path} to be uploaded` });
+        return arrived();
+      },
+      { what: `an upload of ${path}` },
+    );
+  }
+
+  /** Releases a file that nobody has open any more, as soon as that is known. */
+  async released(path: string): Promise<void> {
+    await until(async () => (await this.lfs('hsm_release', path)) === 0, { what: `${path} to be released` });
   }
 
   /** Requests an archive and waits for its end, however that is. */

@@ -93,8 +93,8 @@ def read(i):
         [mount.path, String(i)],
       );
     }
-    await lab.archive('other');
-    t.equal(await lab.lfs('hsm_release', 'other'), 0, 'its RELEASEs have come');
+    await lab.archived('other');
+    await lab.released('other');
     t.equal(await readFile(at('other'), 'utf8'), '9\n', 'another stub is restored before them');
     await unlink(at('other'));
     await unlink(at('many/49'));
@@ -328,7 +328,7 @@ ln a link; ln -s a symbolic; mv b c; test -s a; sync a`,
     await writeFile(at('new'), 'new');
     const reader = application(t);
     const go = lab.hold({ method: 'GET', blob: 'second' });
-    t.equal(await lab.lfs('hsm_release', 'second'), 0);
+    await lab.released('second');
     await reader.do('fd = os.open(args[0], os.O_RDONLY)', at('second'));
     const failed = t.rejects(reader.do('os.pread(fd, 10, 0)'));
     await lab.arrived({ method: 'GET', blob: 'second' });

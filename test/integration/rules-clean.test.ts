@@ -106,8 +106,7 @@ t.test('clean and dirty', { skip: cannotMount }, async (t) => {
     t.equal(await flags('2/writer'), states.dirty);
     t.equal(await lab.blob('2/writer'), text);
     await writer.do('os.close(fd)');
-    await lab.archive('2/writer');
-    t.equal(await flags('2/writer'), states.clean);
+    await lab.archived('2/writer');
     t.equal(await lab.blob('2/writer'), changedText);
   });
 
@@ -118,8 +117,7 @@ t.test('clean and dirty', { skip: cannotMount }, async (t) => {
     t.equal(await flags('2/mapping'), states.dirty);
     t.equal(await lab.blob('2/mapping'), text);
     await writer.do('m.close()');
-    await lab.archive('2/mapping');
-    t.equal(await flags('2/mapping'), states.clean);
+    await lab.archived('2/mapping');
     t.equal(await lab.blob('2/mapping'), changedText);
   });
 
@@ -130,16 +128,14 @@ t.test('clean and dirty', { skip: cannotMount }, async (t) => {
     await writer.do(edit, at(name), '1');
     storage.clearLog();
     const open = lab.hold({ method: 'PUT', blob: name });
-    t.equal(await lab.lfs('hsm_archive', name), 0);
-    await lab.arrived({ method: 'PUT', blob: name });
+    await lab.uploading(name);
     await writer.do(edit, at(name), '2');
     open();
     await lab.idle(name);
     storage.clear();
     t.equal(await flags(name), states.dirty, 'though an upload has succeeded');
     t.equal(await lab.lfs('hsm_release', name), EPERM);
-    await lab.archive(name);
-    t.equal(await flags(name), states.clean);
+    await lab.archived(name);
     t.equal(await lab.blob(name), `2${text.slice(1)}`);
   });
 
@@ -208,14 +204,13 @@ t.test('clean and dirty', { skip: cannotMount }, async (t) => {
       await writer.do(edit, at(name));
       storage.clearLog();
       const open = lab.hold({ method: 'PUT', blob: name });
-      t.equal(await lab.lfs('hsm_archive', name), 0);
-      await lab.arrived({ method: 'PUT', blob: name });
+      await lab.uploading(name);
       await writer.do(edit.replace('AB', 'CD'), how === 'past the mount' ? lab.backing(name) : at(name));
       open();
       await lab.idle(name);
       storage.clear();
       t.equal(await flags(name), states.dirty, 'the daemon lives, and knows that its lease was broken');
-      await lab.archive(name);
+      await lab.archived(name);
       t.equal(await lab.blob(name), `CD${text.slice(2)}`);
     });
   }

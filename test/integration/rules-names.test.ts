@@ -3,7 +3,7 @@ import { appendFile, link, readFile, rename, unlink, writeFile } from 'node:fs/p
 import { constants } from 'node:os';
 import t from 'tap';
 import { Application } from '../helpers/application.js';
-import { hsmFlags, states, untilFlags } from '../helpers/lfs.js';
+import { hsmFlags, states } from '../helpers/lfs.js';
 import { MountedContainer } from '../helpers/mounted-container.js';
 import { cannotMount } from '../helpers/mounts.js';
 
@@ -49,8 +49,7 @@ t.test('one owner a blob', { skip: cannotMount }, async (t) => {
     t.equal(await content('clean/A'), 'old clean/A');
     await rename(at('clean/A'), at('clean/B'));
     await writeFile(at('clean/A'), 'new A');
-    t.equal(await lab.archive('clean/A'), 0);
-    await untilFlags(at('clean/A'), states.clean);
+    await lab.archived('clean/A');
     t.equal(await lab.blob('clean/A'), 'new A');
     t.equal(await lab.lfs('hsm_release', 'clean/B'), EPERM);
     t.equal(await lab.lfs('hsm_remove', 'clean/B'), 0);
@@ -62,8 +61,7 @@ t.test('one owner a blob', { skip: cannotMount }, async (t) => {
   await t.test('rule 8: hsm_archive saves a released holder, too', async (t) => {
     await rename(at('archive/A'), at('archive/B'));
     await writeFile(at('archive/A'), 'new A');
-    t.equal(await lab.archive('archive/A'), 0);
-    await untilFlags(at('archive/A'), states.clean);
+    await lab.archived('archive/A');
     t.equal(await lab.blob('archive/A'), 'new A');
     t.equal(await content('archive/B'), 'old archive/A');
   });
