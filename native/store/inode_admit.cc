@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <ctime>
 
 #include "inode_impl.h"
 #include "store_impl.h"
@@ -213,10 +214,13 @@ int InodeImpl::SetTimes(const struct timespec times[2]) {
   if (fstat(fd, &st) != 0) return errno;
   const bool moves_mtime = times[1].tv_nsec != UTIME_OMIT;
   const bool stated = S_ISREG(st.st_mode) && record_.statement.has_value();
-  const bool unchanged = stated && Judge(EvidenceOf(st)) != Content::kChanged;
-  if (stated && moves_mtime && !MayMoveMtime(unchanged)) {
-    error = FoldDurably(lock, fd);
-    if (error != 0) return error;
+  const Content content = stated ? Judge(EvidenceOf(st)) : Content::kNew;
+  if (stated && moves_mtime) {
+    if (content == Content::kUnproven && sample_) return KeepTimes(fd, times);
+    if (content == Content::kUnproven || content == Content::kChanged) {
+      error = FoldDurably(lock, fd);
+      if (error != 0) return error;
+    }
   }
   if (S_ISLNK(st.st_mode)) {
     if (utimensat(fd, "", times, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0) return errno;
@@ -228,28 +232,34 @@ int InodeImpl::SetTimes(const struct timespec times[2]) {
   Record record = record_;
   record.ctime = st.st_ctim;
   if (moves_mtime) {
-    // What was asked for and not what is there now: a write that came in between stays visible.
-    record.statement->mtime = times[1].tv_nsec == UTIME_NOW ? st.st_mtim : times[1];
-  }
-  if (sample_ && unchanged) {
-    if (moves_mtime) sample_->mtime = record.statement->mtime;
+    // Nobody writes but a restore, and that moves the times of what it fills.
+    const bool asked = content == Content::kReleased && times[1].tv_nsec != UTIME_NOW;
+    record.statement->mtime = asked ? times[1] : st.st_mtim;
+  } else if (content == Content::kUnproven && Unwritten(EvidenceOf(st))) {
     sample_->ctime = st.st_ctim;
   }
   return WriteExact(fd, record);
 }
 
-// Would a new mtime hide a write? The suspension began under a lease, so all writers there can be
-// are ours. One open handle may be `touch` itself; with more of them, or a mapping that outlived
-// its handle, a store could come between stat and utimes.
-bool InodeImpl::MayMoveMtime(bool unchanged) {
-  if (record_.flags & HS_RELEASED) return true;
-  if (!unchanged) return false;
-  if (!record_.statement->suspended) return true;
-  if (!sample_ || writers_ > 1 || modifications_ > 0) return false;
-  if (writers_ == 1) return true;
-  int error = 0;
-  UniqueFd fd = OpenBacking(O_RDONLY | O_NONBLOCK, &error);
-  return fd.ok() && store_->leases().Take(std::move(fd), F_RDLCK, &error) != nullptr;
+// Somebody may be writing right now, so the evidence of it must stay: the inode on disk keeps its
+// mtime, and a write goes on moving it. The new one is shown from here, and given when nobody
+// writes any more.
+int InodeImpl::KeepTimes(int fd, const struct timespec times[2]) {
+  struct timespec now = {};
+  clock_gettime(CLOCK_REALTIME, &now);
+  const struct timespec others[2] = {times[0], {0, UTIME_OMIT}};
+  const bool moves_atime = times[0].tv_nsec != UTIME_OMIT;
+  if (moves_atime && utimensat(AT_FDCWD, ProcPath(fd).c_str(), others, 0) != 0) return errno;
+  struct stat st = {};
+  if (fstat(fd, &st) != 0) return errno;
+  if (!Unwritten(EvidenceOf(st))) return 0;  // after this utimes, as it were
+  sample_->ctime = st.st_ctim;
+  kept_mtime_ = times[1].tv_nsec == UTIME_NOW ? now : times[1];
+  Record record = record_;
+  record.ctime = now;
+  const int error = WriteExact(fd, record);
+  if (!being_written()) QueueSettle();
+  return error;
 }
 
 }  // namespace lustrite

@@ -91,6 +91,10 @@ int InodeImpl::Loaded() {
 }
 
 int InodeImpl::WriteExact(int fd, const Record& record) {
+  if (!record.statement || !record.statement->suspended) {
+    const int error = GiveMtime(fd);
+    if (error != 0) return error;
+  }
   struct stat before = {};
   if (fstat(fd, &before) != 0) return errno;
   const int error = WriteRecord(fd, record);
@@ -135,6 +139,24 @@ int InodeImpl::Look(Evidence* evidence) {
 
 Content InodeImpl::Judge(const Evidence& now) const {
   return JudgeContent(record_, now, sample_ ? &*sample_ : nullptr, store_->boot());
+}
+
+bool InodeImpl::Unwritten(const Evidence& now) const {
+  return sample_ && now.size == sample_->size && SameTime(now.mtime, sample_->mtime);
+}
+
+int InodeImpl::GiveMtime(int fd) {
+  if (!kept_mtime_) return 0;
+  struct stat st = {};
+  if (fstat(fd, &st) != 0) return errno;
+  if (Unwritten(EvidenceOf(st))) {
+    const struct timespec times[2] = {{0, UTIME_OMIT}, *kept_mtime_};
+    if (utimensat(AT_FDCWD, ProcPath(fd).c_str(), times, 0) != 0) return errno;
+    const bool ours = our_ctime_ && SameTime(*our_ctime_, st.st_ctim);
+    if (ours && fstat(fd, &st) == 0) our_ctime_ = st.st_ctim;
+  }
+  kept_mtime_.reset();
+  return 0;
 }
 
 void InodeImpl::UpdatePin() {
@@ -213,10 +235,20 @@ void InodeImpl::FailWaiters(int error) {
 
 void InodeImpl::Abandon() {
   const std::shared_ptr<Inode> keep = shared_from_this();
-  const Lock lock(mutex_);
+  Lock lock(mutex_);
   restore_.reset();
   archive_.reset();
   waiters_.clear();
+  if (kept_mtime_) {
+    no_settle_until_ns_ = 0;
+    if (MaySettle()) Settle(lock);
+    // Somebody still has it open: the mtime counts, and the file will pass for written.
+    UniqueFd own;
+    int error = 0;
+    const int fd = Borrow(&own, &error);
+    if (error == 0) GiveMtime(fd);
+    kept_mtime_.reset();
+  }
   sample_.reset();
   pin_.reset();
   self_.reset();
@@ -229,6 +261,7 @@ void InodeImpl::Show(struct stat* st, bool* stable) {
   // While somebody may be storing through a mapping the kernel hears nothing of new times.
   *stable = restore_ == nullptr && archive_ == nullptr && !being_written() &&
             !(record_.statement && record_.statement->suspended);
+  if (kept_mtime_ && Unwritten(EvidenceOf(*st))) st->st_mtim = *kept_mtime_;
   st->st_ctim = ShownCtime(record_, st->st_ctim, our_ctime_);
   if (!(record_.flags & HS_RELEASED)) return;
   st->st_size = static_cast<off_t>(record_.statement->size);
@@ -259,6 +292,7 @@ int InodeImpl::State(FileState* state) {
     state->flags = ShownFlags(record_, content);
     state->modified = ShownModified(record_, content);
     state->needs_archive = NeedsArchive(record_, content);
+    if (kept_mtime_ && Unwritten(EvidenceOf(st))) st.st_mtim = *kept_mtime_;
     st.st_ctim = ShownCtime(record_, st.st_ctim, our_ctime_);
     if (record_.flags & HS_RELEASED) {
       st.st_size = static_cast<off_t>(record_.statement->size);
@@ -346,10 +380,7 @@ void InodeImpl::MetadataChanged() {
   struct stat st = {};
   if (error != 0 || fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) return;
   // The change time moved for a reason that is no write; size and mtime go on being evidence.
-  if (sample_ && static_cast<uint64_t>(st.st_size) == sample_->size &&
-      SameTime(st.st_mtim, sample_->mtime)) {
-    sample_->ctime = st.st_ctim;
-  }
+  if (Unwritten(EvidenceOf(st))) sample_->ctime = st.st_ctim;
   Record record = record_;
   record.ctime = st.st_ctim;
   WriteExact(fd, record);

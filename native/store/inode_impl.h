@@ -110,7 +110,7 @@ class InodeImpl final : public Inode {
   int ForgetCopy();
 
   void FailWaiters(int error);
-  // The store is closing: nothing is remembered any more.
+  // The store is closing, its threads have ended: what is only remembered is written down.
   void Abandon();
   struct Gauges {
     int handles = 0, waiting = 0;
@@ -153,6 +153,11 @@ class InodeImpl final : public Inode {
   int Borrow(UniqueFd* own, int* error) const;
   int Look(Evidence* evidence);
   Content Judge(const Evidence& now) const;
+  // Suspended, and size and mtime are as they were then. The change time does not count: chmod and
+  // link move it.
+  bool Unwritten(const Evidence& now) const;
+  // Gives the inode the mtime that was kept for it, unless it was written since.
+  int GiveMtime(int fd);
   Verdict Wait(Waiter::Kind kind, Wake wake, OpenFile* file, uint64_t end);
   std::vector<Wake> TakeWaiters(const std::function<bool(const Waiter&)>& which);
   void Post(std::vector<Wake> wakes, int error);
@@ -165,7 +170,7 @@ class InodeImpl final : public Inode {
   // kGo when the content may change now; else the request was queued.
   Verdict PrepareModify(pid_t pid, Wake& wake);
   void NobodyIsQuiet();
-  bool MayMoveMtime(bool unchanged);
+  int KeepTimes(int fd, const struct timespec times[2]);
 
   // ---- inode_suspend.cc
   void QueueSuspend();
@@ -209,6 +214,9 @@ class InodeImpl final : public Inode {
   Record record_;
   // What statx said when the suspension was durable; absent when it was another daemon's.
   std::optional<Evidence> sample_;
+  // The mtime that utimes asked for while somebody could be writing: shown, and given to the inode
+  // on disk when the suspension ends. It is lost with the daemon until then.
+  std::optional<struct timespec> kept_mtime_;
   // The ctime that our own last write to the inode left.
   std::optional<struct timespec> our_ctime_;
   // After a suspension, until the one who asked for it has had its turn: no settling behind its

@@ -165,9 +165,12 @@ void InodeImpl::SettleUnder(Lock& lock, const Lease* lease, int fd) {
       FoldDurably(lock, fd);
       return;
     case Settle::kClean: {
+      if (GiveMtime(fd) != 0 || fstat(fd, &st) != 0) return;
       Record record = record_;
+      record.statement->mtime = st.st_mtim;
       record.statement->suspended = false;
       record.statement->boot = 0;
+      CRASH_POINT("settle.mtime-given");
       // Not durable, and need not be: after a power loss the file would only be suspended again.
       if (Write(fd, record) != 0) return;
       sample_.reset();

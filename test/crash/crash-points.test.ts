@@ -1,5 +1,5 @@
 /** kill -9 at every named crash point: one table of scenarios, each of which drives the real daemon into its point. */
-import { mkdir, open, readFile, rename, writeFile } from 'node:fs/promises';
+import { mkdir, open, readFile, stat, rename, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { CRASH_POINTS } from '../../src/base/crash.js';
@@ -169,6 +169,15 @@ const scenarios: readonly Scenario[] = [
     prepare: read('clean'),
     drive: (stage) => grow(stage, 'clean'),
     then: shows('clean', states.dirty),
+  },
+  {
+    point: 'settle.mtime-given',
+    title: 'a touch dies when the file has its new mtime, and its record the old one',
+    prepare: read('clean'),
+    drive: ({ at }) => ok('touch', ['-d', '2001-02-03', at('clean')]),
+    then: async (t, { at }) => {
+      t.equal((await stat(at('clean'))).mtime.getFullYear(), 2001, 'the mtime is the new one');
+    },
   },
   {
     point: 'settle.clean-recorded',

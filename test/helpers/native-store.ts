@@ -32,7 +32,7 @@ export function fileStub(path: string, options: { etag?: string; size?: number }
 }
 
 export class TempStore implements AsyncDisposable {
-  readonly path = mkdtempSync(join(tmpdir(), 'lustrite-store-'));
+  readonly path: string;
   readonly needed: Fid[] = [];
   #native: NativeStore | undefined;
 
@@ -41,8 +41,13 @@ export class TempStore implements AsyncDisposable {
     return this.#native;
   }
 
-  static async open(): Promise<TempStore> {
-    const store = new TempStore();
+  private constructor(within: string) {
+    this.path = mkdtempSync(join(within, 'lustrite-store-'));
+  }
+
+  /** @param within - the directory to make it in */
+  static async open(within = tmpdir()): Promise<TempStore> {
+    const store = new TempStore(within);
     await store.reopen();
     return store;
   }

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { detachAll } from './mounts.js';
 import { ok, run } from './run.js';
 
-export type ImageType = 'ext4' | 'xfs' | 'btrfs' | 'tmpfs';
+export type ImageType = 'ext3' | 'ext4' | 'xfs' | 'btrfs' | 'tmpfs';
 
 /** A file system of a test's own in a sparse file: for a small disk, or a type that is not the machine's. */
 export class StoreImage implements AsyncDisposable {
@@ -17,8 +17,15 @@ export class StoreImage implements AsyncDisposable {
     this.path = join(folder, 'fs', 'store');
   }
 
-  /** Needs root and loop devices; undefined where the machine has none, or no such mkfs. */
-  static async create(type: ImageType, bytes = 512 * 2 ** 20): Promise<StoreImage | undefined> {
+  /**
+   * Needs root and loop devices; undefined where the machine has none, or no such mkfs.
+   * @param options - of mkfs
+   */
+  static async create(
+    type: ImageType,
+    bytes = 512 * 2 ** 20,
+    options: readonly string[] = [],
+  ): Promise<StoreImage | undefined> {
     const folder = await mkdtemp(join(tmpdir(), 'lustrite-image-'));
     const image = new StoreImage(folder);
     const mountPoint = join(folder, 'fs');
@@ -30,7 +37,7 @@ export class StoreImage implements AsyncDisposable {
         const file = join(folder, 'image');
         await writeFile(file, '');
         await truncate(file, bytes);
-        await ok(`mkfs.${type}`, ['-q', file], {
+        await ok(`mkfs.${type}`, ['-q', ...options, file], {
           env: { PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin` },
         });
         // The loop device goes with its mount.

@@ -1,4 +1,5 @@
 /** Data-safety rules 1-4, 10 and 11 on a real mount: what is clean, what is dirty, and who decides. */
+import { existsSync } from 'node:fs';
 import { readFile, stat, utimes } from 'node:fs/promises';
 import { constants } from 'node:os';
 import t, { type Test } from 'tap';
@@ -8,6 +9,7 @@ import { MountedContainer } from '../helpers/mounted-container.js';
 import { cannotMount } from '../helpers/mounts.js';
 import { until } from '../helpers/poll.js';
 import { ok } from '../helpers/run.js';
+import { StoreImage } from '../helpers/store-image.js';
 
 const { EPERM } = constants.errno;
 const text = 'as it is in the container';
@@ -262,4 +264,29 @@ os.setxattr(sys.argv[1], 'trusted.lustrite', record.replace(boot, bytes(b ^ 255 
       t.equal(await lab.blob('10/closed'), changedText);
     });
   });
+});
+
+const noImage = cannotMount || (existsSync('/dev/loop-control') ? false : 'there are no loop devices');
+t.test('rule 10: utimes hides no write where file times are coarse', { skip: noImage }, async (t) => {
+  const image = await StoreImage.create('ext3', 64 * 2 ** 20);
+  if (image === undefined) throw new Error('no file system on a loop device');
+  t.teardown(() => image[Symbol.asyncDispose]());
+  const touched = Array.from({ length: 20 }, (_, n) => `touched/${n}`);
+  const blobs = Object.fromEntries(touched.map((name) => [name, text]));
+  const lab = await MountedContainer.start(t, blobs, { store: image.path });
+  for (const name of touched) await readFile(lab.at(name));
+  const edit = `
+import os, sys
+for path in sys.argv[1:]:
+    fd = os.open(path, os.O_RDWR)
+    os.utime(path)
+    os.pwrite(fd, b'AB', 0)
+    os.close(fd)`;
+  await ok('python3', ['-c', edit, ...touched.map((name) => lab.at(name))]);
+  for (const name of touched) {
+    t.equal(await hsmFlags(lab.at(name)), states.dirty, name);
+    t.equal(await lab.lfs('hsm_release', name), EPERM);
+  }
+  t.equal(await lab.export('touched'), 'Completed');
+  for (const name of touched) t.equal(await lab.blob(name), changedText);
 });

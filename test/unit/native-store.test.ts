@@ -24,8 +24,9 @@ import {
 import { join } from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
 import t from 'tap';
-import type { StubResult, WalkEntry } from '../../src/native/binding.js';
+import type { Fid, StubResult, WalkEntry } from '../../src/native/binding.js';
 import { until } from '../helpers/poll.js';
+import { StoreImage } from '../helpers/store-image.js';
 import {
   addon,
   archived,
@@ -98,6 +99,41 @@ async function walkAll(
   const entries: WalkEntry[] = [];
   for (let next; (next = await walk.next()) !== null;) entries.push(...next);
   return entries;
+}
+
+void t.test('a store needs file times with nanoseconds', { skip }, async (t) => {
+  await using image = await StoreImage.create('ext3', 64 * 2 ** 20, ['-I', '128']);
+  if (image === undefined) throw new Error('no ext3 on a loop device');
+  await t.rejects(TempStore.open(image.path), { message: /file times have no nanoseconds/ });
+});
+
+for (const type of ['ext3', 'xfs', 'btrfs'] as const) {
+  void t.test(`a store lives on ${type}`, { skip }, async (t) => {
+    await using image = await StoreImage.create(type, 400 * 2 ** 20);
+    if (image === undefined) {
+      // Only btrfs has tools that scripts/test.sh does not install.
+      t.equal(type, 'btrfs', 'no such image here');
+      return;
+    }
+    await using store = await TempStore.open(image.path);
+    const fid = await store.stub('a/f');
+    await store.restore(fid);
+    t.equal(await store.flags('a/f'), 0x09);
+    await store.writing('a/f', (fd) => {
+      writeAll(fd, Buffer.from('mine'));
+    });
+    await store.native.rename('a/f', 'g');
+    t.match(await store.state('g'), { fid, flags: 0x0b, modified: true });
+    t.equal(await codeOf(store.native.release(fid)), 'EPERM');
+    t.equal(await store.archive('g'), 'clean');
+    await store.native.release(fid);
+    t.match(await store.state('g'), { flags: 0x0d, size, allocated: 0 });
+    await store.reopen();
+    await store.restore(fid);
+    t.same(store.read('g'), content('0x8DCFFFFFFFFFFFF', size));
+    await store.native.truncate('g', 0);
+    t.match(await store.state('g'), { flags: 0x0b, size: 0 });
+  });
 }
 
 void t.test('stubs', { skip }, async (t) => {
@@ -547,6 +583,77 @@ void t.test('clean and dirty', { skip }, async (t) => {
     t.match(await store.state('stub'), { flags: 0x0d, mtimeNs: 9n });
     await store.restore(store.native.fidOf('stub'));
     t.match(await store.state('stub'), { flags: 0x09, mtimeNs: 9n });
+  });
+
+  await t.test('rule 10: utimes takes no evidence from a write that comes in its clock tick', async (t) => {
+    for (const type of ['ext4', 'ext3'] as const) {
+      await using image = await StoreImage.create(type, 64 * 2 ** 20);
+      if (image === undefined) throw new Error(`no ${type} on a loop device`);
+      await using store = await TempStore.open(image.path);
+      for (let turn = 0; turn < 20; turn++) {
+        const name = `f${turn}`;
+        const fid = await store.resident(name);
+        await store.writing(name, async (fd) => {
+          // The time that a write would leave now, where times are those of the tick.
+          writeFileSync(join(store.path, 'clock'), 'tick');
+          const now = statSync(join(store.path, 'clock'), { bigint: true }).mtimeNs;
+          await store.native.setTimes(name, null, now);
+          t.equal((await store.native.stat(name)).mtimeNs, now, 'shown at once');
+          writeAll(fd, Buffer.from('x'));
+        });
+        t.match(await store.state(name), { flags: 0x0b, modified: true }, `${type} ${name}`);
+        t.equal(await codeOf(store.native.release(fid)), 'EPERM');
+      }
+    }
+  });
+
+  await t.test('rule 10: an mtime set while the file is open is its mtime when nobody wrote', async (t) => {
+    await using store = await TempStore.open();
+    using outsider = new Outsider();
+    const wanted = 1_600_000_000_000_000_001n;
+    const shows = async (name: string, expected: object): Promise<void> => {
+      t.match(await store.state(name), expected, name);
+      t.match(await store.native.stat(name), { mtimeNs: wanted });
+    };
+    await store.resident('two');
+    await store.writing('two', async () => {
+      await store.writing('two', async () => store.native.setTimes('two', 5n, wanted));
+      await shows('two', { flags: 0x09, mtimeNs: wanted });
+      await store.native.setAttributes('two', { mode: 0o600 });
+      await shows('two', { flags: 0x09, mtimeNs: wanted });
+    });
+    await until(() => store.native.stats()['suspended'] === 0, { what: 'settling' });
+    await shows('two', { flags: 0x09, mtimeNs: wanted });
+    t.match(statSync(store.backing('two'), { bigint: true }), { atimeNs: 5n, mtimeNs: wanted });
+
+    await store.resident('mapped');
+    await store.writing('mapped', async () => outsider.do('map', store.backing('mapped')));
+    await store.native.setTimes('mapped', null, wanted);
+    await shows('mapped', { flags: 0x09 });
+    await outsider.do('store');
+    t.match(await store.state('mapped'), { flags: 0x0b }, 'a store that comes after it shows');
+    t.not((await store.state('mapped')).mtimeNs, wanted, 'and has its own time');
+
+    for (const [name, change] of [
+      ['flagged', (fid) => store.native.changeFlags(fid, 0x02, 0, 0)],
+      ['marked', (fid) => store.native.markModified(fid, { keepCopy: true })],
+      ['forgotten', (fid) => store.native.forgetCopy(fid)],
+    ] as readonly (readonly [string, (fid: Fid) => Promise<unknown>])[]) {
+      const fid = await store.resident(name);
+      await store.writing(name, async () => {
+        await store.native.setTimes(name, null, wanted);
+        await change(fid);
+        await shows(name, {});
+      });
+      await shows(name, {});
+    }
+
+    await store.resident('left');
+    const { handle } = await store.native.openHandle('left', 0o2, 0);
+    await store.native.setTimes('left', null, wanted);
+    await store.reopen();
+    await shows('left', {});
+    t.ok(handle);
   });
 
   await t.test('metadata does not make a file dirty', async (t) => {
