@@ -1,12 +1,26 @@
 /** The front end of the npm package: the same store and the same rules, as far as libfuse 2.9 goes. */
-import { appendFile, chmod, link, lstat, mkdir, open, readdir, readFile, readlink } from 'node:fs/promises';
+import {
+  appendFile,
+  chmod,
+  link,
+  lstat,
+  mkdir,
+  mkdtemp,
+  open,
+  readdir,
+  readFile,
+  readlink,
+} from 'node:fs/promises';
 import { rename, rm, rmdir, stat, symlink, truncate, unlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import t from 'tap';
 import { Azurite } from '../helpers/azurite.js';
 import { hsmFlags, lfs, states } from '../helpers/lfs.js';
-import { TestMount } from '../helpers/mount.js';
-import { cannotMount } from '../helpers/mounts.js';
+import { lustrite, TestMount } from '../helpers/mount.js';
+import { cannotMount, mountAt } from '../helpers/mounts.js';
 import { until } from '../helpers/poll.js';
+import { ok } from '../helpers/run.js';
 
 t.test('files are read, written and managed through fuse-native', { skip: cannotMount }, async (t) => {
   await using azurite = await Azurite.start();
@@ -60,4 +74,31 @@ t.test('files are read, written and managed through fuse-native', { skip: cannot
   await rm(mount.at('d'), { recursive: true });
   t.same((await readdir(mount.path)).sort(), ['a', 'to be cut']);
   await t.rejects(readFile(mount.at('nothing')), { code: 'ENOENT' });
+
+  await writeFile(mount.at('made'), 'made');
+  t.equal((await lustrite(['export', 'create', mount.path, '--wait'])).code, 0);
+  t.equal((await blob('made').downloadToBuffer()).toString(), 'made');
+  t.equal((await blob('to be cut').downloadToBuffer()).toString(), '0123');
+  t.equal(await hsmFlags(mount.at('made')), states.clean);
+  await mount.unmount();
+  t.equal(mountAt(mount.path), undefined);
+  await mount.remount();
+  t.equal(await hsmFlags(mount.at('made')), states.clean);
+  t.equal(await readFile(mount.at('made'), 'utf8'), 'made');
+});
+
+t.test('the libfuse of the package is the one that is used', { skip: cannotMount }, async (t) => {
+  await using azurite = await Azurite.start();
+  const container = await azurite.newContainer();
+  await azurite.client(container).getBlockBlobClient('f').upload('hello', 5);
+  // A library of that name which has nothing of it comes first wherever the linker looks.
+  const decoy = await mkdtemp(join(tmpdir(), 'lustrite-decoy-'));
+  t.teardown(() => rm(decoy, { recursive: true, force: true }));
+  const source = join(decoy, 'decoy.c');
+  await writeFile(source, 'int decoy;');
+  for (const name of ['libfuse.so.2', 'libfuse.so'])
+    await ok('cc', ['-shared', '-fPIC', `-Wl,-soname,${name}`, '-o', join(decoy, name), source]);
+  const env = { AZURE_STORAGE_CONNECTION_STRING: azurite.connectionString, LD_LIBRARY_PATH: decoy };
+  await using mount = await TestMount.start(t, { container, env, frontEnd: 'fuse-native' });
+  t.equal(await readFile(mount.at('f'), 'utf8'), 'hello');
 });

@@ -1,8 +1,10 @@
 /** What readers, exports and mounts see when the blob service fails: the right bytes or an error, and the cause in the log. */
-import { stat } from 'node:fs/promises';
+import { readdir, readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { BlockBlobClient } from '@azure/storage-blob';
 import { ContainerSASPermissions } from '@azure/storage-blob';
 import t, { type Test } from 'tap';
+import type { JobLogLine } from '../../src/jobs/job-log.js';
 import { Azurite } from '../helpers/azurite.js';
 import { FaultServer, type Fault, type Match } from '../helpers/fault-server.js';
 import { Host } from '../helpers/host.js';
@@ -290,6 +292,17 @@ while True:
     'exports lose nothing: what failed is named, stays dirty, and goes with the next one',
     async (t) => {
       const put = (name: string): Match => ({ method: 'PUT', blob: name });
+      /** What the newest export said of files. */
+      const exportLog = async (): Promise<readonly JobLogLine[]> => {
+        const jobs = join(mount.store, 'jobs');
+        const newest =
+          (await readdir(jobs))
+            .filter((name) => name.includes('export'))
+            .sort()
+            .at(-1) ?? '';
+        const lines = (await readFile(join(jobs, newest, 'log.jsonl'), 'utf8')).split('\n').filter(Boolean);
+        return lines.map((line) => JSON.parse(line) as JobLogLine).filter(({ path }) => path !== undefined);
+      };
       const block = { query: 'comp=block&' };
       const table: readonly {
         readonly name: string;
@@ -357,6 +370,14 @@ while True:
             },
           },
         });
+        const named = (await exportLog()).filter((line) => line.level === 'error');
+        t.same(
+          named.map(({ path }) => path).sort(),
+          ['a leased blob (small)', ...failing.map(({ name }) => name)].sort(),
+          'the log names each file that failed, once',
+        );
+        for (const { path, message } of named)
+          t.match(message, /503|403|ECONNRESET|time|closed/i, path ?? '');
         t.equal(await hsmFlags(mount.at('a leased blob (small)')), states.dirty);
         for (const { name, fails } of table) {
           const flags = await hsmFlags(mount.at(name));
@@ -389,6 +410,13 @@ while True:
         });
         t.equal(code, 1);
         t.match(JSON.parse(stdout), { properties: { status: { state: 'Failed', totalFilesFailed: 2 } } });
+        t.match(
+          (await exportLog()).toSorted((a, b) => (a.path ?? '').localeCompare(b.path ?? '')),
+          [
+            { path: 'new', level: 'error' },
+            { path: 'well', level: 'error' },
+          ],
+        );
         t.equal(await hsmFlags(mount.at('well')), states.dirty);
         await faults.up();
         t.equal((await lustrite(['export', 'create', mount.path, '--wait'], { env })).code, 0);
