@@ -10,6 +10,7 @@ import { JobFailure, type ConflictMode, type ImportCounters } from './job.js';
 import type { JobLog } from './job-log.js';
 import { Parallel } from './parallel.js';
 import { readAhead } from './read-ahead.js';
+import { stubBatches, type StubBatch, type Wanted, type WantedStub } from './stub-batches.js';
 
 const { ENOTDIR, ELOOP } = constants.errno;
 
@@ -41,15 +42,12 @@ export interface ImportOptions {
 
 /** Pages that the listing runs ahead. */
 const pagesAhead = 4;
+/** Batches of stubs under way behind the one that is being counted. */
+const batchesAhead = 2;
 const parallelReads = 16;
 /** PATH_MAX without its NUL. */
 const maxTargetBytes = 4095;
 const msToNs = 1_000_000n;
-
-interface Item {
-  readonly blob: ListedBlob;
-  readonly stub: Stub;
-}
 
 /**
  * Imports every blob under the prefixes. Resolves with the state the job ends in; rejects with a JobFailure, or with
@@ -84,17 +82,23 @@ class Import {
   }
 
   async #prefix(prefix: string): Promise<void> {
-    const { container, counters, log, signal } = this.#options;
+    const { native, container, counters, log, signal } = this.#options;
     const stop = new AbortController();
     const listing = container.list({ prefix, signal: AbortSignal.any([signal, stop.signal]) });
+    const batches = stubBatches(
+      readAhead(listing, pagesAhead),
+      (blobs) => this.#wanted(blobs),
+      native,
+      this.#stubDefaults,
+    );
     try {
-      for await (const page of readAhead(listing, pagesAhead)) {
+      for await (const batch of readAhead(batches, batchesAhead)) {
         signal.throwIfAborted();
-        counters.totalBlobsWalked += page.length;
-        await this.#page(page);
+        counters.totalBlobsWalked += batch.wanted.length;
+        await this.#batch(batch);
         crashPoint('import.batch');
-        const last = page.at(-1);
-        if (last !== undefined) await this.#passed(last.name);
+        const last = batch.wanted.at(-1);
+        if (last !== undefined) await this.#passed(last.blob.name);
         await log.drained();
       }
     } catch (error) {
@@ -108,20 +112,20 @@ class Import {
     }
   }
 
-  async #page(page: readonly ListedBlob[]): Promise<void> {
+  async #batch({ wanted, results }: StubBatch): Promise<void> {
     const { native } = this.#options;
-    const items = await this.#items(page);
-    if (items.length === 0) return;
-    const results = await native.createStubs(
-      items.map(({ stub }) => stub),
-      this.#stubDefaults,
-    );
-    const again: Item[] = [];
-    for (const [at, item] of items.entries()) {
-      const result = results[at];
+    const made = (await results).values();
+    const again: WantedStub[] = [];
+    for (const one of wanted) {
+      if ('refused' in one) {
+        this.#error(one.blob.name, one.code, one.refused);
+        continue;
+      }
+      const result = made.next().value;
       if (result === undefined) continue;
-      if (await this.#madeWay(item, result)) again.push(item);
-      else await this.#count(item, result);
+      if (result.kind === 'created') this.#created(one.stub);
+      else if (await this.#madeWay(one, result)) again.push(one);
+      else await this.#count(one, result);
     }
     if (again.length === 0) return;
     const second = await native.createStubs(
@@ -134,29 +138,29 @@ class Import {
     }
   }
 
-  /** The stubs that a page of blobs asks for; symlinks are read for their targets. */
-  async #items(page: readonly ListedBlob[]): Promise<readonly Item[]> {
-    const items: (Item | undefined)[] = [];
+  /** What each of some blobs asks for; symlinks are read for their targets. */
+  async #wanted(blobs: readonly ListedBlob[]): Promise<readonly Wanted[]> {
+    const wanted: Wanted[] = [];
     const reads = new Parallel(parallelReads);
-    for (const [at, blob] of page.entries()) {
+    for (const [at, blob] of blobs.entries()) {
       const name = pathOfBlob(blob.name, blob.size);
       if ('refused' in name) {
-        this.#error(blob.name, 'InvalidName', name.refused);
+        wanted[at] = { blob, code: 'InvalidName', refused: name.refused };
         continue;
       }
       const kind = name.directoryMarker ? 'directory' : blob.kind;
       const stub = this.#stub(blob, name.path, kind);
-      if (kind !== 'symlink') {
-        items[at] = { blob, stub };
-        continue;
+      if (kind === 'symlink') {
+        await reads.start(async () => {
+          const target = await this.#target(blob);
+          wanted[at] = 'refused' in target ? { blob, ...target } : { blob, stub: { ...stub, ...target } };
+        });
+      } else {
+        wanted[at] = { blob, stub };
       }
-      await reads.start(async () => {
-        const target = await this.#target(blob);
-        if (target !== undefined) items[at] = { blob, stub: { ...stub, target } };
-      });
     }
     await reads.finish();
-    return items.filter((item) => item !== undefined);
+    return wanted;
   }
 
   #stub(
@@ -178,29 +182,29 @@ class Import {
     };
   }
 
-  async #target(blob: ListedBlob): Promise<string | undefined> {
+  async #target(
+    blob: ListedBlob,
+  ): Promise<{ readonly target: string } | { readonly code: string; readonly refused: string }> {
     const { container, signal } = this.#options;
-    if (blob.size === 0 || blob.size > maxTargetBytes) {
-      this.#error(blob.name, 'InvalidSymlink', `no symlink can have a target of ${blob.size} bytes`);
-      return undefined;
-    }
+    const refuse = (refused: string, code = 'InvalidSymlink') => ({ code, refused });
+    if (blob.size === 0 || blob.size > maxTargetBytes)
+      return refuse(`no symlink can have a target of ${blob.size} bytes`);
     try {
       const { body } = await container.read(blob.name, { ifMatch: blob.etag, signal });
       const target = body.toString('utf8');
-      if (!target.includes('\0') && Buffer.from(target).equals(body)) return target;
-      this.#error(blob.name, 'InvalidSymlink', 'its target is not a path in UTF-8');
+      if (!target.includes('\0') && Buffer.from(target).equals(body)) return { target };
+      return refuse('its target is not a path in UTF-8');
     } catch (error) {
       signal.throwIfAborted();
-      this.#error(blob.name, error instanceof BlobError ? error.kind : 'Unreadable', messageChain(error));
+      return refuse(messageChain(error), error instanceof BlobError ? error.kind : 'Unreadable');
     }
-    return undefined;
   }
 
   /**
    * Where a name is both a file and a directory, the directory wins: true when the file's stub was taken away, so
    * that the item can be made now.
    */
-  async #madeWay({ stub }: Item, result: StubResult): Promise<boolean> {
+  async #madeWay({ stub }: WantedStub, result: StubResult): Promise<boolean> {
     const { native } = this.#options;
     if (result.kind === 'exists' && stub.kind === 'directory' && result.state.type !== 'directory') {
       return this.#remove(stub.path, result.state);
@@ -233,13 +237,11 @@ class Import {
     return true;
   }
 
-  async #count({ blob, stub }: Item, result: StubResult): Promise<void> {
-    const { counters, mode, resumed } = this.#options;
+  async #count({ blob, stub }: WantedStub, result: StubResult): Promise<void> {
+    const { mode, resumed } = this.#options;
     switch (result.kind) {
       case 'created':
-        counters.totalBlobsImported++;
-        this.#tally(stub, 'imported');
-        if (stub.kind === 'directory') this.#directories.push(stub);
+        this.#created(stub);
         return;
       case 'exists': {
         const existing = await this.#existing(result.state);
@@ -258,6 +260,12 @@ class Import {
           this.#error(blob.name, result.code, `the stub could not be made: ${result.code}`);
         }
     }
+  }
+
+  #created(stub: Stub): void {
+    this.#options.counters.totalBlobsImported++;
+    this.#tally(stub, 'imported');
+    if (stub.kind === 'directory') this.#directories.push(stub);
   }
 
   #tally(stub: Stub, how: 'imported' | 'preexisting'): void {
