@@ -32,6 +32,7 @@
         'native/binding/store_object.cc',
         'native/store/beneath.cc',
         'native/store/crash_points.cc',
+        'native/store/entries.cc',
         'native/store/fid.cc',
         'native/store/handles.cc',
         'native/store/inode_admit.cc',

@@ -101,7 +101,11 @@ jobCommands('import', 'bring names and attributes of blobs into the namespace')
     'only blobs whose names begin with this (repeatable)',
     (value: string, former: readonly string[] | undefined) => [...(former ?? []), value],
   )
-  .option('--conflict <mode>', 'what to do where something else has the name: fail or skip', 'skip')
+  .option(
+    '--conflict <mode>',
+    'what to do where something else has the name: fail, skip, overwrite-dirty or overwrite-always',
+    'skip',
+  )
   .option('--max-errors <count>', 'errors to tolerate; -1: any number', '-1')
   .option('--wait', 'return when the job has ended; exit code 1 unless it completed')
   .addOption(json())

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../store/inode_impl.h"
+#include "../store/entries.h"
 #include "../store/stubs.h"
 #include "../store/walk.h"
 

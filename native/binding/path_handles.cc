@@ -146,7 +146,12 @@ int PathHandles::Rename(const std::string& from, const std::string& to) {
   const std::shared_ptr<InodeImpl> replaced = InodeAt(to, &ignored);
   error = store_->NoteRename();
   if (error != 0) return error;
-  if (renameat(from_dir.get(), from_name.c_str(), to_dir.get(), to_name.c_str()) != 0) return errno;
+  {
+    const auto names = store_->HoldNames();
+    if (renameat(from_dir.get(), from_name.c_str(), to_dir.get(), to_name.c_str()) != 0) {
+      return errno;
+    }
+  }
   moved->MetadataChanged();
   if (replaced != nullptr && replaced != moved) replaced->MetadataChanged();
   return 0;

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "../store/beneath.h"
+#include "../store/entries.h"
 #include "../store/stubs.h"
 #include "../store/walk.h"
 #include "convert.h"
@@ -70,6 +71,7 @@ class StoreObject : public Napi::ObjectWrap<StoreObject> {
   Napi::Value MarkModified(const Info& info);
   Napi::Value ForgetCopy(const Info& info);
   Napi::Value ShowAction(const Info& info);
+  Napi::Value ReplaceEntry(const Info& info);
   Napi::Value Renames(const Info& info);
   Napi::Value EverRenamed(const Info& info);
   Napi::Value Orphans(const Info& info);
@@ -143,6 +145,7 @@ Napi::Function StoreObject::Define(Napi::Env env) {
                       InstanceMethod<&S::MarkModified>("markModified"),
                       InstanceMethod<&S::ForgetCopy>("forgetCopy"),
                       InstanceMethod<&S::ShowAction>("showAction"),
+                      InstanceMethod<&S::ReplaceEntry>("replaceEntry"),
                       InstanceMethod<&S::Renames>("renames"),
                       InstanceMethod<&S::EverRenamed>("everRenamed"),
                       InstanceMethod<&S::Orphans>("orphans"),
@@ -374,6 +377,20 @@ Napi::Value StoreObject::ReplaceCopy(const Info& info) {
   const NewCopy with = {*stub.copy, stub.size, stub.mtime, stub.mode & 07777, stub.uid, stub.gid};
   return OnInode(info, "replaceCopy",
                  [with](StoreImpl&, InodeImpl& inode) { return inode.ReplaceCopy(with); });
+}
+
+Napi::Value StoreObject::ReplaceEntry(const Info& info) {
+  Fid fid;
+  Stub stub;
+  if (!FromJs(info[0], &fid) || !FromJs(info[1], &stub)) return info.Env().Undefined();
+  return RunOnPool<Fid>(
+      info.Env(), store_, "replaceEntry " + stub.path,
+      [store = store_, fid, stub](Fid& made) {
+        const StubResult result = StubMaker(*store, {}).Replace(stub, fid);
+        made = result.fid;
+        return result.error;
+      },
+      [](Napi::Env inner, Fid& made) -> Napi::Value { return ToJs(inner, made); });
 }
 
 Napi::Value StoreObject::Remove(const Info& info) {

@@ -56,8 +56,13 @@ void Remove(Core& core, const RequestPtr& request, int flags) {
       S_ISREG(st.st_mode) && st.st_nlink > 1) {
     left = InodeAt(core, place.directory->get(), place.name);
   }
-  if (unlinkat(place.directory->get(), place.name, flags) != 0) {
-    request->ReplyError(errno);
+  int error = 0;
+  {
+    const auto names = core.store->HoldNames();
+    if (unlinkat(place.directory->get(), place.name, flags) != 0) error = errno;
+  }
+  if (error != 0) {
+    request->ReplyError(error);
     return;
   }
   if (left) left->MetadataChanged();
@@ -80,8 +85,14 @@ void Rename(Core& core, const RequestPtr& request, size_t fixed, uint64_t new_di
   }
   std::shared_ptr<Inode> moved = InodeAt(core, from.directory->get(), from.name);
   std::shared_ptr<Inode> replaced = InodeAt(core, directory->get(), to);
-  if (renameat2(from.directory->get(), from.name, directory->get(), to, flags) != 0) {
-    request->ReplyError(errno);
+  {
+    const auto names = core.store->HoldNames();
+    if (renameat2(from.directory->get(), from.name, directory->get(), to, flags) != 0) {
+      error = errno;
+    }
+  }
+  if (error != 0) {
+    request->ReplyError(error);
     return;
   }
   // Again: who looked between the first note and the rename has not seen it.

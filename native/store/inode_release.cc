@@ -32,16 +32,29 @@ int InodeImpl::Release() {
   const int before = DecideRelease(record_, {Judge(now), 0, 0, false, restore_ != nullptr});
   if (before == EPERM) return EPERM;
   if (before == EALREADY) return 0;
-  return EmptyPatiently(lock, nullptr);
+  return WhenUnused(lock, [&] { return EmptyBusy(lock, nullptr); });
 }
 
 int InodeImpl::ReplaceCopy(const NewCopy& with) {
   Lock lock(mutex_);
   const int error = Loaded();
-  return error != 0 ? error : EmptyPatiently(lock, &with);
+  return error != 0 ? error : WhenUnused(lock, [&] { return EmptyBusy(lock, &with); });
 }
 
-int InodeImpl::EmptyPatiently(Lock& lock, const NewCopy* with) {
+int InodeImpl::Displace(const std::function<int()>& take) {
+  Lock lock(mutex_);
+  return WhenUnused(lock, [&] {
+    lock.unlock();
+    int error = 0;
+    UniqueFd fd = OpenBacking(O_RDWR | O_NONBLOCK, &error);
+    std::unique_ptr<Lease> lease;
+    if (error == 0) lease = store_->leases().Take(std::move(fd), F_WRLCK, &error);
+    if (error == EAGAIN || error == ETXTBSY) return EBUSY;
+    return error != 0 ? error : take();
+  });
+}
+
+int InodeImpl::WhenUnused(Lock& lock, const std::function<int()>& act) {
   const auto deadline = std::chrono::steady_clock::now() + kPatience;
   for (;;) {
     idle_.wait_until(lock, deadline,
@@ -51,7 +64,7 @@ int InodeImpl::EmptyPatiently(Lock& lock, const NewCopy* with) {
       const Busy busy(this, lock, true);
       const bool in_use =
           handles_open() || modifications_ > 0 || archive_ != nullptr || restore_ != nullptr;
-      error = in_use ? EBUSY : EmptyBusy(lock, with);
+      error = in_use ? EBUSY : act();
       if (!lock.owns_lock()) lock.lock();
     }
     if (error != EBUSY || std::chrono::steady_clock::now() >= deadline) return error;

@@ -4,6 +4,7 @@
 #define LUSTRITE_STORE_STORE_H_
 
 #include <memory>
+#include <shared_mutex>
 #include <string>
 
 #include "inode.h"
@@ -27,6 +28,9 @@ class Store {
   // A name was changed by rename, link or exchange: durable note before the first such change is
   // answered.
   virtual int NoteRename() = 0;
+  // Held over each unlink, rmdir and rename, so that a job which looks at a name and then takes it
+  // away takes what it looked at.
+  virtual std::shared_lock<std::shared_mutex> HoldNames() = 0;
 
   // One front end at a time; null to take it away. After the call with null returns no call is
   // running.

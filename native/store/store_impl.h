@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <shared_mutex>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -48,6 +49,11 @@ class StoreImpl final : public Store, public std::enable_shared_from_this<StoreI
   std::shared_ptr<Inode> Get(int fd, int* error) override { return GetImpl(fd, error); }
   std::shared_ptr<Inode> Get(const Fid& fid, int* error) override { return GetImpl(fid, error); }
   int NoteRename() override;
+  std::shared_lock<std::shared_mutex> HoldNames() override {
+    return std::shared_lock(names_mutex_);
+  }
+  // Nobody unlinks or renames meanwhile.
+  std::unique_lock<std::shared_mutex> StopNames() { return std::unique_lock(names_mutex_); }
   void SetObserver(InodeObserver* observer) override;
   void SetPartialReads(bool on) override { partial_reads_ = on; }
   void FailWaiters(int error) override;
@@ -117,6 +123,8 @@ class StoreImpl final : public Store, public std::enable_shared_from_this<StoreI
   std::atomic<uint64_t> renames_{0};
   std::atomic<bool> ever_renamed_{false};
   std::mutex rename_mutex_;
+  // Innermost: nothing else is locked under it.
+  std::shared_mutex names_mutex_;
 
   // Never held together with an inode's mutex by the same thread in the order table -> inode.
   std::mutex table_mutex_;

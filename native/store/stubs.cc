@@ -9,6 +9,7 @@
 
 #include "beneath.h"
 #include "crash_points.h"
+#include "entries.h"
 
 namespace lustrite {
 namespace {
@@ -20,8 +21,10 @@ std::string StagingName() {
   return "stub-" + std::to_string(next++);
 }
 
+}  // namespace
+
 // A name in staging/ that is gone again unless it was moved away.
-class Staged {
+class StubMaker::Staged {
  public:
   Staged(int staging, bool directory)
       : staging_(staging), directory_(directory), name_(StagingName()) {}
@@ -32,21 +35,35 @@ class Staged {
   Staged& operator=(const Staged&) = delete;
   const char* name() const { return name_.c_str(); }
   int MoveTo(int parent, const std::string& name) {
-    CRASH_POINT("stub.built");
-    if (renameat2(staging_, name_.c_str(), parent, name.c_str(), RENAME_NOREPLACE) != 0) {
-      return errno;
-    }
-    moved_ = true;
-    CRASH_POINT("stub.linked");
+    const int error = Move(parent, name, RENAME_NOREPLACE);
+    if (error == 0) CRASH_POINT("stub.linked");
+    return error;
+  }
+  // In one step, and what had the name (no directory) is gone.
+  int TakeNameOf(int parent, const std::string& name) {
+    const int error = Move(parent, name, RENAME_EXCHANGE);
+    if (error != 0) return error;
+    CRASH_POINT("stub.exchanged");
+    // What stays in staging/ goes at the next start.
+    unlinkat(staging_, name_.c_str(), 0);
     return 0;
   }
 
  private:
+  int Move(int parent, const std::string& name, unsigned flags) {
+    CRASH_POINT("stub.built");
+    if (renameat2(staging_, name_.c_str(), parent, name.c_str(), flags) != 0) return errno;
+    moved_ = true;
+    return 0;
+  }
+
   const int staging_;
   const bool directory_;
   const std::string name_;
   bool moved_ = false;
 };
+
+namespace {
 
 int Dress(const Stub& stub, int fd) {
   Record record;
@@ -63,13 +80,18 @@ int Dress(const Stub& stub, int fd) {
   return futimens(fd, times) == 0 ? 0 : errno;
 }
 
+int Check(const Stub& stub) {
+  const int error = CheckPath(stub.path);
+  if (error != 0) return error;
+  if (stub.kind == StubKind::kFile && !stub.copy) return EINVAL;
+  return stub.size > INT64_MAX ? EFBIG : 0;
+}
+
 }  // namespace
 
 StubResult StubMaker::Make(const Stub& stub) {
   StubResult result;
-  result.error = CheckPath(stub.path);
-  if (result.error == 0 && stub.kind == StubKind::kFile && !stub.copy) result.error = EINVAL;
-  if (result.error == 0 && stub.size > INT64_MAX) result.error = EFBIG;
+  result.error = Check(stub);
   if (result.error != 0) return result;
   std::string parent_path;
   std::string name;
@@ -83,12 +105,54 @@ StubResult StubMaker::Make(const Stub& stub) {
     result.error = errno;
     return result;
   }
+  const Move move = [&](Staged& staged) { return staged.MoveTo(dir, name); };
   result.error = stub.kind == StubKind::kFile ? MakeFile(stub, dir, name, &result.fid)
-                                              : MakeOther(stub, dir, name, &result.fid);
+                                              : MakeOther(stub, move, &result.fid);
   if (result.error == EEXIST) return Exists(dir, name);
   if (result.error != 0) return result;
   result.kind = StubResult::kCreated;
   if (store_.Observed()) store_.TellEntryChanged(parent->fid, name);
+  return result;
+}
+
+StubResult StubMaker::Replace(const Stub& stub, const Fid& fid) {
+  StubResult result;
+  int& error = result.error;
+  error = Check(stub);
+  if (error != 0) return result;
+  std::string parent_path;
+  std::string name;
+  SplitPath(stub.path, &parent_path, &name);
+  const UniqueFd parent = OpenBeneath(store_.root(), parent_path, O_PATH | O_DIRECTORY, 0, &error);
+  Fid parent_fid;
+  if (error == 0) error = store_.handles().FidOf(parent.get(), &parent_fid);
+  if (error != 0) return result;
+  const UniqueFd old(openat(parent.get(), name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+  struct stat st = {};
+  if (!old.ok() || fstat(old.get(), &st) != 0) error = errno;
+  if (error == 0) error = NamedStill(store_, parent.get(), name, fid);
+  if (error != 0) return result;
+  const std::shared_ptr<InodeImpl> displaced = store_.GetImpl(old.get(), &error);
+  if (displaced == nullptr) return result;
+
+  const Move move = [&](Staged& staged) {
+    const auto take = [&] {
+      const auto names = store_.StopNames();
+      const int other = NamedStill(store_, parent.get(), name, fid);
+      if (other != 0) return other;
+      if (!S_ISDIR(st.st_mode)) return staged.TakeNameOf(parent.get(), name);
+      if (unlinkat(parent.get(), name.c_str(), AT_REMOVEDIR) != 0) return errno;
+      return staged.MoveTo(parent.get(), name);
+    };
+    return S_ISREG(st.st_mode) ? displaced->Displace(take) : take();
+  };
+  error = stub.kind == StubKind::kFile ? MakeFileInStaging(stub, move, &result.fid)
+                                       : MakeOther(stub, move, &result.fid);
+  if (error != 0) return result;
+  result.kind = StubResult::kCreated;
+  if (S_ISREG(st.st_mode)) displaced->MetadataChanged();
+  store_.TellEntryChanged(parent_fid, name);
+  store_.TellInodeChanged(displaced, false, [] {});
   return result;
 }
 
@@ -109,8 +173,9 @@ StubResult StubMaker::Exists(int parent, const std::string& name) {
 int StubMaker::MakeFile(const Stub& stub, int parent, const std::string& name, Fid* fid) {
   const UniqueFd fd(openat(parent, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
   if (!fd.ok()) {
-    return errno == EOPNOTSUPP || errno == EISDIR ? MakeFileInStaging(stub, parent, name, fid)
-                                                  : errno;
+    if (errno != EOPNOTSUPP && errno != EISDIR) return errno;
+    return MakeFileInStaging(
+        stub, [&](Staged& staged) { return staged.MoveTo(parent, name); }, fid);
   }
   int error = Dress(stub, fd.get());
   if (error == 0) error = store_.handles().FidOf(fd.get(), fid);
@@ -121,17 +186,17 @@ int StubMaker::MakeFile(const Stub& stub, int parent, const std::string& name, F
   return 0;
 }
 
-int StubMaker::MakeFileInStaging(const Stub& stub, int parent, const std::string& name, Fid* fid) {
+int StubMaker::MakeFileInStaging(const Stub& stub, const Move& move, Fid* fid) {
   Staged staged(store_.staging(), false);
   const UniqueFd fd(openat(store_.staging(), staged.name(),
                            O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!fd.ok()) return errno;
   int error = Dress(stub, fd.get());
   if (error == 0) error = store_.handles().FidOf(fd.get(), fid);
-  return error != 0 ? error : staged.MoveTo(parent, name);
+  return error != 0 ? error : move(staged);
 }
 
-int StubMaker::MakeOther(const Stub& stub, int parent, const std::string& name, Fid* fid) {
+int StubMaker::MakeOther(const Stub& stub, const Move& move, Fid* fid) {
   const bool directory = stub.kind == StubKind::kDirectory;
   Staged staged(store_.staging(), directory);
   const int made = directory ? mkdirat(store_.staging(), staged.name(), 0700)
@@ -152,7 +217,7 @@ int StubMaker::MakeOther(const Stub& stub, int parent, const std::string& name, 
   const struct timespec times[2] = {stub.mtime, stub.mtime};
   if (utimensat(fd.get(), "", times, AT_EMPTY_PATH) != 0) return errno;
   const int error = store_.handles().FidOf(fd.get(), fid);
-  return error != 0 ? error : staged.MoveTo(parent, name);
+  return error != 0 ? error : move(staged);
 }
 
 const StubMaker::Directory* StubMaker::Parent(const std::string& path, int* error) {
@@ -194,65 +259,10 @@ int StubMaker::MakeParent(const std::string& path) {
   stub.gid = defaults_.gid;
   stub.mtime = defaults_.mtime;
   Fid fid;
-  error = MakeOther(stub, above->fd.get(), name, &fid);
+  const int dir = above->fd.get();
+  error = MakeOther(stub, [&](Staged& staged) { return staged.MoveTo(dir, name); }, &fid);
   if (error == EEXIST) return 0;
   if (error == 0 && store_.Observed()) store_.TellEntryChanged(above->fid, name);
-  return error;
-}
-
-int RemoveEntry(StoreImpl& store, const std::string& path, const Fid& fid) {
-  int error = CheckPath(path);
-  if (error != 0) return error;
-  std::string parent_path;
-  std::string name;
-  SplitPath(path, &parent_path, &name);
-  const UniqueFd parent = OpenBeneath(store.root(), parent_path, O_PATH | O_DIRECTORY, 0, &error);
-  if (error != 0) return error;
-  Fid parent_fid;
-  error = store.handles().FidOf(parent.get(), &parent_fid);
-  if (error != 0) return error;
-  const UniqueFd fd(openat(parent.get(), name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
-  if (!fd.ok()) return errno;
-  Fid now;
-  error = store.handles().FidOf(fd.get(), &now);
-  if (error != 0) return error;
-  if (!(now == fid)) return ESTALE;
-  const std::shared_ptr<InodeImpl> inode = store.GetImpl(fd.get(), &error);
-  struct stat st = {};
-  if (fstat(fd.get(), &st) != 0) return errno;
-  if (unlinkat(parent.get(), name.c_str(), S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0) != 0) {
-    return errno;
-  }
-  if (inode != nullptr && !S_ISDIR(st.st_mode)) inode->MetadataChanged();
-  store.TellEntryChanged(parent_fid, name);
-  if (inode != nullptr) store.TellInodeChanged(inode, false, [] {});
-  return 0;
-}
-
-int SetAttributes(StoreImpl& store, const std::string& path, const Attributes& attributes) {
-  int error = 0;
-  const UniqueFd fd = OpenBeneath(store.root(), path, O_PATH, 0, &error);
-  if (error != 0) return error;
-  const std::shared_ptr<InodeImpl> inode = store.GetImpl(fd.get(), &error);
-  if (inode == nullptr) return error;
-  struct stat st = {};
-  if (fstat(fd.get(), &st) != 0) return errno;
-  if ((attributes.uid || attributes.gid) &&
-      fchownat(fd.get(), "", attributes.uid.value_or(static_cast<uid_t>(-1)),
-               attributes.gid.value_or(static_cast<gid_t>(-1)), AT_EMPTY_PATH) != 0) {
-    return errno;
-  }
-  // After the owner, whose change takes the setuid bits away.
-  if (attributes.mode && !S_ISLNK(st.st_mode) &&
-      chmod(ProcPath(fd.get()).c_str(), *attributes.mode & 07777) != 0) {
-    return errno;
-  }
-  inode->MetadataChanged();
-  if (attributes.mtime) {
-    const struct timespec times[2] = {{0, UTIME_OMIT}, *attributes.mtime};
-    error = inode->SetTimes(times);
-  }
-  store.TellInodeChanged(inode, false, [] {});
   return error;
 }
 

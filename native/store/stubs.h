@@ -1,8 +1,9 @@
 // Entries of the namespace made from blobs. Born whole: built where nobody sees them (size, times,
-// owner, record) and given their name by one call that never replaces anything.
+// owner, record) and given their name by one call that replaces nothing but what it was told to.
 #ifndef LUSTRITE_STORE_STUBS_H_
 #define LUSTRITE_STORE_STUBS_H_
 
+#include <functional>
 #include <list>
 #include <optional>
 #include <string>
@@ -46,8 +47,15 @@ class StubMaker {
  public:
   StubMaker(StoreImpl& store, const StubDefaults& defaults) : store_(store), defaults_(defaults) {}
   StubResult Make(const Stub& stub);
+  // Gives the stub the name of `fid`, which is gone then: a file with its data, clean or not, a
+  // symbolic link, an empty directory. Nothing but a directory is ever without an owner in between.
+  // ESTALE: the name is another's; EBUSY: the file is open or mapped, archived or restored;
+  // ENOTEMPTY.
+  StubResult Replace(const Stub& stub, const Fid& fid);
 
  private:
+  class Staged;
+  using Move = std::function<int(Staged&)>;
   struct Directory {
     UniqueFd fd;  // O_PATH
     Fid fid;
@@ -57,8 +65,8 @@ class StubMaker {
   const Directory* Parent(const std::string& path, int* error);
   int MakeParent(const std::string& path);
   int MakeFile(const Stub& stub, int parent, const std::string& name, Fid* fid);
-  int MakeFileInStaging(const Stub& stub, int parent, const std::string& name, Fid* fid);
-  int MakeOther(const Stub& stub, int parent, const std::string& name, Fid* fid);
+  int MakeFileInStaging(const Stub& stub, const Move& move, Fid* fid);
+  int MakeOther(const Stub& stub, const Move& move, Fid* fid);
   StubResult Exists(int parent, const std::string& name);
 
   StoreImpl& store_;
@@ -67,17 +75,6 @@ class StubMaker {
   std::list<std::pair<std::string, Directory>> recent_;
   std::unordered_map<std::string, decltype(recent_)::iterator> parents_;
 };
-
-// Removes the name if it still is `fid`'s: ESTALE if not, ENOTEMPTY.
-int RemoveEntry(StoreImpl& store, const std::string& path, const Fid& fid);
-
-struct Attributes {
-  std::optional<mode_t> mode;
-  std::optional<uid_t> uid;
-  std::optional<gid_t> gid;
-  std::optional<struct timespec> mtime;
-};
-int SetAttributes(StoreImpl& store, const std::string& path, const Attributes& attributes);
 
 }  // namespace lustrite
 

@@ -28,12 +28,18 @@ export interface CreateExport extends Shown {
 }
 
 /** The CLI's names of conflict modes -> Azure's. */
-const conflictModes: Readonly<Record<string, string>> = { fail: 'Fail', skip: 'Skip' };
+const conflictModes: Readonly<Record<string, string>> = {
+  fail: 'Fail',
+  skip: 'Skip',
+  'overwrite-dirty': 'OverwriteIfDirty',
+  'overwrite-always': 'OverwriteAlways',
+};
 
 export async function createImport(path: string, options: CreateImport): Promise<void> {
   const { name, prefix, conflict = 'skip', maxErrors = '-1' } = options;
   const mode = conflictModes[conflict];
-  if (mode === undefined) throw new UsageError(`--conflict: '${conflict}' is not one of fail, skip`);
+  if (mode === undefined)
+    throw new UsageError(`--conflict: '${conflict}' is not one of ${Object.keys(conflictModes).join(', ')}`);
   if (!/^(?:-1|\d{1,9})$/.test(maxErrors)) {
     throw new UsageError(`--max-errors: '${maxErrors}' is not a whole number from -1`);
   }

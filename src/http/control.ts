@@ -4,7 +4,7 @@ import type { DirtyFiles, JobView, StatusReport, UnmountReport } from '../base/c
 export interface ImportRequest {
   readonly name?: string;
   readonly prefixes: readonly string[];
-  readonly conflictResolutionMode: 'Fail' | 'Skip';
+  readonly conflictResolutionMode: 'Fail' | 'Skip' | 'OverwriteIfDirty' | 'OverwriteAlways';
   readonly maximumErrors: number;
 }
 

@@ -16,7 +16,7 @@ export const jobsQuery = z.object({ kind: z.enum(['import', 'export']).optional(
 export const importBody = z.strictObject({
   name: jobName.optional(),
   prefixes: z.array(z.string().max(1024)).min(1).max(100).default(['/']),
-  conflictResolutionMode: z.enum(['Fail', 'Skip']).default('Fail'),
+  conflictResolutionMode: z.enum(['Fail', 'Skip', 'OverwriteIfDirty', 'OverwriteAlways']).default('Fail'),
   maximumErrors: z
     .number()
     .int()

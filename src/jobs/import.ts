@@ -1,18 +1,19 @@
-/** Import: one stub for each blob of a listing, and nothing of what is there already is touched. */
+/** Import: one stub for each blob of a listing; what is there already is touched only as the conflict mode says. */
 import { constants } from 'node:os';
 import { crashPoint } from '../base/crash.js';
 import { BlobError, messageChain } from '../base/errors.js';
 import { pathOfBlob } from '../blob/names.js';
 import type { Container, ListedBlob } from '../blob/port.js';
+import { errnoOf } from '../hsm/movers.js';
 import type { FileState, NativeStore, Stub, StubDefaults, StubResult } from '../store/inodes.js';
-import { resolveConflict, type Existing } from './conflict.js';
+import { conflictActions, differenceOf, situationOf, type Existing } from './conflict.js';
 import { JobFailure, type ConflictMode, type ImportCounters } from './job.js';
 import type { JobLog } from './job-log.js';
 import { Parallel } from './parallel.js';
 import { readAhead } from './read-ahead.js';
 import { stubBatches, type StubBatch, type Wanted, type WantedStub } from './stub-batches.js';
 
-const { ENOTDIR, ELOOP } = constants.errno;
+const { EBUSY, ELOOP, ENOENT, ENOTDIR, ENOTEMPTY, ESTALE, ETXTBSY } = constants.errno;
 
 export type MutableImportCounters = { -readonly [Key in keyof ImportCounters]: ImportCounters[Key] };
 
@@ -48,6 +49,22 @@ const parallelReads = 16;
 /** PATH_MAX without its NUL. */
 const maxTargetBytes = 4095;
 const msToNs = 1_000_000n;
+
+/** What became of a conflict, for the log. */
+const done = {
+  update: 'it has the attributes of the blob now',
+  release: 'it is released',
+  replace: 'it was deleted and imported again',
+} as const;
+
+/** Why a mode could not do what it should, where that is no error. */
+const unresolved: Readonly<Record<number, string>> = {
+  [EBUSY]: 'it is open, mapped or in a transfer',
+  [ETXTBSY]: 'it is being executed',
+  [ESTALE]: 'it changed meanwhile',
+  [ENOENT]: 'it is gone meanwhile',
+  [ENOTEMPTY]: 'the directory is not empty',
+};
 
 /**
  * Imports every blob under the prefixes. Resolves with the state the job ends in; rejects with a JobFailure, or with
@@ -238,21 +255,13 @@ class Import {
   }
 
   async #count({ blob, stub }: WantedStub, result: StubResult): Promise<void> {
-    const { mode, resumed } = this.#options;
     switch (result.kind) {
       case 'created':
         this.#created(stub);
         return;
-      case 'exists': {
-        const existing = await this.#existing(result.state);
-        if (resolveConflict(existing, stub, mode) === 'preexisting') {
-          this.#tally(stub, 'preexisting');
-          if (stub.kind === 'directory' && resumed) this.#directories.push(stub);
-        } else {
-          this.#conflict(blob.name, stub.path, `there is another ${result.state.type} of this name`);
-        }
+      case 'exists':
+        await this.#resolve(blob.name, stub, result.state);
         return;
-      }
       case 'failed':
         if (result.errno === ENOTDIR || result.errno === ELOOP) {
           this.#conflict(blob.name, stub.path, 'a directory above it is something else here');
@@ -275,6 +284,53 @@ class Import {
     if (stub.kind !== 'directory') this.#leaves.set(stub.path, counter);
   }
 
+  /** Does what the mode says about a path that is taken. */
+  async #resolve(blob: string, stub: Stub, state: FileState): Promise<void> {
+    const { native, mode, resumed } = this.#options;
+    const existing = await this.#existing(state);
+    const situation = situationOf(existing, stub);
+    const action = conflictActions[situation][mode];
+    const reason = differenceOf(existing, stub) ?? 'its data is here';
+    try {
+      switch (action) {
+        case 'keep':
+          this.#tally(stub, 'preexisting');
+          if (stub.kind === 'directory' && resumed) this.#directories.push(stub);
+          return;
+        case 'skip':
+        case 'fail':
+          this.#conflict(blob, stub.path, reason);
+          return;
+        case 'update':
+          if (stub.kind !== 'directory') await this.#attributes(stub);
+          break;
+        case 'release':
+          await native.replaceCopy(state.fid, stub);
+          break;
+        case 'replace':
+          await native.replaceEntry(state.fid, stub);
+      }
+    } catch (error) {
+      if (error instanceof JobFailure) throw error;
+      this.#unresolved(blob, stub.path, reason, error);
+      return;
+    }
+    this.#resolved(blob, stub.path, `${reason}: ${done[action]}`);
+    if (situation === 'same-resident') this.#tally(stub, 'preexisting');
+    else this.#created(stub);
+  }
+
+  /** The mode's action failed: a conflict that stays where it is a matter of what is there, else an error. */
+  #unresolved(blob: string, path: string, reason: string, error: unknown): void {
+    const why = unresolved[errnoOf(error) ?? 0];
+    if (why !== undefined) this.#conflict(blob, path, `${reason}, and ${why}`);
+    else this.#error(blob, 'Overwrite', `${reason}: ${messageChain(error)}`);
+  }
+
+  async #attributes({ path, mode, uid, gid, mtimeNs }: Stub): Promise<void> {
+    await this.#options.native.setAttributes(path, { mode, uid, gid, mtimeNs });
+  }
+
   async #existing(state: FileState): Promise<Existing> {
     if (state.type !== 'symlink') return state;
     const target = await this.#options.native.readlink(state.fid);
@@ -283,7 +339,7 @@ class Import {
 
   /** Whatever lies below the names before `name` has been listed (undefined: everything has). */
   async #passed(name: string | undefined): Promise<void> {
-    const { native, log, signal } = this.#options;
+    const { log, signal } = this.#options;
     // '0' follows '/': nothing that begins with `path/` comes after it.
     const isPassed = (path: string): boolean => name === undefined || name >= `${path}0`;
     for (const path of this.#leaves.keys()) if (isPassed(path)) this.#leaves.delete(path);
@@ -291,14 +347,21 @@ class Import {
     if (passed.length === 0) return;
     this.#directories = this.#directories.filter(({ path }) => !isPassed(path));
     // Children first: setting a child's attributes leaves its parent's mtime alone, but order costs nothing.
-    for (const { path, mode, uid, gid, mtimeNs } of passed.reverse()) {
+    for (const directory of passed.reverse()) {
       signal.throwIfAborted();
       try {
-        await native.setAttributes(path, { mode, uid, gid, mtimeNs });
+        await this.#attributes(directory);
       } catch (error) {
-        log.add({ level: 'warn', path, code: 'Attributes', message: messageChain(error) });
+        log.add({ level: 'warn', path: directory.path, code: 'Attributes', message: messageChain(error) });
       }
     }
+  }
+
+  /** A conflict that the mode has ended: the job may still be Completed. */
+  #resolved(blob: string, path: string, message: string): void {
+    const { counters, log } = this.#options;
+    counters.totalConflicts++;
+    log.add({ level: 'info', blob, path, code: 'Conflict', message });
   }
 
   #conflict(blob: string, path: string, message: string): void {

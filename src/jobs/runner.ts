@@ -7,7 +7,6 @@ import type { Log } from '../base/log.js';
 import type { Container } from '../blob/port.js';
 import type { Coordinator } from '../hsm/coordinator.js';
 import type { Store } from '../store/store.js';
-import { supportedModes } from './conflict.js';
 import { runExport, type MutableExportCounters } from './export.js';
 import { runImport, type MutableImportCounters } from './import.js';
 import {
@@ -111,13 +110,6 @@ export class JobRunner implements AsyncDisposable {
   async createImport(request: ImportRequest): Promise<Job> {
     const mode = request.conflictResolutionMode ?? 'Fail';
     const maximumErrors = request.maximumErrors ?? 0;
-    if (!supportedModes.includes(mode)) {
-      const known = supportedModes.join(' and ');
-      throw new UserError(
-        'InvalidParameter',
-        `the conflict resolution mode ${mode} does not exist yet; ${known} do`,
-      );
-    }
     if (!Number.isInteger(maximumErrors) || maximumErrors < -1) {
       throw new UserError('InvalidParameter', `maximumErrors must be -1 or more, not ${maximumErrors}`);
     }

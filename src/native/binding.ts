@@ -167,6 +167,12 @@ export interface NativeStore {
   setAttributes(path: string, attributes: Attributes): Promise<void>;
   /** A new record on a path that exists and is clean or released (import, overwrite modes): EBUSY when open, ESTALE when it changed meanwhile. */
   replaceCopy(fid: Fid, stub: Stub): Promise<void>;
+  /**
+   * Gives the stub the name of `fid`, which is gone then, whatever it is and however dirty (import, overwrite modes). One
+   * step, but for an empty directory. Resolves with the new FID. ESTALE: the name is another's; EBUSY: open, mapped,
+   * archived or restored; ENOTEMPTY.
+   */
+  replaceEntry(fid: Fid, stub: Stub): Promise<Fid>;
   /** Removes a file, symlink or empty directory by path, if it is still `fid`. */
   remove(path: string, fid: Fid): Promise<void>;
 

@@ -1,6 +1,5 @@
 /** kill -9 at every named crash point: one table of scenarios, each of which drives the real daemon into its point. */
 import { mkdir, open, readFile, stat, rename, writeFile } from 'node:fs/promises';
-import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { CRASH_POINTS } from '../../src/base/crash.js';
 import { loadAddon } from '../../src/native/binding.js';
@@ -10,7 +9,7 @@ import { lfs, states, untilFlags } from '../helpers/lfs.js';
 import { lustrite } from '../helpers/mount.js';
 import { cannotMount } from '../helpers/mounts.js';
 import { until } from '../helpers/poll.js';
-import { ok, run } from '../helpers/run.js';
+import { ok } from '../helpers/run.js';
 
 /** What a scenario has: a folder of its own on a mount that others have had before. */
 interface Stage {
@@ -116,38 +115,14 @@ async function hasFailedExport(t: Test, { lab }: Stage): Promise<void> {
   );
 }
 
-/** What `replaceCopy` is for has no job yet: the addon alone, in a process that dies. */
-const replaceProgram = `
-  const { loadAddon } = await import(process.argv[1]);
-  const { store, path, stub } = JSON.parse(process.argv[2]);
-  const native = await loadAddon().openStore(store, { restoreNeeded() {} });
-  await native.replaceCopy(native.fidOf(path), { ...stub, mtimeNs: 1_700_000_000_000_000_000n });
-  process.exit(7);`;
-const binding = fileURLToPath(new URL('../../dist/native/binding.js', import.meta.url));
-
-async function replace(point: string, { lab, file }: Stage): Promise<void> {
-  const path = file('clean');
-  const body = content(`another ${path}`, 150_000);
-  await lab.client.getBlockBlobClient(path).uploadData(body);
-  const { etag = '', lastModified } = await lab.client.getBlockBlobClient(path).getProperties();
-  const copy = {
-    blob: path,
-    etag: etag.replaceAll('"', ''),
-    size: body.length,
-    lastModifiedMs: lastModified?.getTime() ?? 0,
-  };
-  const stub = { path, kind: 'file', mode: 0o600, uid: 5, gid: 6, size: body.length, copy };
-  await lab.mount.kill();
-  const argument = JSON.stringify({ store: lab.mount.store, path, stub });
-  const ended = await run(
-    process.execPath,
-    ['--input-type=module', '--eval', replaceProgram, binding, argument],
-    { env: { LUSTRITE_CRASH: point } },
+/** Another client writes the blob of a file here, and an import takes it over whatever the file is. */
+async function overwritten({ lab, file }: Stage, name: string): Promise<void> {
+  const body = content(`another ${file(name)}`, 150_000);
+  await lab.client.getBlockBlobClient(file(name)).uploadData(body);
+  const prefix = ['--prefix', `/${file(name)}`];
+  await lab.change(file(name), body, () =>
+    lustrite(['import', 'create', lab.mount.path, '--conflict', 'overwrite-always', '--wait', ...prefix]),
   );
-  if (ended.signal !== 'SIGKILL' || !ended.stderr.includes(`crash point ${point}\n`)) {
-    throw new Error(`the replacement did not die at ${point}: ${ended.stderr}`);
-  }
-  lab.expect(path, body);
 }
 
 const scenarios: readonly Scenario[] = [
@@ -323,11 +298,21 @@ const scenarios: readonly Scenario[] = [
     drive: ({ lab }) => lustrite(['import', 'create', lab.mount.path]),
     then: shows('later', states.stub),
   },
+  {
+    point: 'stub.exchanged',
+    title: 'a changed file whose name a blob took is that blob',
+    async prepare(stage) {
+      await read('clean')(stage);
+      await grow(stage, 'clean');
+    },
+    drive: (stage) => overwritten(stage, 'clean'),
+    then: shows('clean', states.stub),
+  },
   ...['replace.recorded', 'replace.flags-durable', 'replace.punched'].map((point) => ({
     point,
     title: 'a resident file that gets another copy has the new content and never a mix',
     prepare: read('clean'),
-    drive: (stage: Stage) => replace(point, stage),
+    drive: (stage: Stage) => overwritten(stage, 'clean'),
     then: shows('clean', states.stub),
   })),
   {
@@ -478,11 +463,6 @@ async function crash(t: Test, scenario: Scenario, stage: Stage): Promise<void> {
   const { lab } = stage;
   const { point, nth, env, drive } = scenario;
   await scenario.prepare?.(stage);
-  if (point.startsWith('replace.')) {
-    await drive(stage);
-    await lab.revive();
-    return;
-  }
   await lab.mount.kill();
   await lab.revive({ ...env, LUSTRITE_CRASH: nth === undefined ? point : `${point}:${nth}` });
   // What its caller was told counts; that a call failed does not.

@@ -183,8 +183,22 @@ export class MemoryStore implements NativeStore {
   }
 
   async replaceCopy(fid: Fid, stub: Stub): Promise<void> {
-    await Promise.resolve();
-    this.#node(fid).copy = stub.copy;
+    await this.before('replaceCopy', fid);
+    const node = this.#node(fid);
+    if (node.readers + node.writers > 0) throw new FsError(EBUSY, stub.path);
+    const { copy, mode, uid, gid, mtimeNs, size } = stub;
+    Object.assign(node, { copy, mode, uid, gid, mtimeNs, size, data: Buffer.alloc(0) });
+    node.flags = HS_EXISTS | HS_ARCHIVED | HS_RELEASED;
+  }
+
+  async replaceEntry(fid: Fid, stub: Stub): Promise<Fid> {
+    await this.before('replaceEntry', fid);
+    const node = this.#named(stub.path);
+    if (node.readers + node.writers > 0) throw new FsError(EBUSY, stub.path);
+    await this.remove(stub.path, fid);
+    const made = this.#stub(stub, { dirMode: 0o755, uid: 0, gid: 0, mtimeNs: 0n });
+    if (made.kind !== 'created') throw new FsError(EEXIST, stub.path);
+    return made.fid;
   }
 
   async remove(path: string, fid: Fid): Promise<void> {

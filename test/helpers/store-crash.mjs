@@ -61,4 +61,6 @@ await store.replaceCopy(fid, stub('f', '0xA3'));
 did('replaced');
 await store.truncate('f', 0);
 did('truncated');
+await store.replaceEntry(fid, stub('f', '0xA4'));
+did('displaced');
 await store.close();

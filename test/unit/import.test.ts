@@ -217,6 +217,96 @@ await t.test(
   },
 );
 
+await t.test('each cell of the conflict table is done, counted and logged', async (t) => {
+  type Cell = readonly [
+    left: string,
+    imported: 0 | 1,
+    conflicts: 0 | 1,
+    state?: 'CompletedPartial' | 'Failed',
+  ];
+  const mine = ['mine', 0, 1, 'CompletedPartial'] as const;
+  const none = ['stub', 0, 0] as const;
+  const gone = ['stub', 1, 1] as const;
+  /** What is there -> what is left under Skip, OverwriteIfDirty and OverwriteAlways. Fail is Skip that ends. */
+  const cells: Readonly<Record<string, readonly [Cell, Cell, Cell]>> = {
+    'same': [none, none, none],
+    'same-resident': [['theirs', 0, 0], ['theirs', 0, 0], ['stub', 0, 1]],
+    'other-type': [['directory', 0, 1, 'CompletedPartial'], gone, gone],
+    'dirty': [mine, gone, gone],
+    'new': [mine, gone, gone],
+    'clean': [['theirs', 0, 1, 'CompletedPartial'], ['theirs', 1, 1], gone],
+    'never-release': [
+      ['theirs', 0, 1, 'CompletedPartial'],
+      ['theirs', 1, 1],
+      ['theirs', 0, 1, 'CompletedPartial'],
+    ],
+    'released': [['stub', 0, 1, 'CompletedPartial'], gone, gone],
+  }; // prettier-ignore
+  for (const [situation, row] of Object.entries(cells)) {
+    for (const [at, mode] of (['Skip', 'OverwriteIfDirty', 'OverwriteAlways', 'Fail'] as const).entries()) {
+      const [left, imported, conflicts, state = 'Completed'] = mode === 'Fail' ? row[0] : (row[at] ?? row[0]);
+      const what = `${situation} ${mode}`;
+      await using jobs = await MemoryJobs.start();
+      const { container, store, coordinator } = jobs.hsm;
+      container.put('f', 'theirs');
+      if (situation === 'other-type') store.mkdir('f');
+      else if (situation === 'new') store.write('f', 'mine');
+      else await run(jobs);
+      const fid = store.fidOf('f');
+      if (!['other-type', 'new', 'same', 'released'].includes(situation)) await coordinator.restore(fid);
+      if (situation === 'dirty') store.write('f', 'mine');
+      if (situation === 'never-release') await store.changeFlags(fid, 0x10, 0, 0);
+      if (['clean', 'never-release', 'released'].includes(situation)) container.put('f', 'theirs, newer');
+      const status = await run(jobs, { name: 'second', conflictResolutionMode: mode });
+      const failed = mode === 'Fail' && conflicts === 1;
+      t.match(
+        status,
+        {
+          state: failed ? 'Failed' : state,
+          totalBlobsWalked: 1,
+          totalBlobsImported: imported,
+          importedFiles: imported,
+          preexistingFiles: state === 'Completed' && imported === 0 ? 1 : 0,
+          totalConflicts: conflicts,
+          totalErrors: 0,
+        },
+        what,
+      );
+      const [now] = await store.lookup(['f']);
+      const found = now?.type !== 'file' ? now?.type : (now.flags & 0x04) !== 0 ? 'stub' : store.content('f');
+      t.equal(found, left, what);
+      const lines = jobs.lines('second').filter(({ code }) => code === 'Conflict');
+      t.equal(lines.filter(({ path }) => path === 'f').length, conflicts, `${what}: logged`);
+    }
+  }
+});
+
+await t.test('what is in use when a mode would overwrite it stays, and is a conflict', async (t) => {
+  for (const mode of ['OverwriteIfDirty', 'OverwriteAlways'] as const) {
+    await using jobs = await MemoryJobs.start();
+    const { container, store } = jobs.hsm;
+    container.put('f', 'theirs');
+    container.put('d', 'a blob');
+    store.write('f', 'mine');
+    store.mkdir('d');
+    store.write('d/inside', 'mine');
+    const close = store.hold('f');
+    t.match(await run(jobs, { name: 'one', conflictResolutionMode: mode }), {
+      state: 'CompletedPartial',
+      totalConflicts: 2,
+      totalErrors: 0,
+      totalBlobsImported: 0,
+    });
+    const lines = jobs.lines('one').filter(({ code }) => code === 'Conflict');
+    t.match(lines.find(({ path }) => path === 'f')?.['message'], /new or changed, and it is open/);
+    t.match(lines.find(({ path }) => path === 'd')?.['message'], /there is a directory .* not empty/);
+    t.equal(store.content('f'), 'mine');
+    t.equal(store.content('d/inside'), 'mine');
+    close();
+    t.match(await run(jobs, { conflictResolutionMode: mode }), { importedFiles: 1, totalConflicts: 2 });
+  }
+});
+
 await t.test('a blob below a file of the mount is a conflict, and the file stays', async (t) => {
   await using jobs = await MemoryJobs.start();
   jobs.hsm.store.write('a', 'precious');

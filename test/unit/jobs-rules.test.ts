@@ -1,7 +1,7 @@
 import t from 'tap';
 import { exportScope } from '../../src/jobs/export.js';
 import { ancestors } from '../../src/jobs/import.js';
-import { resolveConflict, type Existing } from '../../src/jobs/conflict.js';
+import { conflictActions, differenceOf, situationOf, type Existing } from '../../src/jobs/conflict.js';
 import {
   conflictModeOf,
   exportTransitions,
@@ -99,6 +99,7 @@ await t.test('every state leads to a final one, and final ones lead nowhere', (t
 const copy = { blob: 'a', etag: '0x1', size: 3, lastModifiedMs: 5 };
 const there: Existing = {
   type: 'file',
+  flags: 0x0d,
   modified: false,
   copy,
   mode: 0o100644,
@@ -119,28 +120,43 @@ const link: Stub = {
   target: 'x',
 };
 
-await t.test('an import leaves what is the same and calls everything else a conflict', (t) => {
-  const rows: readonly (readonly [string, Existing, Stub, boolean])[] = [
-    ['the same file', there, blob, true],
-    ['a modified file', { ...there, modified: true }, blob, false],
-    ['another version', { ...there, copy: { ...copy, etag: '0x2' } }, blob, false],
-    ['a file of another blob', { ...there, copy: { ...copy, blob: 'b' } }, blob, false],
-    ['another mode', { ...there, mode: 0o100600 }, blob, false],
-    ['another owner', { ...there, uid: 9 }, blob, false],
-    ['another group', { ...there, gid: 9 }, blob, false],
-    ['another time', { ...there, mtimeNs: 8n }, blob, false],
-    ['a directory for a file', { ...there, type: 'directory' }, blob, false],
-    ['the same directory', { ...there, type: 'directory', mode: 0o40755, mtimeNs: 99n }, directory, true],
-    ['a directory of another mode', { ...there, type: 'directory', mode: 0o40700 }, directory, false],
-    ['a file for a directory', there, directory, false],
-    ['the same symlink', { ...there, type: 'symlink', target: 'x' }, link, true],
-    ['a symlink elsewhere', { ...there, type: 'symlink', target: 'y' }, link, false],
-    ['a device', { ...there, type: 'special' }, blob, false],
-  ];
-  for (const [what, existing, stub, same] of rows) {
-    t.equal(resolveConflict(existing, stub, 'Skip'), same ? 'preexisting' : 'skip', what);
-    t.equal(resolveConflict(existing, stub, 'Fail'), same ? 'preexisting' : 'fail', what);
+await t.test('what is there stands to a blob in one of nine ways, and the reason says in which', (t) => {
+  const resident = { ...there, flags: 0x09 };
+  const other = { ...copy, etag: '0x2' };
+  const dir: Existing = { ...there, type: 'directory', flags: 0, mode: 0o40755 };
+  const symlink: Existing = { ...there, type: 'symlink', flags: 0, target: 'x' };
+  const { copy: _none, ...without } = resident;
+  const rows: readonly (readonly [string, Existing, Stub, string, RegExp | undefined])[] = [
+    ['the same stub', there, blob, 'same', undefined],
+    ['the same file', resident, blob, 'same-resident', undefined],
+    ['the same file, never_release', { ...there, flags: 0x19 }, blob, 'same', undefined],
+    ['a modified file', { ...resident, flags: 0x0b, modified: true }, blob, 'dirty', /new or changed/],
+    ['a file that hsm_set called dirty', { ...resident, flags: 0x0b }, blob, 'dirty', /new or changed/],
+    ['a new file', { ...without, flags: 0, modified: true }, blob, 'dirty', /new or changed/],
+    ['a clean file without a copy', without, blob, 'dirty', /new or changed/],
+    ['another version, released', { ...there, copy: other }, blob, 'released', /another version/],
+    ['another version', { ...resident, copy: other }, blob, 'clean', /another version/],
+    ['another version, never_release', { ...resident, flags: 0x19, copy: other }, blob, 'never-release', /another version/],
+    ['a file of another blob', { ...there, copy: { ...copy, blob: 'b' } }, blob, 'released', /from the blob 'b'/],
+    ['another mode', { ...resident, mode: 0o100600 }, blob, 'clean', /the mode 0600, the blob's has 0644/],
+    ['another owner', { ...there, uid: 9 }, blob, 'released', /belongs to 9:2, the blob's to 1:2/],
+    ['another group', { ...there, gid: 9 }, blob, 'released', /belongs to 1:9/],
+    ['another time', { ...there, mtimeNs: 8n }, blob, 'released', /another modification time/],
+    ['a directory for a file', dir, blob, 'other-type', /there is a directory/],
+    ['a file for a directory', there, directory, 'other-type', /there is a file/],
+    ['a device', { ...there, type: 'special' }, blob, 'other-type', /there is a special/],
+    ['the same directory', { ...dir, mtimeNs: 99n }, directory, 'same', undefined],
+    ['a directory of another mode', { ...dir, mode: 0o40700 }, directory, 'directory', /the mode 0700/],
+    ['the same symlink', symlink, link, 'same', undefined],
+    ['a symlink elsewhere', { ...symlink, target: 'y' }, link, 'symlink', /leads to 'y'/],
+    ['a symlink of another owner', { ...symlink, uid: 9 }, link, 'symlink', /belongs to 9:2/],
+  ]; // prettier-ignore
+  for (const [what, existing, stub, situation, reason] of rows) {
+    t.equal(situationOf(existing, stub), situation, what);
+    if (reason === undefined) t.equal(differenceOf(existing, stub), undefined, what);
+    else t.match(differenceOf(existing, stub), reason, what);
   }
+  t.same([...new Set(rows.map((row) => row[3]))].sort(), Object.keys(conflictActions).sort(), 'all of them');
   t.end();
 });
 

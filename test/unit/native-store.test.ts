@@ -484,6 +484,112 @@ void t.test('restore', { skip }, async (t) => {
   });
 });
 
+void t.test('a blob takes the place of what is there', { skip }, async (t) => {
+  await t.test('of files clean and dirty, symlinks and empty directories, as a stub', async (t) => {
+    await using store = await TempStore.open();
+    const places: Readonly<Record<string, () => unknown>> = {
+      stub: () => store.stub('stub'),
+      clean: () => store.resident('clean'),
+      dirty: async () => {
+        await store.resident('dirty');
+        await store.writing('dirty', (fd) => {
+          writeAll(fd, Buffer.from('mine'));
+        });
+      },
+      new: () => {
+        writeFileSync(store.backing('new'), 'mine');
+      },
+      symlink: () => {
+        symlinkSync('/', store.backing('symlink'));
+      },
+      directory: () => {
+        mkdirSync(store.backing('directory'));
+      },
+    };
+    for (const [name, make] of Object.entries(places)) {
+      await make();
+      const old = store.native.fidOf(name);
+      const made = await store.native.replaceEntry(old, fileStub(name, { etag: '0xB2', size: 5 }));
+      t.not(made, old, name);
+      t.match(await store.state(name), { fid: made, flags: 0x0d, size: 5, copy: { etag: '0xB2' } }, name);
+      const kinds = [
+        { ...fileStub(name), kind: 'symlink', target: 'x', size: 0 },
+        { ...fileStub(name), kind: 'directory', size: 0 },
+      ] as const;
+      for (const stub of kinds) {
+        await store.native.replaceEntry(store.native.fidOf(name), stub);
+        t.equal((await store.state(name)).type, stub.kind, name);
+      }
+    }
+    t.equal(readlinkOrNull(store.backing('symlink')), null);
+    t.equal(lstatSync(join(store.path, 'staging')).nlink, 2, 'nothing is left in staging');
+  });
+
+  await t.test('but never of what is in use, has another name by now, or has entries', async (t) => {
+    await using store = await TempStore.open();
+    using outsider = new Outsider();
+    const fid = await store.resident('f');
+    const stub = fileStub('f', { etag: '0xB2' });
+    const { handle } = await store.native.openHandle('f', 0, 0);
+    t.equal(await codeOf(store.native.replaceEntry(fid, stub)), 'EBUSY', 'a reader');
+    await store.native.closeHandle(handle);
+    await outsider.do('map', store.backing('f'));
+    t.equal(await codeOf(store.native.replaceEntry(fid, stub)), 'EBUSY', 'a mapping');
+    await outsider.do('unmap');
+    const plan = await store.native.beginArchive(fid, 1);
+    t.equal(await codeOf(store.native.replaceEntry(fid, stub)), 'EBUSY', 'an archive');
+    await store.native.abortArchive(plan.token);
+    const other = await store.resident('other');
+    t.equal(await codeOf(store.native.replaceEntry(other, stub)), 'ESTALE', 'of another file');
+    await store.native.rename('other', 'f');
+    t.equal(await codeOf(store.native.replaceEntry(fid, stub)), 'ESTALE', 'renamed over');
+    t.match(await store.state('f'), { fid: other, flags: 0x09 });
+    mkdirSync(store.backing('d'));
+    writeFileSync(store.backing('d/inside'), 'mine');
+    t.equal(await codeOf(store.native.replaceEntry(store.native.fidOf('d'), fileStub('d'))), 'ENOTEMPTY');
+    t.same(store.read('d/inside'), Buffer.from('mine'));
+    t.equal(await codeOf(store.native.replaceEntry(fid, fileStub('gone'))), 'ENOENT');
+    for (const path of ['', '..', 'a/../b', '/f'])
+      t.equal(await codeOf(store.native.replaceEntry(fid, fileStub(path))), 'EINVAL', path);
+  });
+
+  await t.test('a second name of what was replaced goes on', async (t) => {
+    await using store = await TempStore.open();
+    const fid = await store.resident('f');
+    await store.writing('f', (fd) => {
+      writeAll(fd, Buffer.from('mine'));
+    });
+    await store.native.link('f', 'g');
+    await store.native.replaceEntry(fid, fileStub('f', { etag: '0xB2' }));
+    t.match(await store.state('g'), { fid, flags: 0x0b, nlink: 1 });
+    t.equal(store.read('g').subarray(0, 4).toString(), 'mine');
+  });
+
+  await t.test('renames that race with it never lose the file that was renamed', async (t) => {
+    await using store = await TempStore.open();
+    for (let turn = 0; turn < 50; turn++) {
+      const fid = await store.stub(`f${turn}`);
+      writeFileSync(store.backing(`new${turn}`), `mine ${turn}`);
+      const [replaced] = await Promise.all([
+        codeOf(store.native.replaceEntry(fid, fileStub(`f${turn}`, { etag: '0xB2' }))),
+        store.native.rename(`new${turn}`, `f${turn}`),
+      ]);
+      t.ok(['no error', 'ESTALE'].includes(replaced), replaced);
+      t.equal(store.read(`f${turn}`).toString(), `mine ${turn}`, 'the rename came last');
+      const again = await codeOf(store.native.remove(`f${turn}`, fid));
+      t.equal(again, 'ESTALE', 'and only what was looked at is removed');
+    }
+  });
+});
+
+function readlinkOrNull(path: string): string | null {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return null;
+  }
+}
+
 void t.test('clean and dirty', { skip }, async (t) => {
   await t.test('rule 1: opening for writing suspends durably, writing shows at once', async (t) => {
     await using store = await TempStore.open();

@@ -52,7 +52,6 @@ await t.test('requests that make no sense are refused before anything is recorde
   ).done;
   const rows: readonly (readonly [() => Promise<unknown>, string])[] = [
     [() => runner.createImport({ prefixes: ['/data', '/data2'] }), 'InvalidParameter'],
-    [() => runner.createImport({ conflictResolutionMode: 'OverwriteAlways' }), 'InvalidParameter'],
     [() => runner.createImport({ maximumErrors: -2 }), 'InvalidParameter'],
     [() => runner.createImport({ maximumErrors: 0.5 }), 'InvalidParameter'],
     [() => runner.createImport({ name: '../x' }), 'InvalidParameter'],

@@ -1,0 +1,78 @@
+#include "entries.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "beneath.h"
+#include "inode_impl.h"
+
+namespace lustrite {
+
+int NamedStill(const StoreImpl& store, int directory, const std::string& name, const Fid& fid) {
+  const UniqueFd fd(openat(directory, name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+  if (!fd.ok()) return errno;
+  Fid now;
+  const int error = store.handles().FidOf(fd.get(), &now);
+  return error != 0 ? error : now == fid ? 0 : ESTALE;
+}
+
+int RemoveEntry(StoreImpl& store, const std::string& path, const Fid& fid) {
+  int error = CheckPath(path);
+  if (error != 0) return error;
+  std::string parent_path;
+  std::string name;
+  SplitPath(path, &parent_path, &name);
+  const UniqueFd parent = OpenBeneath(store.root(), parent_path, O_PATH | O_DIRECTORY, 0, &error);
+  if (error != 0) return error;
+  Fid parent_fid;
+  error = store.handles().FidOf(parent.get(), &parent_fid);
+  if (error != 0) return error;
+  const UniqueFd fd(openat(parent.get(), name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+  if (!fd.ok()) return errno;
+  struct stat st = {};
+  if (fstat(fd.get(), &st) != 0) return errno;
+  const std::shared_ptr<InodeImpl> inode = store.GetImpl(fd.get(), &error);
+  {
+    const auto names = store.StopNames();
+    error = NamedStill(store, parent.get(), name, fid);
+    if (error != 0) return error;
+    if (unlinkat(parent.get(), name.c_str(), S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0) != 0) {
+      return errno;
+    }
+  }
+  if (inode != nullptr && !S_ISDIR(st.st_mode)) inode->MetadataChanged();
+  store.TellEntryChanged(parent_fid, name);
+  if (inode != nullptr) store.TellInodeChanged(inode, false, [] {});
+  return 0;
+}
+
+int SetAttributes(StoreImpl& store, const std::string& path, const Attributes& attributes) {
+  int error = 0;
+  const UniqueFd fd = OpenBeneath(store.root(), path, O_PATH, 0, &error);
+  if (error != 0) return error;
+  const std::shared_ptr<InodeImpl> inode = store.GetImpl(fd.get(), &error);
+  if (inode == nullptr) return error;
+  struct stat st = {};
+  if (fstat(fd.get(), &st) != 0) return errno;
+  if ((attributes.uid || attributes.gid) &&
+      fchownat(fd.get(), "", attributes.uid.value_or(static_cast<uid_t>(-1)),
+               attributes.gid.value_or(static_cast<gid_t>(-1)), AT_EMPTY_PATH) != 0) {
+    return errno;
+  }
+  // After the owner, whose change takes the setuid bits away.
+  if (attributes.mode && !S_ISLNK(st.st_mode) &&
+      chmod(ProcPath(fd.get()).c_str(), *attributes.mode & 07777) != 0) {
+    return errno;
+  }
+  inode->MetadataChanged();
+  if (attributes.mtime) {
+    const struct timespec times[2] = {{0, UTIME_OMIT}, *attributes.mtime};
+    error = inode->SetTimes(times);
+  }
+  store.TellInodeChanged(inode, false, [] {});
+  return error;
+}
+
+}  // namespace lustrite

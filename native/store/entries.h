@@ -1,0 +1,32 @@
+// What jobs do to entries of the namespace that are there already.
+#ifndef LUSTRITE_STORE_ENTRIES_H_
+#define LUSTRITE_STORE_ENTRIES_H_
+
+#include <sys/stat.h>
+
+#include <ctime>
+#include <optional>
+#include <string>
+
+#include "fid.h"
+#include "store_impl.h"
+
+namespace lustrite {
+
+// 0 while the name in the directory is `fid`'s, ESTALE when it is another's, ENOENT.
+int NamedStill(const StoreImpl& store, int directory, const std::string& name, const Fid& fid);
+
+// Removes the name if it still is `fid`'s: ESTALE if not, ENOTEMPTY.
+int RemoveEntry(StoreImpl& store, const std::string& path, const Fid& fid);
+
+struct Attributes {
+  std::optional<mode_t> mode;
+  std::optional<uid_t> uid;
+  std::optional<gid_t> gid;
+  std::optional<struct timespec> mtime;
+};
+int SetAttributes(StoreImpl& store, const std::string& path, const Attributes& attributes);
+
+}  // namespace lustrite
+
+#endif  // LUSTRITE_STORE_ENTRIES_H_
