@@ -20,14 +20,16 @@ constexpr size_t kLargest = XATTR_SIZE_MAX;
 
 enum class Kind {
   kOwn,      // the file's
-  kSecret,   // the record, and the daemon's socket: not there
+  kSecret,   // the record, the store's id and the daemon's socket: not there
   kShown,    // a view of the record: readable by name, not listed, cannot be changed
   kFid,      // the same, for the inode's identity
   kIgnored,  // setting it does nothing, as in Lustre (llite: the bare name "hsm" in any namespace)
 };
 
 Kind KindOf(std::string_view name) {
-  if (name == "trusted.lustrite" || name.starts_with("user.lustrite")) return Kind::kSecret;
+  if (name.starts_with("trusted.lustrite") || name.starts_with("user.lustrite")) {
+    return Kind::kSecret;
+  }
   if (name == "trusted.hsm" || name == "trusted.lhsm_uuid" || name == "trusted.lhsm_url" ||
       name == "user.hsm.state" || name == "user.hsm.blob" || name == "user.hsm.etag") {
     return Kind::kShown;

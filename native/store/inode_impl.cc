@@ -28,7 +28,7 @@ Evidence EvidenceOf(const struct stat& st) {
 
 std::string ProcPath(int fd) { return "/proc/self/fd/" + std::to_string(fd); }
 
-int ReadRecord(int fd, Record* record) {
+int ReadRecord(int fd, uint32_t store, Record* record) {
   char bytes[kMaxRecord];
   ssize_t got = fgetxattr(fd, kXattr, bytes, sizeof bytes);
   if (got < 0 && errno == EBADF) {  // O_PATH
@@ -36,10 +36,14 @@ int ReadRecord(int fd, Record* record) {
   }
   *record = Record();
   if (got < 0) return errno == ENODATA || errno == ENOTSUP ? 0 : errno == ERANGE ? EIO : errno;
-  return DecodeRecord({bytes, static_cast<size_t>(got)}, record) ? 0 : EIO;
+  if (!DecodeRecord({bytes, static_cast<size_t>(got)}, record)) return EIO;
+  if (record->store == 0 || record->store == store) return 0;
+  *record = Record();
+  return ESTALE;
 }
 
-int WriteRecord(int fd, const Record& record) {
+int WriteRecord(int fd, uint32_t store, Record record) {
+  record.store = store;
   const std::optional<std::string> bytes = EncodeRecord(record);
   if (!bytes) return E2BIG;
   int rc = 0;
@@ -67,7 +71,7 @@ UniqueFd InodeImpl::OpenBacking(int flags, int* error) {
 int InodeImpl::Load(int fd) {
   const Lock lock(mutex_);
   if (loaded_) return load_error_;
-  load_error_ = ReadRecord(fd, &record_);
+  load_error_ = ReadRecord(fd, store_->id(), &record_);
   loaded_ = load_error_ == 0 || load_error_ == EIO;
   return load_error_;
 }
@@ -85,7 +89,7 @@ int InodeImpl::Loaded() {
   int error = 0;
   const int fd = Borrow(&own, &error);
   if (error != 0) return error;
-  load_error_ = ReadRecord(fd, &record_);
+  load_error_ = ReadRecord(fd, store_->id(), &record_);
   loaded_ = load_error_ == 0 || load_error_ == EIO;
   return load_error_;
 }
@@ -97,7 +101,7 @@ int InodeImpl::WriteExact(int fd, const Record& record) {
   }
   struct stat before = {};
   if (fstat(fd, &before) != 0) return errno;
-  const int error = WriteRecord(fd, record);
+  const int error = WriteRecord(fd, store_->id(), record);
   if (error != 0) return error;
   record_ = record;
   struct stat after = {};

@@ -281,8 +281,10 @@ class InodeImpl::Busy {
 
 // Data away, size and times as given; for files whose record already says RELEASED.
 int PunchTo(int fd, uint64_t size, const struct timespec& mtime);
-int ReadRecord(int fd, Record* record);
-int WriteRecord(int fd, const Record& record);
+// ESTALE for a record of another store than `store`.
+int ReadRecord(int fd, uint32_t store, Record* record);
+// Marks it as one of `store`.
+int WriteRecord(int fd, uint32_t store, Record record);
 uint64_t MonotonicNs();
 Evidence EvidenceOf(const struct stat& st);
 std::string ProcPath(int fd);

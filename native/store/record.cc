@@ -26,8 +26,9 @@ enum Shape : uint16_t {
   kMtimeExact = 1 << 9,   // 12 bytes; else 4 of seconds
   kSuspended = 1 << 10,
   kCtime = 1 << 11,
+  kStore = 1 << 12,
 };
-constexpr uint16_t kAllShapes = (1 << 12) - 1;
+constexpr uint16_t kAllShapes = (1 << 13) - 1;
 
 class Writer {
  public:
@@ -166,11 +167,13 @@ std::string Encode(const Record& record, bool with_md5) {
     if (statement->suspended) shape |= kSuspended;
   }
   if (record.ctime) shape |= kCtime;
+  if (record.store != 0) shape |= kStore;
 
   Writer out;
   out.Fixed(kFormat, 1);
   out.Fixed(static_cast<uint8_t>(record.flags | (record.modified ? kModifiedBit : 0)), 1);
   out.Fixed(shape, 2);
+  if (shape & kStore) out.Fixed(record.store, 4);
   if (shape & kArchiveWord) out.Fixed(record.archive_id, 4);
   if (statement != nullptr) {
     if (!(shape & kSizeElided)) out.Varint(statement->size);
@@ -218,7 +221,7 @@ bool operator==(const Record& a, const Record& b) {
                   x->suspended == y->suspended && x->boot == y->boot);
   };
   return a.flags == b.flags && a.modified == b.modified && a.archive_id == b.archive_id &&
-         a.copy == b.copy && same_statement(a.statement, b.statement) &&
+         a.store == b.store && a.copy == b.copy && same_statement(a.statement, b.statement) &&
          a.ctime.has_value() == b.ctime.has_value() && (!a.ctime || SameTime(*a.ctime, *b.ctime));
 }
 
@@ -254,6 +257,10 @@ bool DecodeRecord(std::string_view bytes, Record* record) {
 
   record->flags = flags & HSM_FLAGS_MASK;
   record->modified = (flags & kModifiedBit) != 0;
+  if (shape & kStore) {
+    record->store = static_cast<uint32_t>(in.Fixed(4));
+    if (record->store == 0) return false;
+  }
   if (shape & kArchiveOne) record->archive_id = 1;
   if (shape & kArchiveWord) record->archive_id = static_cast<uint32_t>(in.Fixed(4));
   Statement statement;

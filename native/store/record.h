@@ -45,6 +45,9 @@ struct Record {
   std::optional<Statement> statement;
   // st_ctime as applications see it, where our own writes to the inode must not show.
   std::optional<struct timespec> ctime;
+  // The store whose file it is; 0: made before records said so. A FID is good for every inode of
+  // the file system, also for those of another store.
+  uint32_t store = 0;
 };
 
 bool operator==(const Record& a, const Record& b);

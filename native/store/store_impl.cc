@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/xattr.h>
@@ -118,7 +119,22 @@ int StoreImpl::Prepare(const std::string& path, std::string* why) {
   ever_renamed_ = faccessat(dir_.get(), "renamed", F_OK, AT_SYMLINK_NOFOLLOW) == 0;
   EmptyDirectory(staging_.get());
   boot_ = BootId();
-  return Probe(why);
+  const int error = Probe(why);
+  return error != 0 ? error : Identify();
+}
+
+// Kept where the records are: a copy of the namespace with its attributes is whole.
+int StoreImpl::Identify() {
+  constexpr char kName[] = "trusted.lustrite.store";
+  const ssize_t got = fgetxattr(root_.get(), kName, &id_, sizeof id_);
+  if (got == static_cast<ssize_t>(sizeof id_) && id_ != 0) return 0;
+  if (got < 0 && errno != ENODATA) return errno;
+  do {
+    if (getrandom(&id_, sizeof id_, 0) != static_cast<ssize_t>(sizeof id_)) return EIO;
+  } while (id_ == 0);
+  if (fsetxattr(root_.get(), kName, &id_, sizeof id_, 0) != 0) return errno;
+  // Before the first record that needs it.
+  return fsync(root_.get()) == 0 ? 0 : errno;
 }
 
 int StoreImpl::Probe(std::string* why) {

@@ -72,6 +72,8 @@ class StoreImpl final : public Store, public std::enable_shared_from_this<StoreI
   Threads& pool() { return pool_; }
   Syncer& syncer() { return *syncer_; }
   uint64_t boot() const { return boot_; }
+  // What tells its files from those of another store on the same file system.
+  uint32_t id() const { return id_; }
   bool partial_reads() const { return partial_reads_; }
   // File times move with every change that follows a stat, however quickly (multigrain timestamps,
   // Linux 6.13).
@@ -103,6 +105,7 @@ class StoreImpl final : public Store, public std::enable_shared_from_this<StoreI
 
  private:
   int Prepare(const std::string& path, std::string* why);
+  int Identify();
   int Probe(std::string* why);
   int Recover();
 
@@ -111,6 +114,7 @@ class StoreImpl final : public Store, public std::enable_shared_from_this<StoreI
   Handles handles_;
   ProbeResult probe_;
   uint64_t boot_ = 0;
+  uint32_t id_ = 0;
   bool fine_times_ = false;
   RestoreNeeded restore_needed_;
   std::unique_ptr<Leases> leases_;

@@ -65,7 +65,7 @@ class StubMaker::Staged {
 
 namespace {
 
-int Dress(const Stub& stub, int fd) {
+int Dress(const Stub& stub, uint32_t store, int fd) {
   Record record;
   record.flags = HS_EXISTS | HS_ARCHIVED | HS_RELEASED;
   record.archive_id = 1;
@@ -73,7 +73,7 @@ int Dress(const Stub& stub, int fd) {
   record.statement = Statement{stub.size, stub.mtime, false, 0};
   if (fchown(fd, stub.uid, stub.gid) != 0) return errno;
   if (fchmod(fd, stub.mode & 07777) != 0) return errno;
-  const int error = WriteRecord(fd, record);
+  const int error = WriteRecord(fd, store, record);
   if (error != 0) return error;
   if (stub.size > 0 && ftruncate(fd, static_cast<off_t>(stub.size)) != 0) return errno;
   const struct timespec times[2] = {stub.mtime, stub.mtime};
@@ -177,7 +177,7 @@ int StubMaker::MakeFile(const Stub& stub, int parent, const std::string& name, F
     return MakeFileInStaging(
         stub, [&](Staged& staged) { return staged.MoveTo(parent, name); }, fid);
   }
-  int error = Dress(stub, fd.get());
+  int error = Dress(stub, store_.id(), fd.get());
   if (error == 0) error = store_.handles().FidOf(fd.get(), fid);
   if (error != 0) return error;
   CRASH_POINT("stub.built");
@@ -191,7 +191,7 @@ int StubMaker::MakeFileInStaging(const Stub& stub, const Move& move, Fid* fid) {
   const UniqueFd fd(openat(store_.staging(), staged.name(),
                            O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!fd.ok()) return errno;
-  int error = Dress(stub, fd.get());
+  int error = Dress(stub, store_.id(), fd.get());
   if (error == 0) error = store_.handles().FidOf(fd.get(), fid);
   return error != 0 ? error : move(staged);
 }
@@ -210,7 +210,7 @@ int StubMaker::MakeOther(const Stub& stub, const Move& move, Fid* fid) {
     Record record;
     record.archive_id = 1;
     record.copy = stub.copy;
-    const int error = WriteRecord(fd.get(), record);
+    const int error = WriteRecord(fd.get(), store_.id(), record);
     // File systems without attributes on symbolic links: the link itself is all that is needed.
     if (error != 0 && (directory || (error != EPERM && error != ENOTSUP))) return error;
   }

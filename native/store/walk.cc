@@ -34,7 +34,7 @@ int StateOf(StoreImpl& store, int fd, FileState* state) {
   Record record;
   struct stat st = {};
   if (inode == nullptr) {
-    error = ReadRecord(fd, &record);
+    error = ReadRecord(fd, store.id(), &record);
     if (error != 0) return error;
     if (fstat(fd, &st) != 0) return errno;
     const bool suspended = record.statement && record.statement->suspended;

@@ -1027,4 +1027,30 @@ void t.test('the store as a whole', { skip }, async (t) => {
     await store.restore(fid);
     t.match(await store.state('h'), { flags: 0x09, mtimeNs });
   });
+
+  await t.test('a FID of another store on the same file system reaches nothing', async (t) => {
+    await using theirs = await TempStore.open();
+    await using ours = await TempStore.open();
+    const stub = await theirs.stub('f');
+    const resident = await theirs.resident('g');
+    const refused = async (call: Promise<unknown>): Promise<void> => {
+      t.match(await codeOf(call), /^(?:ENOENT|ESTALE)$/);
+    };
+    for (const fid of [stub, resident]) {
+      await refused(ours.native.state(fid));
+      await refused(ours.native.beginRestore(fid));
+      await refused(ours.native.beginArchive(fid, 1));
+      await refused(ours.native.release(fid));
+      await refused(ours.native.markModified(fid));
+      await refused(ours.native.forgetCopy(fid));
+      await refused(ours.native.changeFlags(fid, 0x10, 0, 0));
+      await ours.native.failRestore(fid, 61).catch(() => undefined);
+    }
+    await theirs.restore(stub);
+    t.equal(await theirs.flags('f'), 0x09);
+    t.equal(await theirs.flags('g'), 0x09);
+    t.ok(theirs.read('g').equals(content(copyOf('g').etag, size)));
+    await theirs.reopen();
+    t.equal(await theirs.flags('f'), 0x09, 'its own store knows it again');
+  });
 });
