@@ -22,8 +22,8 @@ export interface BlobOwnersOptions {
 }
 
 interface Index {
-  /** NativeStore.renames() before the walk began. */
-  readonly renames: number;
+  /** BlobOwners.#changes() before the walk began. */
+  readonly changes: number;
   /** Files whose copy is a blob of another name than their path. */
   readonly displaced: ReadonlyMap<string, readonly Fid[]>;
 }
@@ -34,6 +34,7 @@ export class BlobOwners {
   readonly #options: BlobOwnersOptions;
   #index: Promise<Index> | undefined;
   #indexed: Index | undefined;
+  #displaced = 0;
 
   constructor(options: BlobOwnersOptions) {
     this.#options = options;
@@ -50,11 +51,22 @@ export class BlobOwners {
     for (const orphan of await native.orphans()) if (orphan.copy?.blob === blob) holders.add(orphan.fid);
     if (native.everRenamed()) {
       for (const fid of (await this.#current()).displaced.get(blob) ?? []) holders.add(fid);
-      // Renamed back to the name of its blob, it is not displaced and may still be somebody else than the owner.
-      const [there] = await native.lookup([blob]);
-      if (there !== undefined) holders.add(there.fid);
     }
+    // Whoever has the path now may be somebody else than the owner: renamed back to the name of its blob, or made anew
+    // where the owner was deleted.
+    const [there] = await native.lookup([blob]);
+    if (there !== undefined) holders.add(there.fid);
     for (const fid of holders) if (fid !== owner) await this.#save(fid, blob);
+  }
+
+  /** A copy was recorded of a file that may have lost its path meanwhile: no walk before this moment has seen that. */
+  displaced(): void {
+    this.#displaced++;
+  }
+
+  /** Grows with everything that makes an index out of date. */
+  #changes(): number {
+    return this.#options.native.renames() + this.#displaced;
   }
 
   async #save(fid: Fid, blob: string): Promise<void> {
@@ -78,10 +90,9 @@ export class BlobOwners {
     if (!state.modified) await native.markModified(fid).catch(ignoreGone);
   }
 
-  /** An index that knows every rename up to now. Those who need one while a walk runs share the walk after it. */
+  /** An index that knows every rename and every copy of a renamed file up to now. Those who need one while a walk runs share the walk after it. */
   async #current(): Promise<Index> {
-    const { native } = this.#options;
-    while (this.#indexed?.renames !== native.renames()) {
+    while (this.#indexed?.changes !== this.#changes()) {
       const running = this.#index;
       if (running === undefined) {
         this.#index = this.#build();
@@ -92,16 +103,16 @@ export class BlobOwners {
         }
         return this.#indexed;
       }
-      const wanted = native.renames();
+      const wanted = this.#changes();
       const index = await running.catch(() => undefined);
-      if (index !== undefined && index.renames >= wanted) return index;
+      if (index !== undefined && index.changes >= wanted) return index;
     }
     return this.#indexed;
   }
 
   async #build(): Promise<Index> {
     const { native, log } = this.#options;
-    const renames = native.renames();
+    const changes = this.#changes();
     const displaced = new Map<string, Fid[]>();
     const walk = native.walk({ select: 'all', batch: walkBatch });
     try {
@@ -117,8 +128,8 @@ export class BlobOwners {
     } finally {
       walk.close();
     }
-    log.debug({ displaced: displaced.size, renames }, 'renamed files indexed by blob');
-    return { renames, displaced };
+    log.debug({ displaced: displaced.size, changes }, 'renamed files indexed by blob');
+    return { changes, displaced };
   }
 }
 

@@ -16,7 +16,7 @@ import { archiveFile, type ArchiveOutcome } from './archive-mover.js';
 import { BlobOwners } from './blob-owner.js';
 import { ExplicitRequests } from './explicit-requests.js';
 import { actionName, HS_NOARCHIVE, HUA_ARCHIVE, HUA_RESTORE, type HUA_REMOVE } from './flags.js';
-import { errnoOf, type HsmConfig, type MoverContext, type Transfers } from './movers.js';
+import { errnoOf, hasErrno, type HsmConfig, type MoverContext, type Transfers } from './movers.js';
 import { NameLocks } from './name-locks.js';
 import { PathFinder } from './paths.js';
 import { removeCopy } from './remove-mover.js';
@@ -228,16 +228,20 @@ export class Coordinator implements AsyncDisposable {
     const { fid } = state;
     self.blob = blob;
     try {
-      return await this.withBlob(blob, fid, async () => {
-        if (native.everRenamed()) {
-          const [there] = await native.lookup([blob]);
-          if (there?.fid !== fid) return { kind: 'moved' };
-        }
+      return await this.#locks.hold(blob, async () => {
+        const renames = native.renames();
+        const before = await whereabouts(native, fid, blob);
+        if (before !== 'there') return { kind: before };
+        await this.#owners.claim(blob, fid);
+        // Again: the claim may have waited for a restore.
+        const now = await whereabouts(native, fid, blob);
+        if (now !== 'there') return { kind: now };
         const outcome = await archiveFile(
           this.#context,
           { fid, blob, archiveId: archiveId || state.archiveId || config.hsm.defaultArchiveId },
           { signal: self.signal, onProgress: (bytes) => this.#table.progress(self, bytes) },
         );
+        if (native.renames() !== renames) this.#owners.displaced();
         if (outcome.kind === 'archived') self.moved = outcome.copy.size;
         return outcome;
       });
@@ -344,6 +348,22 @@ export class Coordinator implements AsyncDisposable {
       this.#context.log.info({ errno, cause: messageChain(error) }, 'HSM request refused');
       return errno;
     }
+  }
+}
+
+/** Whether a file has a path, has lost it to another name, or is deleted. */
+async function whereabouts(
+  native: Store['native'],
+  fid: Fid,
+  path: string,
+): Promise<'there' | 'moved' | 'gone'> {
+  const [there] = await native.lookup([path]);
+  if (there?.fid === fid) return 'there';
+  try {
+    return (await native.state(fid)).nlink > 0 ? 'moved' : 'gone';
+  } catch (error) {
+    if (hasErrno(error, ENOENT)) return 'gone';
+    throw error;
   }
 }
 

@@ -96,6 +96,51 @@ await t.test('rule 8: a file that took the path of the one being archived is not
   t.equal(hsm.store.content('a'), 'old content');
 });
 
+await t.test('rule 8: a deleted file does not overwrite the one that took its name', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const old = hsm.store.write('a', 'old content');
+  const node = hsm.store.names.get('a');
+  if (node !== undefined) node.readers = 1;
+  hsm.store.unlink('a');
+  const fresh = hsm.store.write('a', 'new content');
+  t.match(await hsm.coordinator.archive(fresh, { path: 'a' }), { kind: 'archived' });
+  t.match(await hsm.coordinator.archive(old, { path: 'a' }), { kind: 'gone' });
+  t.equal(hsm.container.text('a'), 'new content');
+  t.match(await hsm.store.state(fresh), { flags: 0x09, modified: false });
+});
+
+await t.test(
+  'rule 8: whoever has the path now keeps its data from every other writer of the blob',
+  async (t) => {
+    await using hsm = await MemoryHsm.start();
+    const fresh = hsm.store.write('a', 'new content');
+    t.match(await hsm.coordinator.archive(fresh, { path: 'a' }), { kind: 'archived' });
+    await hsm.coordinator.withBlob('a', undefined, () => Promise.resolve());
+    t.match(await hsm.store.state(fresh), { flags: 0x0b, modified: true });
+  },
+);
+
+await t.test('rule 8: a file renamed during its first archive is a holder afterwards', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const held = gate();
+  hsm.pool.gate = (kind, blob) => (blob === 'a' ? held.opened : undefined);
+  const old = hsm.store.write('a', 'old content');
+  const first = hsm.coordinator.archive(old, { path: 'a' });
+  await until(() => hsm.pool.calls.includes('upload a'), { what: 'the upload', intervalMs: 1 });
+  await hsm.store.rename('a', 'b');
+  t.match(
+    await hsm.coordinator.archive(hsm.store.write('z', 'z'), { path: 'z' }),
+    { kind: 'archived' },
+    'which has indexed the renamed file, without a copy yet',
+  );
+  held.open();
+  t.match(await first, { kind: 'archived' });
+  await hsm.coordinator.release(old);
+  t.match(await hsm.coordinator.archive(hsm.store.write('a', 'new'), { path: 'a' }), { kind: 'archived' });
+  t.equal(hsm.store.content('b'), 'old content');
+  t.match(await hsm.store.state(old), { flags: 0x0b, modified: true });
+});
+
 await t.test('rule 8: hsm_remove saves the other holders of the blob first', async (t) => {
   await using hsm = await MemoryHsm.start();
   const { old } = await rotated(hsm, false);
