@@ -49,6 +49,9 @@ const parallelReads = 16;
 /** PATH_MAX without its NUL. */
 const maxTargetBytes = 4095;
 const msToNs = 1_000_000n;
+/** What ext4, xfs and btrfs can all hold, from 1901 to 2242: else a restored file had another time than its record. */
+const earliestNs = -(2n ** 31n) * 1_000_000_000n;
+const latestNs = 2n ** 33n * 1_000_000_000n;
 
 /** What became of a conflict, for the log. */
 const done = {
@@ -193,7 +196,7 @@ class Import {
       mode: kind === 'symlink' ? 0o777 : (posix.mode ?? otherMode),
       uid: posix.uid ?? defaults.uid,
       gid: posix.gid ?? defaults.gid,
-      mtimeNs: posix.mtimeNs ?? BigInt(lastModifiedMs) * msToNs,
+      mtimeNs: storable(posix.mtimeNs ?? BigInt(lastModifiedMs) * msToNs),
       size: kind === 'file' ? size : 0,
       copy: { blob: name, etag, size, lastModifiedMs, ...(md5 === undefined ? {} : { md5 }) },
     };
@@ -379,6 +382,11 @@ class Import {
     if (maximumErrors === -1 || counters.totalErrors <= maximumErrors) return;
     throw new JobFailure('TooManyErrors', `the blob '${blob}' could not be imported: ${message}`);
   }
+}
+
+/** The time, or the nearest that a store can hold, as utimes would set it. */
+function storable(ns: bigint): bigint {
+  return ns < earliestNs ? earliestNs : ns > latestNs ? latestNs : ns;
 }
 
 /** `a`, `a/b` of `a/b/c`. */

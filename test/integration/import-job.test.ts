@@ -1,11 +1,12 @@
 /** Which blobs an import takes, what it says of the others, and where its log is. */
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ContainerSASPermissions } from '@azure/storage-blob';
 import t from 'tap';
 import { Azurite } from '../helpers/azurite.js';
 import { download } from '../helpers/copytool.js';
 import { FaultServer } from '../helpers/fault-server.js';
+import { hsmFlags, states } from '../helpers/lfs.js';
 import { lustrite, TestMount } from '../helpers/mount.js';
 import { cannotMount } from '../helpers/mounts.js';
 import { readTree } from '../helpers/tree.js';
@@ -201,6 +202,31 @@ t.test('blobs that have no place', { skip: cannotMount }, async (t) => {
       new RegExp(`^${container}/import/${firstImport}/\\d{8}T\\d{6}Z\\.jsonl$`),
     ]);
   });
+});
+
+t.test('times that no store can hold', { skip: cannotMount }, async (t) => {
+  const of = (modtime: string): { readonly body: string; readonly metadata: Record<string, string> } => ({
+    body: modtime,
+    metadata: { owner: '0', group: '0', permissions: '0644', modtime },
+  });
+  const container = await containerOf({
+    'zero of Go': of('0001-01-01 00:00:00 +0000'),
+    1900: of('1900-01-01 00:00:00 +0000'),
+    2500: of('2500-01-01 00:00:00 +0000'),
+    9999: of('9999-12-31 23:59:59 +0000'),
+    nanoseconds: of('-99999999999999999999'),
+    usual: of('2020-01-01 00:00:00 +0000'),
+  });
+  await using mount = await TestMount.start(t, { container, env });
+  t.match(await mount.jobs(), [{ properties: { status: { state: 'Completed', importedFiles: 6 } } }]);
+  for (const name of await readdir(mount.path)) {
+    const before = (await stat(mount.at(name), { bigint: true })).mtimeNs;
+    t.ok(await readFile(mount.at(name), 'utf8'));
+    t.equal((await stat(mount.at(name), { bigint: true })).mtimeNs, before, `${name}: shown as before`);
+    t.equal(await hsmFlags(mount.at(name)), states.clean, `${name}: clean when it is here`);
+  }
+  const second = await lustrite(['import', 'create', mount.path, '--conflict', 'fail', '--wait']);
+  t.equal(second.code, 0, 'an import again finds them as they are');
 });
 
 t.test('conflicts under --import-conflict fail', { skip: cannotMount }, async (t) => {
