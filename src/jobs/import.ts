@@ -238,21 +238,22 @@ class Import {
     return path === undefined || state === undefined || this.#remove(path, state);
   }
 
-  /** Takes an untouched stub of the blob `path` away and counts that blob as the conflict. */
+  /**
+   * Takes the file of the blob `path` away and counts that blob as the conflict; only where this listing has shown that
+   * the container has exactly this blob still: else the bytes that are here may be the only ones.
+   */
   async #remove(path: string, state: FileState): Promise<boolean> {
     const { native, counters } = this.#options;
-    if (state.modified || state.copy?.blob !== path) return false;
+    const counted = this.#leaves.get(path);
+    if (counted === undefined || state.modified || state.copy?.blob !== path) return false;
     try {
       await native.remove(path, state.fid);
     } catch {
       return false;
     }
-    const counted = this.#leaves.get(path);
-    if (counted !== undefined) {
-      counters[counted]--;
-      if (counted === 'importedFiles' || counted === 'importedSymlinks') counters.totalBlobsImported--;
-      this.#leaves.delete(path);
-    }
+    counters[counted]--;
+    if (counted === 'importedFiles' || counted === 'importedSymlinks') counters.totalBlobsImported--;
+    this.#leaves.delete(path);
     this.#conflict(path, path, 'other blobs lie below this name, so that it is a directory');
     return true;
   }

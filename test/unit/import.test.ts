@@ -315,6 +315,22 @@ await t.test('a blob below a file of the mount is a conflict, and the file stays
   t.equal(jobs.hsm.store.content('a'), 'precious');
 });
 
+await t.test('a file whose blob is gone makes no way for a directory: it may be the only copy', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store, coordinator } = jobs.hsm;
+  container.put('a', 'precious');
+  t.match(await run(jobs), { state: 'Completed', importedFiles: 1 });
+  await coordinator.restore(store.fidOf('a'));
+  container.blobs.delete('a');
+  container.put('a/x', 'x');
+  t.match(await run(jobs, { name: 'second' }), {
+    state: 'CompletedPartial',
+    totalConflicts: 1,
+    totalErrors: 0,
+  });
+  t.equal(store.content('a'), 'precious');
+});
+
 await t.test('a container that cannot be listed fails the job with the cause', async (t) => {
   await using jobs = await MemoryJobs.start();
   jobs.hsm.container.put('a');
