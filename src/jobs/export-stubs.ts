@@ -1,6 +1,6 @@
 /** The blobs that stand for directories and symlinks. */
 import { constants } from 'node:os';
-import { BlobError, FsError } from '../base/errors.js';
+import { BlobError, FsError, UserError } from '../base/errors.js';
 import { metadataFor } from '../blob/metadata.js';
 import { blobOfPath } from '../blob/names.js';
 import type { BlobProperties, BlobVersion, Container } from '../blob/port.js';
@@ -16,6 +16,8 @@ export interface StubExportOptions {
   readonly container: Container;
   readonly coordinator: Pick<Coordinator, 'withBlob'>;
   readonly extended: boolean;
+  /** Do not overwrite a blob that somebody else wrote. */
+  readonly ifMatch: boolean;
   readonly signal: AbortSignal;
 }
 
@@ -32,12 +34,22 @@ export async function exportDirectory(
   if (state?.type !== 'directory') return 'gone';
   const metadata = metadataFor({ ...state, kind: 'directory' }, { extended });
   const name = blobName(path);
-  const found = await lookAt(container, name, signal);
-  if (found !== undefined && found.size > 0) return 'file';
-  if (found !== undefined && carries(found.metadata, metadata)) return 'same';
+  const before = await lookAt(container, name, signal);
+  if (before !== undefined && before.size > 0) return 'file';
+  if (before !== undefined && carries(before.metadata, metadata)) return 'same';
   return coordinator.withBlob(name, state.fid, async () => {
+    // Again: the name may have been waited for, and a file's content never makes way.
+    const found = await lookAt(container, name, signal);
+    if (found !== undefined && found.size > 0) return 'file';
     const kept = found === undefined ? {} : foreignMetadata(found.metadata);
-    await container.write(name, '', { metadata: { ...kept, ...metadata }, signal });
+    try {
+      await container.write(name, '', { metadata: { ...kept, ...metadata }, ...only(found), signal });
+    } catch (error) {
+      if (!(error instanceof BlobError) || (error.kind !== 'changed' && error.kind !== 'exists')) throw error;
+      // Our own write, whose answer was lost and which the client sent again; or another client was faster.
+      const now = await lookAt(container, name, signal);
+      if (now === undefined || !carries(now.metadata, metadata)) throw error;
+    }
     return 'written' as const;
   });
 }
@@ -55,8 +67,14 @@ export async function exportSymlink(
   const body = Buffer.from(target);
   const metadata = metadataFor({ ...entry, kind: 'symlink' }, { extended });
   return coordinator.withBlob(name, entry.fid, async () => {
-    const same = await sameSymlink(container, name, body, signal);
-    const version: BlobVersion = same ?? (await container.write(name, body, { metadata, signal }));
+    const found = await lookAt(container, name, signal);
+    const same = await sameSymlink(container, name, found, body, signal);
+    if (same === undefined && found !== undefined && options.ifMatch) {
+      throw new UserError('Conflict', `the blob ${name} was written by somebody else`);
+    }
+    const condition = options.ifMatch ? only(found) : {};
+    const version: BlobVersion =
+      same ?? (await container.write(name, body, { metadata, ...condition, signal }));
     const { etag, size, lastModifiedMs } = version;
     try {
       // So that the next export knows it; symlinks of an unprivileged store carry no record and are compared instead.
@@ -81,10 +99,10 @@ export async function exportSymlink(
 async function sameSymlink(
   container: Container,
   name: string,
+  found: BlobProperties | undefined,
   body: Buffer,
   signal: AbortSignal,
 ): Promise<BlobProperties | undefined> {
-  const found = await lookAt(container, name, signal);
   if (found?.kind !== 'symlink' || found.size !== body.length) return undefined;
   const read = await container.read(name, { ifMatch: found.etag, signal });
   return read.body.equals(body) ? found : undefined;
@@ -101,6 +119,11 @@ async function lookAt(
     if (error instanceof BlobError && error.kind === 'missing') return undefined;
     throw error;
   }
+}
+
+/** The condition that a blob is still as it was found. */
+function only(found: BlobProperties | undefined): { ifMatch: string } | { ifNoneMatch: '*' } {
+  return found === undefined ? { ifNoneMatch: '*' } : { ifMatch: found.etag };
 }
 
 function carries(found: Readonly<Record<string, string>>, wanted: Readonly<Record<string, string>>): boolean {

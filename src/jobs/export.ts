@@ -30,6 +30,8 @@ export interface ExportOptions {
   readonly parallel: number;
   /** Write the private metadata keys, too. */
   readonly extended: boolean;
+  /** Do not overwrite a blob that somebody else wrote. */
+  readonly ifMatch: boolean;
   readonly counters: MutableExportCounters;
   /** Called when the walk is over and every candidate is known. */
   readonly onWalked: () => void;

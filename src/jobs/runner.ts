@@ -29,7 +29,7 @@ import { blobPrefixes } from './prefixes.js';
 import { JobRecords } from './records.js';
 import { JobWatchers } from './watchers.js';
 
-export type RunnerConfig = Pick<Config, 'defaults' | 'hsm' | 'compat'>;
+export type RunnerConfig = Pick<Config, 'defaults' | 'hsm' | 'export' | 'compat'>;
 
 export interface JobRunnerOptions {
   readonly store: Pick<Store, 'native' | 'jobsDir' | 'meta'>;
@@ -381,6 +381,7 @@ export class JobRunner implements AsyncDisposable {
         filesystemPath: record.properties.filesystemPath,
         parallel: 2 * config.hsm.maxRequests,
         extended: !config.compat.strict,
+        ifMatch: config.export.ifMatch,
         counters,
         onWalked() {
           walked = true;

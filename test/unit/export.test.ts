@@ -140,6 +140,40 @@ await t.test(
   },
 );
 
+await t.test('export.ifMatch: no blob of another client is overwritten by a symlink', async (t) => {
+  for (const ifMatch of [true, false]) {
+    await using jobs = await MemoryJobs.start({ export: { ifMatch } });
+    const { container, store } = jobs.hsm;
+    container.put('d/link', 'precious');
+    store.symlink('d/link', 'target');
+    store.symlink('d/free', 'target');
+    t.match(await run(jobs), {
+      state: ifMatch ? 'Failed' : 'Completed',
+      totalFilesExported: ifMatch ? 1 : 2,
+      totalFilesFailed: ifMatch ? 1 : 0,
+    });
+    t.equal(container.text('d/link'), ifMatch ? 'precious' : 'target');
+    t.equal(container.text('d/free'), 'target');
+  }
+});
+
+await t.test('the stub of a directory never takes the place of content', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  store.write('d/f', 'f');
+  let looks = 0;
+  container.before = (call, blob) => {
+    // Another client writes while the export makes up its mind.
+    if (call === 'write' && blob === 'd' && looks++ === 0) container.put('d', 'precious');
+  };
+  t.match(await run(jobs), { state: 'Failed', totalFilesExported: 1 });
+  t.equal(container.text('d'), 'precious');
+  container.before = () => undefined;
+  store.write('d/g', 'g');
+  t.match(await run(jobs), { state: 'Completed' });
+  t.equal(container.text('d'), 'precious');
+});
+
 await t.test('new symlinks are exported once, and come back as they were', async (t) => {
   await using jobs = await MemoryJobs.start();
   const { container, store } = jobs.hsm;
