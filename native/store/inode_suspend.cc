@@ -2,6 +2,7 @@
 // the last.
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <ctime>
@@ -97,7 +98,12 @@ int InodeImpl::SyncRecord(Lock& lock, int fd) {
     own = OpenBacking(O_RDONLY | O_NONBLOCK, &error);
     fd = own.get();
   }
-  if (error == 0 && fsync(fd) != 0) error = errno;
+  if (error == ELOOP) {
+    // A symbolic link: nothing can be opened whose fsync would be its own.
+    error = syncfs(store_->root()) == 0 ? 0 : errno;
+  } else if (error == 0 && fsync(fd) != 0) {
+    error = errno;
+  }
   lock.lock();
   if (error == 0) unsynced_ = false;
   return error;

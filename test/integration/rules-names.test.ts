@@ -1,5 +1,5 @@
 /** Data-safety rule 8 on a real mount: a blob name has one owner, however files are renamed. */
-import { appendFile, link, readFile, rename, unlink, writeFile } from 'node:fs/promises';
+import { appendFile, link, readFile, readlink, rename, unlink, writeFile } from 'node:fs/promises';
 import { constants } from 'node:os';
 import t from 'tap';
 import { Application } from '../helpers/application.js';
@@ -138,4 +138,21 @@ t.test('one owner a blob', { skip: cannotMount }, async (t) => {
     t.equal(await lab.blob('back/A'), 'old back/A!');
     t.equal(await hsmFlags(at('back/A')), states.clean);
   });
+
+  await t.test(
+    'rule 8: a renamed symlink makes way for a file, and is exported under its new name',
+    async (t) => {
+      const link = lab.container.getBlockBlobClient('symlink/A');
+      await link.upload('target', 6, { metadata: { is_symlink: 'true' } });
+      t.equal(await lab.import(), 'Completed');
+      t.equal(await readlink(at('symlink/A')), 'target');
+      await rename(at('symlink/A'), at('symlink/B'));
+      await writeFile(at('symlink/A'), 'now a file');
+      t.equal(await lab.export('symlink'), 'Completed');
+      t.equal(await lab.blob('symlink/A'), 'now a file');
+      t.equal(await lab.export('symlink'), 'Completed');
+      t.equal(await lab.blob('symlink/B'), 'target');
+      t.equal(await readlink(at('symlink/B')), 'target');
+    },
+  );
 });
