@@ -28,12 +28,13 @@ export async function dirtyFiles(
   }
 }
 
-/** An unreadable directory is passed over: what is in it cannot be told. */
+/** An unreadable directory is passed over: what is in it cannot be told. A store that was closed is the end. */
 async function nextBatch(walk: NativeWalk, log: Log): Promise<readonly WalkEntry[] | null> {
   for (;;) {
     try {
       return await walk.next();
     } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOTCONN') throw error;
       log.warn({ err: error }, `looking for dirty files: ${messageChain(error)}`);
     }
   }

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { Addon } from '../../src/native/binding.js';
+import { dirtyFiles } from '../../src/store/dirty-files.js';
 import { nextMeta, storeFormat } from '../../src/store/meta.js';
 import { openStore, type Store } from '../../src/store/store.js';
 import { quietLog } from '../helpers/memory-hsm.js';
@@ -107,4 +108,16 @@ await t.test('another container and a newer format are refused, naming both', as
   for (const [text, code, message] of rows) {
     t.throws(() => nextMeta('meta.json', text, wanted), { code, message }, text);
   }
+});
+
+await t.test('looking for dirty files ends with the store', async (t) => {
+  let calls = 0;
+  const closed = (): Promise<null> => {
+    // A walk of a closed store answers the same for ever.
+    if (++calls > 100) return Promise.resolve(null);
+    return Promise.reject(Object.assign(new Error('closed'), { code: 'ENOTCONN', errno: 107 }));
+  };
+  const walk = { next: closed, close: (): void => undefined };
+  await t.rejects(dirtyFiles({ walk: () => walk }, 20, quietLog), { code: 'ENOTCONN' });
+  t.equal(calls, 1);
 });
