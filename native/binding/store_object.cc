@@ -397,7 +397,11 @@ Napi::Value StoreObject::Remove(const Info& info) {
   std::string path;
   Fid fid;
   if (!TextFromJs(info[0], &path) || !FromJs(info[1], &fid)) return info.Env().Undefined();
-  return OnPath(info, path, [store = store_, path, fid] { return RemoveEntry(*store, path, fid); });
+  const bool only_clean =
+      info[2].IsObject() && info[2].As<Napi::Object>().Get("onlyClean").ToBoolean();
+  return OnPath(info, path, [store = store_, path, fid, only_clean] {
+    return RemoveEntry(*store, path, fid, only_clean);
+  });
 }
 
 Napi::Value StoreObject::StartWalk(const Info& info) {

@@ -18,7 +18,7 @@ int NamedStill(const StoreImpl& store, int directory, const std::string& name, c
   return error != 0 ? error : now == fid ? 0 : ESTALE;
 }
 
-int RemoveEntry(StoreImpl& store, const std::string& path, const Fid& fid) {
+int RemoveEntry(StoreImpl& store, const std::string& path, const Fid& fid, bool only_clean) {
   int error = CheckPath(path);
   if (error != 0) return error;
   std::string parent_path;
@@ -34,14 +34,19 @@ int RemoveEntry(StoreImpl& store, const std::string& path, const Fid& fid) {
   struct stat st = {};
   if (fstat(fd.get(), &st) != 0) return errno;
   const std::shared_ptr<InodeImpl> inode = store.GetImpl(fd.get(), &error);
-  {
+  const auto take = [&] {
     const auto names = store.StopNames();
-    error = NamedStill(store, parent.get(), name, fid);
-    if (error != 0) return error;
-    if (unlinkat(parent.get(), name.c_str(), S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0) != 0) {
-      return errno;
-    }
+    const int other = NamedStill(store, parent.get(), name, fid);
+    if (other != 0) return other;
+    const int flags = S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0;
+    return unlinkat(parent.get(), name.c_str(), flags) == 0 ? 0 : errno;
+  };
+  if (only_clean && S_ISREG(st.st_mode)) {
+    error = inode == nullptr ? error : inode->Displace(true, take);
+  } else {
+    error = take();
   }
+  if (error != 0) return error;
   if (inode != nullptr && !S_ISDIR(st.st_mode)) inode->MetadataChanged();
   store.TellEntryChanged(parent_fid, name);
   if (inode != nullptr) store.TellInodeChanged(inode, false, [] {});

@@ -16,8 +16,9 @@ namespace lustrite {
 // 0 while the name in the directory is `fid`'s, ESTALE when it is another's, ENOENT.
 int NamedStill(const StoreImpl& store, int directory, const std::string& name, const Fid& fid);
 
-// Removes the name if it still is `fid`'s: ESTALE if not, ENOTEMPTY.
-int RemoveEntry(StoreImpl& store, const std::string& path, const Fid& fid);
+// Removes the name if it still is `fid`'s: ESTALE if not, ENOTEMPTY. `only_clean`: a file only
+// while nobody has it open (EBUSY) and its copy has what it has (ESTALE).
+int RemoveEntry(StoreImpl& store, const std::string& path, const Fid& fid, bool only_clean);
 
 struct Attributes {
   std::optional<mode_t> mode;

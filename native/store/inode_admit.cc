@@ -233,7 +233,7 @@ int InodeImpl::SetTimes(const struct timespec times[2]) {
   record.ctime = st.st_ctim;
   if (moves_mtime) {
     // Nobody writes but a restore, and that moves the times of what it fills.
-    const bool asked = content == Content::kReleased && times[1].tv_nsec != UTIME_NOW;
+    const bool asked = restore_ != nullptr && times[1].tv_nsec != UTIME_NOW;
     record.statement->mtime = asked ? times[1] : st.st_mtim;
   } else if (content == Content::kUnproven && Unwritten(EvidenceOf(st))) {
     sample_->ctime = st.st_ctim;

@@ -106,8 +106,8 @@ class InodeImpl final : public Inode {
   int Release();
   int ReplaceCopy(const NewCopy& with);
   // Runs `take`, which takes the inode's name away, while nobody has the file open or mapped: EBUSY
-  // otherwise.
-  int Displace(const std::function<int()>& take);
+  // otherwise. `only_clean`: ESTALE where its content is in no copy.
+  int Displace(bool only_clean, const std::function<int()>& take);
   int ChangeFlags(uint8_t set, uint8_t clear, uint32_t archive_id);
   int MarkModified(bool keep_copy);
   int ForgetCopy();
@@ -200,6 +200,8 @@ class InodeImpl final : public Inode {
   void Archived(int error, bool clean, const std::function<void(int, bool)>& done);
 
   // ---- inode_release.cc
+  // The copy has what the file has.
+  bool InContainer(Content content) const;
   int WhenUnused(Lock& lock, const std::function<int()>& act);
   int EmptyBusy(Lock& lock, const NewCopy* with);
 

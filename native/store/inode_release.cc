@@ -41,7 +41,7 @@ int InodeImpl::ReplaceCopy(const NewCopy& with) {
   return error != 0 ? error : WhenUnused(lock, [&] { return EmptyBusy(lock, &with); });
 }
 
-int InodeImpl::Displace(const std::function<int()>& take) {
+int InodeImpl::Displace(bool only_clean, const std::function<int()>& take) {
   Lock lock(mutex_);
   return WhenUnused(lock, [&] {
     lock.unlock();
@@ -50,8 +50,24 @@ int InodeImpl::Displace(const std::function<int()>& take) {
     std::unique_ptr<Lease> lease;
     if (error == 0) lease = store_->leases().Take(std::move(fd), F_WRLCK, &error);
     if (error == EAGAIN || error == ETXTBSY) return EBUSY;
-    return error != 0 ? error : take();
+    if (error == 0 && only_clean && fsync(lease->fd()) != 0) error = errno;
+    if (error != 0) return error;
+    if (only_clean) {
+      lock.lock();
+      SettleUnder(lock, lease.get(), lease->fd());
+      struct stat st = {};
+      if (fstat(lease->fd(), &st) != 0) return errno;
+      if (!InContainer(Judge(EvidenceOf(st)))) return ESTALE;
+      lock.unlock();
+    }
+    return take();
   });
+}
+
+bool InodeImpl::InContainer(Content content) const {
+  if (content == Content::kReleased) return true;
+  return content == Content::kAsStated && !record_.modified && record_.copy &&
+         !(record_.flags & HS_DIRTY);
 }
 
 int InodeImpl::WhenUnused(Lock& lock, const std::function<int()>& act) {
@@ -90,8 +106,7 @@ int InodeImpl::EmptyBusy(Lock& lock, const NewCopy* with) {
   if (with == nullptr) {
     error = DecideRelease(record_, {content, 0, 0, false, false});
     if (error != 0) return error == EALREADY ? 0 : error;
-  } else if (content != Content::kReleased && (content != Content::kAsStated || record_.modified ||
-                                               !record_.copy || (record_.flags & HS_DIRTY))) {
+  } else if (!InContainer(content)) {
     return ESTALE;
   }
   if (!lease->Held()) return EBUSY;

@@ -144,7 +144,7 @@ StubResult StubMaker::Replace(const Stub& stub, const Fid& fid) {
       if (unlinkat(parent.get(), name.c_str(), AT_REMOVEDIR) != 0) return errno;
       return staged.MoveTo(parent.get(), name);
     };
-    return S_ISREG(st.st_mode) ? displaced->Displace(take) : take();
+    return S_ISREG(st.st_mode) ? displaced->Displace(false, take) : take();
   };
   error = stub.kind == StubKind::kFile ? MakeFileInStaging(stub, move, &result.fid)
                                        : MakeOther(stub, move, &result.fid);

@@ -19,7 +19,8 @@ export async function removeCopy(
   const { native, container, config } = context;
   const { fid, copy } = state;
   if (copy !== undefined) {
-    if (!state.modified) await native.markModified(fid, { keepCopy: true });
+    // Whatever the state said: an archive may have ended since.
+    await native.markModified(fid, { keepCopy: true });
     crashPoint('remove.marked');
     try {
       await container.delete(copy.blob, { signal, ...(config.compat.strict ? {} : { ifMatch: copy.etag }) });

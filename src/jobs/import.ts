@@ -247,7 +247,7 @@ class Import {
     const counted = this.#leaves.get(path);
     if (counted === undefined || state.modified || state.copy?.blob !== path) return false;
     try {
-      await native.remove(path, state.fid);
+      await native.remove(path, state.fid, { onlyClean: true });
     } catch {
       return false;
     }

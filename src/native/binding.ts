@@ -173,8 +173,11 @@ export interface NativeStore {
    * archived or restored; ENOTEMPTY.
    */
   replaceEntry(fid: Fid, stub: Stub): Promise<Fid>;
-  /** Removes a file, symlink or empty directory by path, if it is still `fid`. */
-  remove(path: string, fid: Fid): Promise<void>;
+  /**
+   * Removes a file, symlink or empty directory by path, if it is still `fid`: ESTALE. `onlyClean`: a file only while nobody
+   * has it open (EBUSY) and its copy has what it has (ESTALE).
+   */
+  remove(path: string, fid: Fid, options?: { readonly onlyClean: boolean }): Promise<void>;
 
   /**
    * Depth-first, in directory order, batches of up to `batch` entries. `select` 'changed': regular files that an export

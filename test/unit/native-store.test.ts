@@ -553,6 +553,26 @@ void t.test('a blob takes the place of what is there', { skip }, async (t) => {
       t.equal(await codeOf(store.native.replaceEntry(fid, fileStub(path))), 'EINVAL', path);
   });
 
+  await t.test('a file that makes way for a directory is clean and unused', async (t) => {
+    await using store = await TempStore.open();
+    const clean = { onlyClean: true };
+    const fid = await store.resident('f');
+    const { handle } = await store.native.openHandle('f', 0, 0);
+    t.equal(await codeOf(store.native.remove('f', fid, clean)), 'EBUSY');
+    await store.native.closeHandle(handle);
+    await store.writing('f', (fd) => {
+      writeAll(fd, Buffer.from('mine'));
+    });
+    t.equal(await codeOf(store.native.remove('f', fid, clean)), 'ESTALE');
+    t.equal(await store.archive('f'), 'clean');
+    await store.native.remove('f', fid, clean);
+    const stub = await store.stub('f');
+    await store.native.remove('f', stub, clean);
+    writeFileSync(store.backing('f'), 'new');
+    t.equal(await codeOf(store.native.remove('f', store.native.fidOf('f'), clean)), 'ESTALE');
+    await store.native.remove('f', store.native.fidOf('f'));
+  });
+
   await t.test('a second name of what was replaced goes on', async (t) => {
     await using store = await TempStore.open();
     const fid = await store.resident('f');
