@@ -89,8 +89,8 @@ async function upload(
   hooks: TransferHooks,
   quiet: { lost: boolean },
 ): Promise<BlobVersion> {
-  const { container, pool, log, config } = context;
-  const uploadId = config.compat.strict ? undefined : randomUUID();
+  const { storeId, container, pool, log, config } = context;
+  const uploadId = config.compat.strict ? undefined : `${storeId}/${randomUUID()}`;
   const recorded = plan.copy?.blob === blob ? plan.copy : undefined;
   // A small new file is uploaded under If-None-Match at once; a HEAD is cheaper than uploading a big one twice.
   const look = recorded !== undefined || plan.size > config.transfer.blockBytes;
@@ -98,10 +98,13 @@ async function upload(
 
   for (let attempt = 1; ; attempt++) {
     const found = typeof replaced === 'object' ? replaced : undefined;
-    if (found !== undefined && found.etag !== recorded?.etag) {
-      const reason = `the blob ${blob} was written by somebody else`;
+    if (found !== undefined && !isOurs(found, recorded, storeId)) {
+      const reason =
+        recorded === undefined
+          ? `there is a blob ${blob} that this file does not come from`
+          : `the blob ${blob} is not the version that this file comes from`;
       if (config.export.ifMatch) throw new Conflict(reason);
-      log.info({ fid, blob, etag: found.etag, recorded: recorded?.etag }, `${reason} and is overwritten`);
+      log.info({ fid, blob, etag: found.etag, recorded: recorded?.etag }, `${reason}: it is overwritten`);
     }
     const keep = recorded === undefined ? undefined : found;
     try {
@@ -147,6 +150,11 @@ async function upload(
       }
     }
   }
+}
+
+/** The version that the file comes from, or an upload of this store that nobody has overwritten since. */
+function isOurs(found: BlobProperties, recorded: Copy | undefined, storeId: string): boolean {
+  return found.etag === recorded?.etag || found.metadata[uploadIdKey]?.startsWith(`${storeId}/`) === true;
 }
 
 async function lookAt({ container }: MoverContext, blob: string, signal: AbortSignal): Promise<Replaced> {

@@ -27,7 +27,7 @@ import { Transfer, TransferTable, type FinishedTransfer, type TransferCounts } f
 const { EAGAIN, ECANCELED, EBUSY, EINTR, EPERM, ENOENT, ENODATA, EIO } = constants.errno;
 
 export interface CoordinatorOptions {
-  readonly store: Pick<Store, 'native' | 'requestsDir'>;
+  readonly store: Pick<Store, 'native' | 'requestsDir' | 'meta'>;
   readonly container: Container;
   readonly pool: Transfers;
   readonly log: Log;
@@ -58,7 +58,7 @@ export class Coordinator implements AsyncDisposable {
 
   constructor({ store, container, pool, log, config, clock }: CoordinatorOptions) {
     const { native } = store;
-    this.#context = { native, container, pool, log, config };
+    this.#context = { native, storeId: store.meta.fsId, container, pool, log, config };
     this.#clock = clock;
     this.#requestsDir = store.requestsDir;
     this.#table = new TransferTable({ native, log, clock, maxRequests: config.hsm.maxRequests });
@@ -232,7 +232,7 @@ export class Coordinator implements AsyncDisposable {
         const renames = native.renames();
         const before = await whereabouts(native, fid, blob);
         if (before !== 'there') return { kind: before };
-        await this.#owners.claim(blob, fid);
+        await unlessAborted(this.#owners.claim(blob, fid), self.signal);
         // Again: the claim may have waited for a restore.
         const now = await whereabouts(native, fid, blob);
         if (now !== 'there') return { kind: now };
@@ -246,7 +246,7 @@ export class Coordinator implements AsyncDisposable {
         return outcome;
       });
     } catch (error) {
-      return { kind: 'failed', error };
+      return self.signal.aborted ? { kind: 'canceled' } : { kind: 'failed', error };
     }
   }
 
@@ -348,6 +348,25 @@ export class Coordinator implements AsyncDisposable {
       this.#context.log.info({ errno, cause: messageChain(error) }, 'HSM request refused');
       return errno;
     }
+  }
+}
+
+/** Rejects with the signal's reason when it is aborted first; the work goes on. */
+async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  const over = new AbortController();
+  try {
+    return await Promise.race([
+      work,
+      new Promise<never>((_, reject) => {
+        const abort = (): void => {
+          reject(signal.reason as Error);
+        };
+        signal.addEventListener('abort', abort, { once: true, signal: over.signal });
+      }),
+    ]);
+  } finally {
+    over.abort();
   }
 }
 

@@ -12,6 +12,8 @@ export type HsmConfig = Pick<Config, 'readOnly' | 'hydrate' | 'hsm' | 'transfer'
 
 export interface MoverContext {
   readonly native: NativeStore;
+  /** What tells this store's uploads from those of everybody else. */
+  readonly storeId: string;
   readonly container: Container;
   readonly pool: Transfers;
   readonly log: Log;

@@ -124,7 +124,7 @@ export class MemoryHsm implements AsyncDisposable {
 
   #coordinator(): Coordinator {
     return new Coordinator({
-      store: { native: this.store, requestsDir: this.folder },
+      store: { native: this.store, requestsDir: this.folder, meta: testMeta },
       container: this.container,
       pool: this.pool,
       log: quietLog,
@@ -133,6 +133,14 @@ export class MemoryHsm implements AsyncDisposable {
     });
   }
 }
+
+const testMeta = {
+  format: 1,
+  fsId: 'store-1',
+  fsName: 'test',
+  container: 'account/container',
+  bootId: 'boot',
+} as const;
 
 /** A promise that a test opens by hand. */
 export function gate(): { readonly opened: Promise<void>; open(): void } {

@@ -389,6 +389,49 @@ await t.test(
   },
 );
 
+await t.test('export.ifMatch lets a store overwrite what it wrote itself', async (t) => {
+  await using hsm = await MemoryHsm.start({ export: { ifMatch: true } });
+  const first = hsm.store.write('a', 'one');
+  t.match(await hsm.coordinator.archive(first, { path: 'a' }), { kind: 'archived' });
+  hsm.store.unlink('a');
+  const second = hsm.store.write('a', 'two');
+  t.match(
+    await hsm.coordinator.archive(second, { path: 'a' }),
+    { kind: 'archived' },
+    'as an editor saves: another file has the name',
+  );
+  const { metadata = {} } = hsm.container.blobs.get('a')?.options ?? {};
+  t.match(metadata['lustrite_upload'], /^store-1\//);
+  hsm.container.put('a', 'theirs', { ...metadata, lustrite_upload: 'store-2/x' });
+  hsm.store.write('a', 'three');
+  t.match(await hsm.coordinator.archive(second, { path: 'a' }), {
+    kind: 'refused',
+    code: 'Conflict',
+    reason: 'the blob a is not the version that this file comes from',
+  });
+  t.equal(hsm.container.text('a'), 'theirs');
+});
+
+await t.test('an archive that waits for the restore of another file can be canceled', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const [old] = (await released(hsm, 'a')) as [Fid];
+  await hsm.store.rename('a', 'b');
+  const held = gate();
+  hsm.pool.gate = (kind) => (kind === 'download' ? held.opened : undefined);
+  const fresh = hsm.store.write('a', 'new');
+  const stop = new AbortController();
+  const archive = hsm.coordinator.archive(fresh, { path: 'a', signal: stop.signal });
+  await until(() => hsm.pool.calls.some((call) => call.startsWith('download')), {
+    what: 'the restore of what was renamed',
+    intervalMs: 1,
+  });
+  stop.abort();
+  t.match(await archive, { kind: 'canceled' });
+  t.equal(hsm.container.text('a'), 'a', 'nothing was overwritten');
+  held.open();
+  await hsm.coordinator.restore(old);
+});
+
 await t.test('an upload whose answer was lost is recognised as our own', async (t) => {
   await using hsm = await MemoryHsm.start({ export: { ifMatch: true } });
   const fid = hsm.store.write('a', 'ours');
