@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "../store/inode_impl.h"
 #include "../store/entries.h"
+#include "../store/inode_impl.h"
 #include "../store/stubs.h"
 #include "../store/walk.h"
 

@@ -33,8 +33,8 @@ export interface ExportOptions {
   /** Do not overwrite a blob that somebody else wrote. */
   readonly ifMatch: boolean;
   readonly counters: MutableExportCounters;
-  /** Called when the walk is over and every candidate is known. */
-  readonly onWalked: () => void;
+  /** Called when it is known how many files and symlinks the job will try. */
+  readonly onCounted: (files: number) => void;
   readonly log: JobLog;
   readonly signal: AbortSignal;
 }
@@ -43,9 +43,12 @@ const walkBatch = 512;
 const tries = 3;
 const firstPauseMs = 200;
 
-/** Resolves when everything was tried; the counters say what failed. Rejects with a JobFailure or the signal's reason. */
-export async function runExport(options: ExportOptions): Promise<void> {
-  await new Export(options).run();
+/**
+ * Resolves when everything was tried, with the first thing that failed; the counters say how many did. Rejects with a
+ * JobFailure or the signal's reason.
+ */
+export async function runExport(options: ExportOptions): Promise<string | undefined> {
+  return new Export(options).run();
 }
 
 /** The directory to walk for a path prefix, and the prefix as walked paths know it. */
@@ -62,40 +65,74 @@ class Export {
   /** Files with several names -> the one they are exported under: a file has one copy. */
   readonly #linked = new Map<Fid, string>();
 
+  #firstProblem: string | undefined;
+
   constructor(options: ExportOptions) {
     this.#options = options;
   }
 
-  async run(): Promise<void> {
-    const { native, filesystemPath, parallel, onWalked, log, signal } = this.#options;
+  async run(): Promise<string | undefined> {
+    const { native, filesystemPath, parallel, log, signal } = this.#options;
     const { directory, prefix } = exportScope(filesystemPath);
     const files = new Parallel(parallel);
+    let counted: Promise<void> | undefined;
+    const over = new AbortController();
     try {
-      if (!isDirectory(native, directory)) return;
-      const walk = native.walk({
-        select: 'changed',
-        batch: walkBatch,
-        ...(directory === '' ? {} : { path: directory }),
-      });
-      try {
-        for (;;) {
-          const batch = await this.#batch(() => walk.next());
-          if (batch === null) break;
-          for (const entry of batch) {
-            signal.throwIfAborted();
-            if (!entry.path.startsWith(prefix) || isMarker(entry.path)) continue;
-            await files.start(() => this.#entry(entry));
-          }
-          await log.drained();
-        }
-      } finally {
-        walk.close();
+      if (!isDirectory(native, directory)) return undefined;
+      for await (const entry of this.#changed(directory, prefix)) {
+        signal.throwIfAborted();
+        counted ??= this.#count(directory, prefix, over.signal);
+        await files.start(() => this.#entry(entry));
+        await log.drained();
       }
-      onWalked();
       await files.finish();
       signal.throwIfAborted();
+      return this.#firstProblem;
     } finally {
+      over.abort();
       await files.settle();
+      await counted;
+    }
+  }
+
+  /** What an export may have to write, in the order of the directories. */
+  async *#changed(directory: string, prefix: string): AsyncGenerator<WalkEntry, void, undefined> {
+    const walk = this.#options.native.walk({
+      select: 'changed',
+      batch: walkBatch,
+      ...(directory === '' ? {} : { path: directory }),
+    });
+    try {
+      for (let batch; (batch = await this.#batch(() => walk.next())) !== null;) {
+        for (const entry of batch) if (entry.path.startsWith(prefix) && !isMarker(entry.path)) yield entry;
+      }
+    } finally {
+      walk.close();
+    }
+  }
+
+  /** The walk that exports goes no faster than its uploads: another one knows how many there will be. */
+  async #count(directory: string, prefix: string, over: AbortSignal): Promise<void> {
+    const { native, onCounted } = this.#options;
+    const walk = native.walk({
+      select: 'changed',
+      batch: walkBatch,
+      ...(directory === '' ? {} : { path: directory }),
+    });
+    let files = 0;
+    try {
+      for (let batch; (batch = await walk.next()) !== null;) {
+        if (over.aborted) return;
+        for (const { path, type, copy } of batch) {
+          const wanted = type === 'file' || (type === 'symlink' && copy === undefined);
+          if (wanted && path.startsWith(prefix) && !isMarker(path)) files++;
+        }
+      }
+      onCounted(files);
+    } catch {
+      // The other walk meets it, too, and says so.
+    } finally {
+      walk.close();
     }
   }
 
@@ -146,10 +183,10 @@ class Export {
       await clock.sleep(firstPauseMs * 2 ** (attempt - 1), signal);
     }
     crashPoint('export.file');
-    await this.#count(entry, outcome);
+    await this.#tally(entry, outcome);
   }
 
-  async #count({ path }: WalkEntry, outcome: ArchiveOutcome): Promise<void> {
+  async #tally({ path }: WalkEntry, outcome: ArchiveOutcome): Promise<void> {
     const { counters } = this.#options;
     switch (outcome.kind) {
       case 'archived':
@@ -238,6 +275,7 @@ class Export {
 
   #fail(line: { readonly path?: string; readonly code: string; readonly message: string }): void {
     this.#options.counters.totalFilesFailed++;
+    this.#firstProblem ??= line.path === undefined ? line.message : `${line.path}: ${line.message}`;
     this.#options.log.add({ level: 'error', ...line });
   }
 

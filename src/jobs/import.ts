@@ -69,11 +69,17 @@ const unresolved: Readonly<Record<number, string>> = {
   [ENOTEMPTY]: 'the directory is not empty',
 };
 
+export interface ImportResult {
+  readonly state: 'Completed' | 'CompletedPartial';
+  /** Why a blob was not imported, of the first one. */
+  readonly firstProblem: string | undefined;
+}
+
 /**
  * Imports every blob under the prefixes. Resolves with the state the job ends in; rejects with a JobFailure, or with
  * the signal's reason.
  */
-export async function runImport(options: ImportOptions): Promise<'Completed' | 'CompletedPartial'> {
+export async function runImport(options: ImportOptions): Promise<ImportResult> {
   return new Import(options).run();
 }
 
@@ -84,7 +90,7 @@ class Import {
   #directories: Stub[] = [];
   /** Files and symlinks of which a directory of the same name may still come, and how they were counted. */
   readonly #leaves = new Map<string, keyof MutableImportCounters>();
-  #skipped = 0;
+  #firstProblem: string | undefined;
 
   constructor(options: ImportOptions) {
     this.#options = options;
@@ -92,13 +98,14 @@ class Import {
     this.#stubDefaults = { dirMode, uid, gid, mtimeNs: BigInt(options.startedMs) * msToNs };
   }
 
-  async run(): Promise<'Completed' | 'CompletedPartial'> {
-    const { prefixes, counters } = this.#options;
+  async run(): Promise<ImportResult> {
+    const { prefixes } = this.#options;
     for (const prefix of prefixes) {
       await this.#prefix(prefix);
       await this.#passed(undefined);
     }
-    return this.#skipped > 0 || counters.totalErrors > 0 ? 'CompletedPartial' : 'Completed';
+    const firstProblem = this.#firstProblem;
+    return { state: firstProblem === undefined ? 'Completed' : 'CompletedPartial', firstProblem };
   }
 
   async #prefix(prefix: string): Promise<void> {
@@ -371,7 +378,7 @@ class Import {
   #conflict(blob: string, path: string, message: string): void {
     const { counters, log, mode } = this.#options;
     counters.totalConflicts++;
-    this.#skipped++;
+    this.#firstProblem ??= `${blob}: ${message}`;
     log.add({ level: mode === 'Fail' ? 'error' : 'warn', blob, path, code: 'Conflict', message });
     if (mode === 'Fail') throw new JobFailure('Conflict', `the blob '${blob}' is in conflict: ${message}`);
   }
@@ -379,6 +386,7 @@ class Import {
   #error(blob: string, code: string, message: string): void {
     const { counters, log, maximumErrors } = this.#options;
     counters.totalErrors++;
+    this.#firstProblem ??= `${blob}: ${message}`;
     log.add({ level: 'error', blob, code, message });
     if (maximumErrors === -1 || counters.totalErrors <= maximumErrors) return;
     throw new JobFailure('TooManyErrors', `the blob '${blob}' could not be imported: ${message}`);

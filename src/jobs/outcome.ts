@@ -3,7 +3,12 @@ import { messageChain } from '../base/errors.js';
 import type { ExportRecord, ImportRecord, JobFailure } from './job.js';
 
 export type JobEnd<State extends string> =
-  | { readonly kind: 'done'; readonly state: State }
+  | {
+      readonly kind: 'done';
+      readonly state: State;
+      /** The first thing that the job could not do. */
+      readonly firstProblem?: string | undefined;
+    }
   | { readonly kind: 'failed'; readonly failure: JobFailure }
   | { readonly kind: 'canceled' }
   /** The daemon stopped. */
@@ -23,7 +28,7 @@ export function endedImport(
       ...record.properties,
       status: {
         ...status,
-        ...importEnd(record, end),
+        ...importEnd(end),
         lastCompletionTime: at,
         blobsWalkedPerSecond: Math.round(status.totalBlobsWalked / seconds),
         blobsImportedPerSecond: Math.round(status.totalBlobsImported / seconds),
@@ -32,18 +37,17 @@ export function endedImport(
   };
 }
 
-function importEnd(
-  record: ImportRecord,
-  end: JobEnd<'Completed' | 'CompletedPartial'>,
-): { readonly state: ImportRecord['properties']['status']['state']; readonly statusMessage: string } {
-  const { totalConflicts, totalErrors } = record.properties.status;
+function importEnd(end: JobEnd<'Completed' | 'CompletedPartial'>): {
+  readonly state: ImportRecord['properties']['status']['state'];
+  readonly statusMessage: string;
+} {
   switch (end.kind) {
     case 'done':
       return end.state === 'Completed'
         ? { state: 'Completed', statusMessage: 'Import job completed successfully' }
         : {
             state: 'CompletedPartial',
-            statusMessage: `Import job completed with ${totalConflicts} conflicts and ${totalErrors} errors; its log names them`,
+            statusMessage: `some blobs were not imported, the first: ${end.firstProblem ?? '?'}; the log of the job names all of them`,
           };
     case 'failed':
       return { state: 'Failed', statusMessage: messageChain(end.failure) };
@@ -62,7 +66,11 @@ export function endedExport(record: ExportRecord, end: JobEnd<'Completed'>, at: 
     return finish(record, at, { state: 'Completed', percentComplete: 100 });
   switch (end.kind) {
     case 'done': {
-      const errorMessage = `${lost} ${lost === 1 ? 'file was' : 'files were'} not exported; the log names them, another job tries them again`;
+      const first = end.firstProblem ?? '?';
+      const errorMessage =
+        lost === 1
+          ? `1 file was not exported: ${first}; the next export tries it again`
+          : `${lost} files were not exported, the first: ${first}; the log of the job names all of them, the next export tries them again`;
       return finish(record, at, {
         state: 'Failed',
         errorCode: 'FilesFailed',

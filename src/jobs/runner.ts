@@ -81,6 +81,8 @@ export class JobRunner implements AsyncDisposable {
   readonly #records: JobRecords;
   readonly #jobs = new Map<string, JobRecord>();
   readonly #watchers = new JobWatchers();
+  /** Logs of canceled jobs on their way to the container. */
+  readonly #uploads = new Set<Promise<unknown>>();
   #run: Run | undefined;
   /** The running job's end is decided and being written down: too late for a cancel. */
   #ending = false;
@@ -227,6 +229,7 @@ export class JobRunner implements AsyncDisposable {
       run.abort.abort(stopped);
       await run.done;
     }
+    await Promise.all(this.#uploads);
     this.#watchers.wakeAll();
   }
 
@@ -362,18 +365,18 @@ export class JobRunner implements AsyncDisposable {
     const { store, container, coordinator, config, clock } = this.#options;
     const { lastStartedTime } = record.properties.status;
     const counters: MutableExportCounters = { ...noExportCounters };
-    let walked = false;
+    let all = 0;
     const current = (): ExportRecord => {
       const now = this.get(record.name) as ExportRecord;
-      const { filesDiscovered: all, totalFilesExported, totalFilesFailed, totalFilesSkipped } = counters;
+      const { totalFilesExported, totalFilesFailed, totalFilesSkipped } = counters;
       const tried = totalFilesExported + totalFilesFailed + totalFilesSkipped;
-      const percentComplete = walked && all > 0 ? Math.min(99, Math.floor((tried / all) * 100)) : 0;
+      const percentComplete = all > 0 ? Math.min(99, Math.floor((tried / all) * 100)) : 0;
       const status = { ...now.properties.status, ...counters, percentComplete };
       return { ...now, properties: { ...now.properties, status } };
     };
     const jobLog = await this.#openLog(record, lastStartedTime);
     const end = await this.#during(current, signal, async () => {
-      await runExport({
+      const firstProblem = await runExport({
         native: store.native,
         container,
         coordinator,
@@ -383,13 +386,13 @@ export class JobRunner implements AsyncDisposable {
         extended: !config.compat.strict,
         ifMatch: config.export.ifMatch,
         counters,
-        onWalked() {
-          walked = true;
+        onCounted(files) {
+          all = files;
         },
         log: jobLog,
         signal,
       });
-      return 'Completed' as const;
+      return { state: 'Completed' as const, firstProblem };
     });
     const over = endedExport(current(), end, this.#now());
     await this.#closeLog(jobLog, over, end);
@@ -400,7 +403,7 @@ export class JobRunner implements AsyncDisposable {
   async #during<State extends string>(
     current: () => JobRecord,
     signal: AbortSignal,
-    work: () => Promise<State>,
+    work: () => Promise<{ readonly state: State; readonly firstProblem: string | undefined }>,
   ): Promise<JobEnd<State>> {
     const refresh = setInterval(() => {
       const now = current();
@@ -408,7 +411,7 @@ export class JobRunner implements AsyncDisposable {
       void this.#records.write(now, { durable: false }).catch(() => undefined);
     }, refreshMs);
     try {
-      return { kind: 'done', state: await work() };
+      return { kind: 'done', ...(await work()) };
     } catch (error) {
       if (signal.aborted) return { kind: signal.reason === canceled ? 'canceled' : 'stopped' };
       const failure =
@@ -432,14 +435,18 @@ export class JobRunner implements AsyncDisposable {
     });
   }
 
-  /** A final record means that the log is where it belongs; only a cancel does not wait for that. */
+  /** A final record means that the log is where it belongs; only a cancel does not wait for that, nor does the next job. */
   async #closeLog(jobLog: JobLog, record: JobRecord, end: JobEnd<string>): Promise<void> {
     if (end.kind === 'failed') {
       jobLog.add({ level: 'error', code: end.failure.code, message: messageChain(end.failure) });
     }
     jobLog.add({ level: 'info', code: stateOf(record), message: `the ${record.kind} job is over` });
     if (end.kind === 'canceled') this.#set(record);
-    await jobLog.close(AbortSignal.timeout(logUploadMs));
+    const uploaded = jobLog
+      .close(AbortSignal.timeout(logUploadMs))
+      .finally(() => this.#uploads.delete(uploaded));
+    if (end.kind === 'canceled') this.#uploads.add(uploaded);
+    else await uploaded;
     crashPoint('job.log-written');
   }
 

@@ -2,6 +2,7 @@ import t from 'tap';
 import { BlobError } from '../../src/base/errors.js';
 import type { ExportStatus } from '../../src/jobs/job.js';
 import type { ExportRequest } from '../../src/jobs/runner.js';
+import { gate } from '../helpers/memory-hsm.js';
 import { MemoryJobs } from '../helpers/memory-jobs.js';
 
 async function run(jobs: MemoryJobs, request: ExportRequest = {}): Promise<ExportStatus> {
@@ -172,6 +173,26 @@ await t.test('the stub of a directory never takes the place of content', async (
   store.write('d/g', 'g');
   t.match(await run(jobs), { state: 'Completed' });
   t.equal(container.text('d'), 'precious');
+});
+
+await t.test('the percentage counts what is still to come, while the walk waits for uploads', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { store, pool } = jobs.hsm;
+  const held = gate();
+  let uploads = 0;
+  // More files than an export has under way at a time.
+  for (let n = 0; n < 400; n++) store.write(`f${String(n).padStart(3, '0')}`, 'x');
+  pool.gate = () => (++uploads > 100 ? held.opened : undefined);
+  const job = await jobs.runner.createExport({});
+  const percents: number[] = [];
+  for await (const { kind, properties } of jobs.runner.watch(job.name)) {
+    if (kind !== 'export' || !('percentComplete' in properties.status)) continue;
+    const { percentComplete, totalFilesExported } = properties.status;
+    percents.push(percentComplete);
+    if (totalFilesExported === 100 && percentComplete > 0) held.open();
+  }
+  t.ok(percents.includes(25), percents.join(' '));
+  t.equal(percents.at(-1), 100);
 });
 
 await t.test('new symlinks are exported once, and come back as they were', async (t) => {

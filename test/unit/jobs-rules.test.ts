@@ -217,9 +217,9 @@ await t.test('the record of an import says how it ended', (t) => {
   const rows = [
     [{ kind: 'done', state: 'Completed' }, 'Completed', 'Import job completed successfully'],
     [
-      { kind: 'done', state: 'CompletedPartial' },
+      { kind: 'done', state: 'CompletedPartial', firstProblem: 'b: there is a directory of this name' },
       'CompletedPartial',
-      'Import job completed with 2 conflicts and 1 errors; its log names them',
+      'some blobs were not imported, the first: b: there is a directory of this name; the log of the job names all of them',
     ],
     [{ kind: 'failed', failure: new JobFailure('X', 'because') }, 'Failed', 'because'],
     [{ kind: 'canceled' }, 'Canceled', 'Import job was canceled'],
@@ -248,12 +248,15 @@ await t.test('an export that could not export a file has failed', (t) => {
       },
     },
   });
-  const done = { kind: 'done', state: 'Completed' } as const;
+  const done = { kind: 'done', state: 'Completed', firstProblem: 'a/f: because' } as const;
   t.match(endedExport(record(0), done, end).properties.status, { state: 'Completed', percentComplete: 100 });
   t.match(endedExport(record(1), done, end).properties.status, {
     state: 'Failed',
     errorCode: 'FilesFailed',
-    errorMessage: /^1 file was not exported/,
+    errorMessage: '1 file was not exported: a/f: because; the next export tries it again',
+  });
+  t.match(endedExport(record(2), done, end).properties.status, {
+    errorMessage: /^2 files were not exported, the first: a\/f: because; the log of the job names all/,
   });
   t.match(endedExport(record(1), { kind: 'canceled' }, end).properties.status, { state: 'Canceled' });
   const failure = new JobFailure('InvalidPath', 'no');
