@@ -36,6 +36,15 @@ export function mountedFileSystems(): readonly MountedFileSystem[] {
   return parseMountInfo(readFileSync('/proc/self/mountinfo', 'latin1'));
 }
 
+/** Every lustrite mount that is seen: the topmost of each mount point, in mount order. */
+export function lustriteMounts(): readonly MountedFileSystem[] {
+  const all = mountedFileSystems();
+  return all.filter(
+    (one, at) =>
+      one.type === ourType && !all.slice(at + 1).some(({ mountPoint }) => mountPoint === one.mountPoint),
+  );
+}
+
 /** The lustrite mount that `path`, a resolved path, is the root of. */
 export function lustriteMountAt(path: string): MountedFileSystem | undefined {
   const top = mountedFileSystems().findLast(({ mountPoint }) => mountPoint === path);

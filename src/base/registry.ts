@@ -66,25 +66,34 @@ export function unregister(mountPoint: string): void {
   rmSync(ownFile(mountPoint), { force: true });
 }
 
-function read(file: string): RegisteredMount | undefined {
+function read(file: string): RegisteredMount | 'closed' | undefined {
   try {
     return parse(readFileSync(file, 'utf8'));
-  } catch {
-    return undefined;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    return code === 'EACCES' || code === 'EPERM' ? 'closed' : undefined;
   }
 }
 
-/** All mounts whose daemons run; what dead ones left is removed where we may. */
-export function registeredMounts(): readonly RegisteredMount[] {
-  let files: readonly string[];
+function entries(): readonly string[] {
   try {
-    files = readdirSync(directory).filter((name) => name.endsWith('.json'));
+    return readdirSync(directory).filter((name) => name.endsWith('.json'));
   } catch {
     return [];
   }
-  return files.flatMap((name) => {
+}
+
+/** Whether mounts are on record that this user may not read: what registeredMounts() leaves out then is not gone. */
+export function registryIsClosed(): boolean {
+  return entries().some((name) => read(join(directory, name)) === 'closed');
+}
+
+/** All mounts whose daemons run, as far as we may read; what dead ones left is removed. */
+export function registeredMounts(): readonly RegisteredMount[] {
+  return entries().flatMap((name) => {
     const file = join(directory, name);
     const mount = read(file);
+    if (mount === 'closed') return [];
     if (mount !== undefined && isRunning(mount)) return [mount];
     try {
       rmSync(file, { force: true });

@@ -6,7 +6,7 @@ import { DaemonClient } from './client.js';
 import { Exit } from './failure.js';
 import { jobLine } from './job-text.js';
 import { bytesText, note, say, sayJson, table } from './output.js';
-import { targetAt } from './target.js';
+import { refuseWithoutRoot, targetAt } from './target.js';
 
 export async function status(path: string | undefined, { json }: { readonly json?: boolean }): Promise<void> {
   if (path !== undefined) {
@@ -15,6 +15,7 @@ export async function status(path: string | undefined, { json }: { readonly json
     else say(text(report));
     return;
   }
+  refuseWithoutRoot();
   const reports: StatusReport[] = [];
   let failed = false;
   for (const mount of registeredMounts()) {

@@ -1,7 +1,12 @@
 /** From a MNT argument to the daemon that serves it. */
-import { isWithin, lustriteMountAt, resolvedPath } from '../base/mount-table.js';
+import { isWithin, lustriteMountAt, lustriteMounts, resolvedPath } from '../base/mount-table.js';
 import { UserError } from '../base/errors.js';
-import { registeredMount, registeredMounts, type RegisteredMount } from '../base/registry.js';
+import {
+  registeredMount,
+  registeredMounts,
+  registryIsClosed,
+  type RegisteredMount,
+} from '../base/registry.js';
 import { DaemonClient } from './client.js';
 
 export interface Target {
@@ -9,8 +14,18 @@ export interface Target {
   readonly client: DaemonClient;
 }
 
+/** Throws where another user than root would take mounts for dead or absent, because he cannot see their daemons. */
+export function refuseWithoutRoot(): void {
+  if (process.geteuid?.() === 0 || !(registryIsClosed() || lustriteMounts().length > 0)) return;
+  throw new UserError(
+    'Forbidden',
+    'only root may ask and command what is mounted: run it again with sudo (the mounts themselves are not affected)',
+  );
+}
+
 /** Throws a UserError that says what is wrong with MNT and what to do. */
 export function targetAt(path: string): Target {
+  refuseWithoutRoot();
   const mountPoint = resolvedPath(path);
   const mount = registeredMount(mountPoint);
   if (mount !== undefined) return { mount, client: new DaemonClient(mount) };

@@ -11,7 +11,7 @@ import { DaemonClient } from './client.js';
 import { detachDead } from './dead-mount.js';
 import { obstacles } from './holders.js';
 import { counted, note, pathText, say, sayJson } from './output.js';
-import { targetAt } from './target.js';
+import { refuseWithoutRoot, targetAt } from './target.js';
 
 /** A daemon that has unmounted closes its store; a commit under way may take that long. */
 const goneWithinMs = 120_000;
@@ -22,6 +22,7 @@ export interface UmountOptions {
 }
 
 export async function umount(path: string, { lazy = false, json = false }: UmountOptions): Promise<void> {
+  refuseWithoutRoot();
   const mountPoint = resolvedPath(path);
   const mount = registeredMount(mountPoint);
   if (mount === undefined) {

@@ -3,17 +3,16 @@ import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Test } from 'tap';
-import { lustrite } from './mount.js';
+import type { StatusReport } from '../../src/base/control-api.js';
+import { lustrite, lustriteAsNobody } from './mount.js';
 import { detachAll, mountAt } from './mounts.js';
 import type { Ended } from './run.js';
 
-export interface Status {
-  readonly pid: number;
-  readonly frontEnd: string;
-  readonly passthrough: boolean;
-  readonly census: Readonly<Record<string, number>>;
-  readonly container: string;
-  readonly loggingContainer: string | null;
+/** False where uid 65534 can run this very lustrite; otherwise why not. */
+export async function nobodyCannotRun(): Promise<string | false> {
+  if (process.geteuid?.() !== 0) return 'needs root';
+  const ran = await lustriteAsNobody(['--version']).catch(() => undefined);
+  return ran?.code === 0 ? false : 'uid 65534 cannot read this clone';
 }
 
 export class Host {
@@ -52,10 +51,10 @@ export class Host {
     return this.lustrite('umount', this.mnt, ...flags);
   }
 
-  async status(): Promise<Status> {
+  async status(): Promise<StatusReport> {
     const { stdout, stderr } = await this.lustrite('status', this.mnt, '--json');
     if (stdout === '') throw new Error(stderr);
-    return JSON.parse(stdout) as Status;
+    return JSON.parse(stdout) as StatusReport;
   }
 
   at(...parts: readonly string[]): string {

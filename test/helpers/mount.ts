@@ -8,11 +8,18 @@ import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
 import { finalStates, socketName, type JobView, type StatusReport } from '../../src/base/control-api.js';
+import { nobody, runAs } from './as-user.js';
 import { detachAll, mountAt } from './mounts.js';
 import { until } from './poll.js';
 import { environment, run, type Ended, type RunOptions } from './run.js';
 
 const cli = fileURLToPath(new URL('../../dist/cli.js', import.meta.url));
+
+/** `lustrite ARGS…` of a user who is not root and owns nothing. Only for root. */
+export function lustriteAsNobody(args: readonly string[], env: RunOptions['env'] = {}): Promise<Ended> {
+  // tap's own hook for child processes writes where only root may.
+  return runAs(nobody, 'env', ['-u', 'NODE_OPTIONS', process.execPath, cli, ...args], { env });
+}
 
 /** `lustrite ARGS…` as it was built, to its end, whatever its exit code. */
 export function lustrite(args: readonly string[], options: RunOptions = {}): Promise<Ended> {

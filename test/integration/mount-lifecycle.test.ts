@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import t from 'tap';
 import { isRunning, startTimeOf } from '../../src/base/processes.js';
 import { Azurite } from '../helpers/azurite.js';
-import { Host } from '../helpers/host.js';
+import { Host, nobodyCannotRun } from '../helpers/host.js';
+import { lustriteAsNobody } from '../helpers/mount.js';
 import { cannotMount, mountAt } from '../helpers/mounts.js';
 import { until } from '../helpers/poll.js';
 import { run } from '../helpers/run.js';
@@ -55,6 +56,29 @@ t.test('life of a mount', { skip: cannotMount }, async (t) => {
     t.equal(await readFile(host.at('a/b.txt'), 'utf8'), 'content\n');
     t.equal((await host.umount()).code, 0);
   });
+
+  t.test(
+    'another user than root is told to ask as root, and never that a mount is dead or absent',
+    { skip: await nobodyCannotRun() },
+    async (t) => {
+      const host = await Host.create(t, env);
+      t.equal((await host.mount()).code, 0);
+      const commands = ['umount', 'umount --lazy', 'jobs list', 'import show', 'export create', 'status'].map(
+        (words) => [...words.split(' '), host.mnt],
+      );
+      commands.push(['status']);
+      for (const command of commands) {
+        const asked = await lustriteAsNobody(command, env);
+        t.match(
+          asked,
+          { code: 1, stdout: '', stderr: /^lustrite: only root may .*sudo.*\n$/ },
+          command.join(' '),
+        );
+        t.notMatch(asked.stderr, /dead|gone|nothing is mounted|not mounted/, command.join(' '));
+      }
+      t.equal((await host.umount()).code, 0);
+    },
+  );
 
   t.test('one mount point has one mount, and one store one daemon', async (t) => {
     const host = await Host.create(t, env);

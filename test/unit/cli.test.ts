@@ -10,7 +10,8 @@ import { resolveSettings, type ConfigInput } from '../../src/base/config.js';
 import { bytesText, counted, pathText, table } from '../../src/cli/output.js';
 import { jobLine } from '../../src/cli/job-text.js';
 import { start } from '../helpers/run.js';
-import { lustrite } from '../helpers/mount.js';
+import { nobodyCannotRun } from '../helpers/host.js';
+import { lustrite, lustriteAsNobody } from '../helpers/mount.js';
 
 async function scratch(t: Test): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'lustrite-cli-'));
@@ -109,18 +110,9 @@ t.test('every refusal names what is wrong, with exit code 2 for usage and 1 othe
   }
 });
 
-const nobody = { uid: 65534, gid: 65534 };
-
-/** False where uid 65534 can run this very lustrite. */
-async function nobodyCannotRun(): Promise<string | false> {
-  if (process.geteuid?.() !== 0) return 'needs root';
-  const ran = await lustrite(['--version'], nobody).catch(() => undefined);
-  return ran?.code === 0 ? false : 'uid 65534 cannot read this clone';
-}
-
 t.test('without root, mount says what to do', { skip: await nobodyCannotRun() }, async (t) => {
   const args = ['mount', '/tmp', '--container', 'data', '--store', '/nowhere'];
-  const ended = await lustrite(args, nobody);
+  const ended = await lustriteAsNobody(args);
   t.equal(ended.code, 1);
   t.match(ended.stderr, /needs root: sudo/);
 });
