@@ -342,7 +342,10 @@ class Daemon implements Control {
 
   async status(): Promise<StatusReport> {
     const { store, coordinator, frontEnd } = this.#running();
+    const { lastErrorOf, lastJobOf } = await import('./http/last-error.js');
     const stats = frontEnd.stats();
+    const hsm = coordinator.status();
+    const jobs = this.#runner?.list() ?? [];
     return {
       version,
       pid: process.pid,
@@ -356,8 +359,14 @@ class Daemon implements Control {
       readOnly: this.#config.readOnly,
       census: await store.native.census(),
       runningJob: this.#runner?.running() ?? null,
-      lastError: this.#lastError,
-      hsm: coordinator.status(),
+      lastJob: lastJobOf(jobs),
+      lastError: lastErrorOf({
+        since: this.#startedAt,
+        logged: this.#lastError,
+        transfer: hsm.lastError,
+        jobs,
+      }),
+      hsm,
       heldRequests: stats['held'] ?? 0,
     };
   }

@@ -22,6 +22,9 @@ export interface StatusReport {
   /** Entries by type and files by state; names ending in `Bytes` are bytes. */
   readonly census: Readonly<Record<string, number>>;
   readonly runningJob: JobView | null;
+  /** The job that ended last, in this daemon's life or before. Daemons that were started before an update may lack it. */
+  readonly lastJob?: JobView | null;
+  /** The newest failure in this daemon's life: of a transfer, of a job, or any other error in its log. */
   readonly lastError: { readonly time: string; readonly message: string } | null;
   readonly hsm: unknown;
   readonly heldRequests: number;

@@ -201,8 +201,12 @@ function logTail(logFile: string): string {
 async function tellMounted(config: Config, { wait, json }: MountOptions): Promise<void> {
   const target = targetAt(config.mountPoint);
   if (wait !== true) {
-    if (json === true) sayJson(await target.client.get<StatusReport>('/v1/status'));
+    const report = await target.client.get<StatusReport>('/v1/status');
+    if (json === true) sayJson(report);
     else say(`${config.container} is mounted on ${config.mountPoint} (store ${config.store})`);
+    if (json !== true && report.runningJob?.kind === 'import') {
+      say(`the import is running; lustrite status ${config.mountPoint} shows how far it is`);
+    }
     return;
   }
   const { value } = await target.client.get<{ readonly value: readonly JobView[] }>('/v1/jobs?kind=import');

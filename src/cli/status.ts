@@ -4,7 +4,7 @@ import { messageChain } from '../base/errors.js';
 import { registeredMounts } from '../base/registry.js';
 import { DaemonClient } from './client.js';
 import { Exit } from './failure.js';
-import { jobLine } from './job-text.js';
+import { fieldsOf, jobLine } from './job-text.js';
 import { bytesText, note, say, sayJson, table } from './output.js';
 import { refuseWithoutRoot, targetAt } from './target.js';
 
@@ -32,7 +32,7 @@ export async function status(path: string | undefined, { json }: { readonly json
 }
 
 function text(report: StatusReport): string {
-  const { census, runningJob, lastError } = report;
+  const { census, lastError } = report;
   const files = ['released', 'resident', 'dirty', 'new'].map((state) => {
     const bytes = census[`${state}Bytes`];
     return `${census[state] ?? 0} ${state}${bytes === undefined ? '' : ` (${bytesText(bytes)})`}`;
@@ -49,9 +49,18 @@ function text(report: StatusReport): string {
     ],
     ['entries', entries.join(', ')],
     ['files', files.join(', ')],
-    ['job', runningJob === null ? 'none is running' : `${runningJob.kind} ${jobLine(runningJob)}`],
+    ['job', jobText(report)],
     ['held requests', String(report.heldRequests)],
     ['last error', lastError === null ? 'none' : `${lastError.time} ${lastError.message}`],
   ];
   return `${report.mountPoint}\n${table(rows.map(([name, value]) => [`  ${name}`, value]))}`;
+}
+
+/** The running job, or else how the last one ended, and when. */
+function jobText({ runningJob, lastJob }: StatusReport): string {
+  if (runningJob !== null) return `${runningJob.kind} ${jobLine(runningJob)}`;
+  if (lastJob === undefined || lastJob === null) return 'none is running';
+  const ended = fieldsOf(lastJob.properties.status)['lastCompletionTime'];
+  const when = typeof ended === 'string' ? `${ended} ` : '';
+  return `none is running; the last one: ${when}${lastJob.kind} ${jobLine(lastJob)}`;
 }

@@ -8,8 +8,11 @@ import { BlobError, FsError, UserError } from '../../src/base/errors.js';
 import { createLog } from '../../src/base/log.js';
 import { socketAddress } from '../../src/base/unix-socket.js';
 import { DaemonClient } from '../../src/cli/client.js';
+import type { FinishedTransfer } from '../../src/hsm/transfers.js';
+import type { JobRecord } from '../../src/jobs/job.js';
 import type { Control } from '../../src/http/control.js';
 import { toHttpError } from '../../src/http/errors.js';
+import { lastErrorOf, lastJobOf } from '../../src/http/last-error.js';
 import { createServer } from '../../src/http/server.js';
 import { until } from '../helpers/poll.js';
 
@@ -106,6 +109,45 @@ t.test('requests are checked, and refusals have one envelope', async (t) => {
     { prefixes: ['/'], conflictResolutionMode: 'Fail', maximumErrors: 0 },
     { name: 'e1', filesystemPath: '/' },
   ]);
+});
+
+t.test('the last error is the newest failure of this daemon, whatever failed', (t) => {
+  const since = '2026-01-01T00:00:00.000Z';
+  const at = (second: number): string => `2026-01-01T00:00:0${second}.000Z`;
+  const ended = (name: string, state: string, end: string): JobRecord =>
+    ({
+      kind: 'import',
+      name,
+      properties: { status: { state, statusMessage: 'why', lastCompletionTime: end } },
+    }) as unknown as JobRecord;
+  const transfer: FinishedTransfer = {
+    fid: '[0x1:0x2:0x0]' as FinishedTransfer['fid'],
+    action: 'RESTORE',
+    result: 'FAILED',
+    blob: 'a/b',
+    cause: '403',
+    at: Date.parse(at(2)),
+  };
+  const past = { since, logged: null, transfer: undefined, jobs: [] };
+  const logged = { time: at(1), message: 'logged' };
+  t.equal(lastErrorOf(past), null);
+  t.same(lastErrorOf({ ...past, logged }), logged);
+  t.same(lastErrorOf({ ...past, logged, transfer }), { time: at(2), message: 'restore of a/b failed: 403' });
+  const jobs = [
+    ended('before', 'Failed', '2025-12-31T23:59:59.000Z'),
+    ended('some', 'CompletedPartial', at(3)),
+    ended('canceled', 'Canceled', at(4)),
+    ended('good', 'Completed', at(5)),
+    ended('running', 'InProgress', at(6)),
+  ];
+  t.same(lastErrorOf({ ...past, logged, transfer, jobs }), {
+    time: at(3),
+    message: 'import some CompletedPartial: why',
+  });
+  t.equal(lastErrorOf({ ...past, jobs: jobs.slice(0, 1) }), null);
+  t.equal(lastJobOf(jobs)?.name, 'good');
+  t.equal(lastJobOf([]), null);
+  t.end();
 });
 
 t.test('every kind of error has its answer, without secrets', (t) => {

@@ -1,0 +1,63 @@
+/** What `status` and `umount` say of what happened and of what is at stake. */
+import { readFile, writeFile } from 'node:fs/promises';
+import t from 'tap';
+import { Azurite } from '../helpers/azurite.js';
+import { FaultServer } from '../helpers/fault-server.js';
+import { Host } from '../helpers/host.js';
+import { cannotMount } from '../helpers/mounts.js';
+
+t.test('what is told about a mount', { skip: cannotMount }, async (t) => {
+  const azurite = await Azurite.start();
+  t.teardown(() => azurite[Symbol.asyncDispose]());
+  const storage = await FaultServer.start(azurite.url);
+  t.teardown(() => storage[Symbol.asyncDispose]());
+  const env = { AZURE_STORAGE_CONNECTION_STRING: azurite.connectionStringAt(storage.url) };
+  await azurite.service.createContainer('data');
+  const data = azurite.service.getContainerClient('data');
+  await data.getBlockBlobClient('a/b.txt').upload('content\n', 8);
+  t.afterEach(() => {
+    storage.clear();
+  });
+
+  t.test(
+    'the last error is the newest failure of a restore or a job; the last job stays in view',
+    async (t) => {
+      const host = await Host.create(t, env);
+      t.equal((await host.mount('--wait')).code, 0);
+      t.match(await host.status(), { lastError: null, lastJob: { name: 'importJobInitialAmlfsPut' } });
+      storage.inject({ method: 'GET', blob: 'a/b.txt' }, { kind: 'status', status: 403 });
+      await t.rejects(readFile(host.at('a/b.txt')), { code: 'ENODATA' });
+      t.match((await host.status()).lastError, { message: /restore of a\/b\.txt failed: .*403/ });
+
+      storage.inject({ method: 'PUT', blob: 'new.txt' }, { kind: 'status', status: 403 });
+      await writeFile(host.at('new.txt'), 'x');
+      t.equal((await host.lustrite('export', 'create', host.mnt, '--name', 'failing', '--wait')).code, 1);
+      t.match(await host.status(), {
+        lastError: { message: /export failing Failed: 1 file was not exported/ },
+        lastJob: { name: 'failing' },
+      });
+      const { stdout } = await host.lustrite('status', host.mnt);
+      t.match(stdout, /job +none is running; the last one: \d{4}-\S+Z export failing Failed: /);
+      t.match(stdout, /last error +\d{4}-\S+Z export failing Failed/);
+      t.equal((await host.umount()).code, 0);
+
+      t.equal((await host.mount()).code, 0);
+      t.match(await host.status(), { lastError: null, lastJob: { name: 'failing' } }, 'errors of an earlier daemon are not this one\'s'); // prettier-ignore
+      t.equal((await host.umount()).code, 0);
+    },
+  );
+
+  t.test('mount says that the import is running, and how to watch it', async (t) => {
+    const host = await Host.create(t, env);
+    let open: () => void = () => undefined;
+    const until = new Promise<void>((resolve) => {
+      open = resolve;
+    });
+    // The first listing only looks whether there is a container.
+    storage.inject({ method: 'GET', query: 'comp=list', skip: 1 }, { kind: 'hold', until });
+    const mounted = await host.mount();
+    t.match(mounted, { code: 0, stdout: `\nthe import is running; lustrite status ${host.mnt} shows` });
+    open();
+    t.equal((await host.umount()).code, 0);
+  });
+});
