@@ -80,6 +80,8 @@ class Daemon implements Control {
   /** Resolves when the answer to the control API's unmount is out. */
   #answer: { readonly sent: Promise<void>; readonly send: () => void } | undefined;
   #signals = 0;
+  /** Unmounted lazily, with files that are open. */
+  #lingering = false;
 
   constructor(launch: Launch, hooks: DaemonHooks) {
     this.#launch = launch;
@@ -109,6 +111,8 @@ class Daemon implements Control {
       this.#hooks.ready(this.#notices);
       this.#log.info({ mountPoint: this.#config.mountPoint, pid: process.pid, version }, 'ready');
       await this.#frontEnd?.closed;
+      // Who wants the store now may wait for this daemon to leave it.
+      unregister(this.#config.mountPoint);
       this.#log.info({ mountPoint: this.#config.mountPoint }, 'unmounted');
     } catch (error) {
       this.#log.error({ err: error }, `cannot mount ${this.#config.mountPoint}: ${messageChain(error)}`);
@@ -218,16 +222,21 @@ class Daemon implements Control {
       this.#undo.push(() => {
         unregister(mountPoint);
       });
-      register({
-        mountPoint,
-        store: store.path,
-        socket: join(store.path, socketName),
-        container: store.meta.container,
-      });
+      this.#register(store);
       return mounted;
     } finally {
       lock.unlock();
     }
+  }
+
+  #register(store: Store): void {
+    register({
+      mountPoint: this.#config.mountPoint,
+      store: store.path,
+      socket: join(store.path, socketName),
+      container: store.meta.container,
+      ...(this.#lingering && { lingering: true }),
+    });
   }
 
   /** Once in the life of a store. An import that a former daemon left unfinished is the runner's to resume. */
@@ -357,6 +366,7 @@ class Daemon implements Control {
       frontEnd: frontEnd.name,
       passthrough: frontEnd.passthrough,
       readOnly: this.#config.readOnly,
+      lingering: this.#lingering,
       census: await store.native.census(),
       runningJob: this.#runner?.running() ?? null,
       lastJob: lastJobOf(jobs),
@@ -390,7 +400,9 @@ class Daemon implements Control {
       if ((error as NodeJS.ErrnoException).code !== 'EBUSY') throw error;
       throw new UserError('Busy', `${this.#config.mountPoint} is in use`, { status: 409, cause: error });
     }
-    unregister(this.#config.mountPoint);
+    this.#lingering = lingering;
+    if (lingering) this.#register(this.#running().store);
+    else unregister(this.#config.mountPoint);
     return { dirty: await this.dirty(20), lingering };
   }
 

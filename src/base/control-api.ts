@@ -19,6 +19,8 @@ export interface StatusReport {
   readonly frontEnd: string;
   readonly passthrough: boolean;
   readonly readOnly: boolean;
+  /** Unmounted lazily, while files were open that are not closed yet. */
+  readonly lingering?: boolean;
   /** Entries by type and files by state; names ending in `Bytes` are bytes. */
   readonly census: Readonly<Record<string, number>>;
   readonly runningJob: JobView | null;

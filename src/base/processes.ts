@@ -1,5 +1,5 @@
 /** Processes by id *and* start time, because ids are reused. */
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 
 /** Clock ticks after boot at which process `pid` started (proc(5), stat field 22); undefined when it is gone or a zombie. */
 export function startTimeOf(pid: number): string | undefined {
@@ -17,4 +17,20 @@ export function startTimeOf(pid: number): string | undefined {
 /** Whether the process that had this id and start time still runs. */
 export function isRunning(process: { readonly pid: number; readonly startTime: string }): boolean {
   return startTimeOf(process.pid) === process.startTime;
+}
+
+/** The processes that /proc/locks shows with a flock on `file`; also one that is about to end. */
+export function flockHolders(file: string): readonly number[] {
+  try {
+    const inode = String(statSync(file).ino);
+    return readFileSync('/proc/locks', 'utf8')
+      .split('\n')
+      .flatMap((line) => {
+        // `1: FLOCK ADVISORY WRITE 4711 08:01:123456 0 EOF`; whoever only waits has `->` after the colon.
+        const [, type, , , pid, locked] = line.split(/\s+/);
+        return type === 'FLOCK' && locked?.split(':').at(-1) === inode ? [Number(pid)] : [];
+      });
+  } catch {
+    return [];
+  }
 }

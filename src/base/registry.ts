@@ -21,6 +21,8 @@ export interface RegisteredMount {
   readonly pid: number;
   /** Of `pid`: ids are reused. */
   readonly startTime: string;
+  /** Unmounted lazily: the daemon has the store until the last open file is closed, and its mount point is free. */
+  readonly lingering?: boolean;
 }
 
 const directory = '/run/lustrite';
@@ -88,8 +90,8 @@ export function registryIsClosed(): boolean {
   return entries().some((name) => read(join(directory, name)) === 'closed');
 }
 
-/** All mounts whose daemons run, as far as we may read; what dead ones left is removed. */
-export function registeredMounts(): readonly RegisteredMount[] {
+/** All daemons that run, as far as we may read; what dead ones left is removed. */
+function registered(): readonly RegisteredMount[] {
   return entries().flatMap((name) => {
     const file = join(directory, name);
     const mount = read(file);
@@ -102,6 +104,16 @@ export function registeredMounts(): readonly RegisteredMount[] {
     }
     return [];
   });
+}
+
+/** All mounts whose daemons run, as far as we may read. */
+export function registeredMounts(): readonly RegisteredMount[] {
+  return registered().filter(({ lingering }) => lingering !== true);
+}
+
+/** Daemons that serve files of a mount that was taken away lazily. */
+export function lingeringDaemons(): readonly RegisteredMount[] {
+  return registered().filter(({ lingering }) => lingering === true);
 }
 
 export function registeredMount(mountPoint: string): RegisteredMount | undefined {

@@ -19,6 +19,18 @@ export function detachDead(mountPoint: string): void {
   }
 }
 
+/** Whether the file system at `mountPoint` has no daemon behind it any more. One that hangs counts as alive. */
+export async function isDead(mountPoint: string): Promise<boolean> {
+  const answer = await Promise.race([
+    statfs(mountPoint).then(
+      () => 'alive',
+      (error: unknown) => (error as NodeJS.ErrnoException).code ?? 'alive',
+    ),
+    delay(answerWithinMs, 'silent', { ref: false }),
+  ]);
+  return answer === 'ENOTCONN' || answer === 'ECONNABORTED';
+}
+
 /**
  * Removes dead lustrite mounts from `mountPoint`; true when there was one. Throws a UserError when the one there is
  * alive, though no daemon is registered for it.
@@ -26,14 +38,7 @@ export function detachDead(mountPoint: string): void {
 export async function healMountPoint(mountPoint: string): Promise<boolean> {
   let healed = false;
   while (lustriteMountAt(mountPoint) !== undefined) {
-    const answer = await Promise.race([
-      statfs(mountPoint).then(
-        () => 'alive',
-        (error: unknown) => (error as NodeJS.ErrnoException).code ?? 'alive',
-      ),
-      delay(answerWithinMs, 'silent', { ref: false }),
-    ]);
-    if (answer !== 'ENOTCONN' && answer !== 'ECONNABORTED') {
+    if (!(await isDead(mountPoint))) {
       throw new UserError(
         'Conflict',
         `${mountPoint} is mounted already, by a lustrite that this host does not list`,

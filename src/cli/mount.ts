@@ -10,14 +10,14 @@ import { credentialVariables, type Launch, type LaunchReport } from '../base/lau
 import { redact } from '../base/log.js';
 import { isWithin, resolvedPath } from '../base/mount-table.js';
 import { ensurePrivateDirectory, openPrivateLog } from '../base/private-directory.js';
-import { registeredMount, registeredMounts } from '../base/registry.js';
+import { lingeringDaemons, registeredMount, registeredMounts } from '../base/registry.js';
 import { mountConfiguration } from './configuration.js';
 import { healMountPoint } from './dead-mount.js';
 import { Exit, UsageError } from './failure.js';
 import { tellEnd } from './jobs.js';
 import { note, say, sayJson } from './output.js';
 import type { Flags } from './settings.js';
-import { targetAt } from './target.js';
+import { lingeringText, targetAt } from './target.js';
 import { untilFinal } from './wait.js';
 
 export interface MountOptions {
@@ -65,6 +65,10 @@ async function prepareMountPoint({ mountPoint, store }: Config): Promise<void> {
       'Conflict',
       `the store ${store} is in use by the mount ${sharing.mountPoint} (pid ${sharing.pid})`,
     );
+  }
+  const lingering = lingeringDaemons().find((daemon) => resolvedPath(daemon.store) === at);
+  if (lingering !== undefined) {
+    throw new UserError('Conflict', `the store ${store} is in use: ${lingeringText(lingering)}`);
   }
   if (isWithin(at, mountPoint)) {
     throw new UserError(

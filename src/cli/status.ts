@@ -1,12 +1,14 @@
 /** `lustrite status [MNT]`. */
 import type { StatusReport } from '../base/control-api.js';
 import { messageChain } from '../base/errors.js';
-import { registeredMounts } from '../base/registry.js';
+import { lustriteMounts } from '../base/mount-table.js';
+import { lingeringDaemons, registeredMounts, type RegisteredMount } from '../base/registry.js';
 import { DaemonClient } from './client.js';
+import { isDead } from './dead-mount.js';
 import { Exit } from './failure.js';
 import { fieldsOf, jobLine } from './job-text.js';
 import { bytesText, note, say, sayJson, table } from './output.js';
-import { refuseWithoutRoot, targetAt } from './target.js';
+import { deadText, refuseWithoutRoot, targetAt } from './target.js';
 
 export async function status(path: string | undefined, { json }: { readonly json?: boolean }): Promise<void> {
   if (path !== undefined) {
@@ -18,7 +20,8 @@ export async function status(path: string | undefined, { json }: { readonly json
   refuseWithoutRoot();
   const reports: StatusReport[] = [];
   let failed = false;
-  for (const mount of registeredMounts()) {
+  const mounts = registeredMounts();
+  for (const mount of [...mounts, ...lingeringDaemons()]) {
     try {
       reports.push(await new DaemonClient(mount).get<StatusReport>('/v1/status'));
     } catch (error) {
@@ -26,9 +29,21 @@ export async function status(path: string | undefined, { json }: { readonly json
       failed = true;
     }
   }
-  if (json === true) sayJson(reports);
-  else say(reports.length === 0 && !failed ? 'nothing is mounted' : reports.map(text).join('\n\n'));
+  const dead = await deadMounts(mounts);
+  for (const mountPoint of dead) note(deadText(mountPoint));
+  failed ||= dead.length > 0;
+  if (json === true) sayJson([...reports, ...dead.map((mountPoint) => ({ mountPoint, dead: true }))]);
+  else if (reports.length > 0) say(reports.map(text).join('\n\n'));
+  else if (!failed) say('nothing is mounted');
   if (failed) throw new Exit(1);
+}
+
+async function deadMounts(alive: readonly RegisteredMount[]): Promise<readonly string[]> {
+  const unknown = lustriteMounts()
+    .map(({ mountPoint }) => mountPoint)
+    .filter((mountPoint) => !alive.some((mount) => mount.mountPoint === mountPoint));
+  const dead = await Promise.all(unknown.map(isDead));
+  return unknown.filter((_, at) => dead[at] === true);
 }
 
 function text(report: StatusReport): string {
@@ -53,7 +68,8 @@ function text(report: StatusReport): string {
     ['held requests', String(report.heldRequests)],
     ['last error', lastError === null ? 'none' : `${lastError.time} ${lastError.message}`],
   ];
-  return `${report.mountPoint}\n${table(rows.map(([name, value]) => [`  ${name}`, value]))}`;
+  const how = report.lingering === true ? ' (unmounted lazily; files are still open)' : '';
+  return `${report.mountPoint}${how}\n${table(rows.map(([name, value]) => [`  ${name}`, value]))}`;
 }
 
 /** The running job, or else how the last one ended, and when. */

@@ -2,6 +2,7 @@
 import { isWithin, lustriteMountAt, lustriteMounts, resolvedPath } from '../base/mount-table.js';
 import { UserError } from '../base/errors.js';
 import {
+  lingeringDaemons,
   registeredMount,
   registeredMounts,
   registryIsClosed,
@@ -30,13 +31,20 @@ export function targetAt(path: string): Target {
   const mount = registeredMount(mountPoint);
   if (mount !== undefined) return { mount, client: new DaemonClient(mount) };
   if (lustriteMountAt(mountPoint) !== undefined) {
-    throw new UserError(
-      'NotFound',
-      `the daemon of ${mountPoint} is gone: mount it again, or remove the dead mount with lustrite umount ${mountPoint}`,
-    );
+    throw new UserError('NotFound', deadText(mountPoint));
   }
+  const lingering = lingeringDaemons().find((one) => one.mountPoint === mountPoint);
+  if (lingering !== undefined) throw new UserError('NotFound', lingeringText(lingering));
   const outer = registeredMounts().find((one) => isWithin(mountPoint, one.mountPoint));
   const advice =
     outer === undefined ? 'lustrite status lists what is' : `it is inside the mount ${outer.mountPoint}`;
   throw new UserError('NotFound', `lustrite has not mounted ${mountPoint}; ${advice}`);
+}
+
+export function deadText(mountPoint: string): string {
+  return `the daemon of ${mountPoint} is gone: mount it again, or remove the dead mount with lustrite umount ${mountPoint}`;
+}
+
+export function lingeringText({ mountPoint, pid }: RegisteredMount): string {
+  return `${mountPoint} was unmounted lazily: its daemon (pid ${pid}) serves the files that are still open and ends when the last one is closed; kill ${pid} ends it at once`;
 }

@@ -1,11 +1,10 @@
 /** `lustrite umount MNT`: returns when the daemon is gone and the store is free. */
-import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { UnmountReport } from '../base/control-api.js';
 import { UserError } from '../base/errors.js';
 import { lustriteMountAt, resolvedPath } from '../base/mount-table.js';
-import { isRunning } from '../base/processes.js';
+import { flockHolders, isRunning } from '../base/processes.js';
 import { registeredMount, type RegisteredMount } from '../base/registry.js';
 import { DaemonClient } from './client.js';
 import { detachDead } from './dead-mount.js';
@@ -85,34 +84,17 @@ async function unmount(mount: RegisteredMount, lazy: boolean): Promise<UnmountRe
 }
 
 async function untilGone(mount: RegisteredMount): Promise<void> {
-  const lock = inodeOf(join(mount.store, 'lock'));
+  const lock = join(mount.store, 'lock');
   const end = Date.now() + goneWithinMs;
   while (Date.now() < end) {
-    if (!isRunning(mount) && !isLockedBy(mount.pid, lock)) return;
+    // Threads may outlive what looks like a process.
+    if (!isRunning(mount) && !flockHolders(lock).includes(mount.pid)) return;
     await delay(20);
   }
   throw new UserError(
     'Internal',
     `${mount.mountPoint} is unmounted, but its daemon (pid ${mount.pid}) does not end`,
   );
-}
-
-function inodeOf(file: string): string | undefined {
-  try {
-    return String(statSync(file).ino);
-  } catch {
-    return undefined;
-  }
-}
-
-/** Whether /proc/locks still shows `pid`'s flock on that inode: threads may outlive what looks like a process. */
-function isLockedBy(pid: number, inode: string | undefined): boolean {
-  return readFileSync('/proc/locks', 'utf8')
-    .split('\n')
-    .some((line) => {
-      const [, type, , , owner, file] = line.split(/\s+/);
-      return type === 'FLOCK' && owner === String(pid) && file?.split(':').at(-1) === inode;
-    });
 }
 
 function tellDirty(mount: RegisteredMount, { dirty }: UnmountReport): void {

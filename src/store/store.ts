@@ -4,6 +4,7 @@ import { join, resolve, sep } from 'node:path';
 import { crashPoint } from '../base/crash.js';
 import { UserError } from '../base/errors.js';
 import type { Log } from '../base/log.js';
+import { flockHolders } from '../base/processes.js';
 import type { Addon, NativeStore, StoreEvents } from '../native/binding.js';
 import { openMeta, type StoreMeta } from './meta.js';
 
@@ -97,6 +98,8 @@ async function lockStore(addon: Addon, file: string, path: string): Promise<{ un
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;
     if (code !== 'EWOULDBLOCK' && code !== 'EAGAIN') throw error;
-    throw new UserError('Conflict', `the store is in use by another lustrite: ${path}`, { cause: error });
+    const [pid] = flockHolders(file);
+    const who = pid === undefined ? 'another lustrite' : `another lustrite (pid ${pid})`;
+    throw new UserError('Conflict', `the store is in use by ${who}: ${path}`);
   }
 }

@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, open, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import t from 'tap';
 import { isRunning, startTimeOf } from '../../src/base/processes.js';
 import { Azurite } from '../helpers/azurite.js';
@@ -112,6 +113,13 @@ t.test('life of a mount', { skip: cannotMount }, async (t) => {
       await until(() => !isRunning({ pid, startTime }), { what: 'the daemon to die' });
       const status = await host.lustrite('status', host.mnt);
       t.match(status, { code: 1, stderr: /the daemon of .* is gone/ });
+      const all = await host.lustrite('status', '--json');
+      t.match(
+        all,
+        { code: 1, stderr: `the daemon of ${host.mnt} is gone: mount it again` },
+        'in the list, too',
+      );
+      t.ok((JSON.parse(all.stdout) as readonly object[]).some((one) => isDeepStrictEqual(one, { mountPoint: host.mnt, dead: true }))); // prettier-ignore
       if (heal === 'umount') break;
       const again = await host.mount();
       t.match(again, { code: 0, stderr: /removed the dead mount/ });
@@ -140,6 +148,12 @@ t.test('life of a mount', { skip: cannotMount }, async (t) => {
     const lazy = await host.umount('--lazy');
     t.match(lazy, { code: 0, stderr: /still open: the daemon \(pid \d+\)/ });
     t.equal(mountAt(host.mnt), undefined);
+    const leaves = `${host.mnt} was unmounted lazily: its daemon (pid ${pid}) serves the files that are still open`;
+    t.match(await host.lustrite('status', host.mnt), { code: 1, stderr: leaves });
+    t.match(await host.lustrite('status'), {
+      stdout: `${host.mnt} (unmounted lazily; files are still open)`,
+    });
+    t.match(await host.mount(), { code: 1, stderr: `the store ${host.store} is in use: ${leaves}` });
     child.stdin.end('\n');
     await until(() => !isRunning({ pid, startTime }), {
       what: 'the daemon to end after the last file was closed',

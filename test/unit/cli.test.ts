@@ -1,10 +1,11 @@
 /** The command line without a mount: usage, settings and messages. */
+import { once } from 'node:events';
 import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { isWithin, parseMountInfo, resolvedPath } from '../../src/base/mount-table.js';
-import { isRunning, startTimeOf } from '../../src/base/processes.js';
+import { flockHolders, isRunning, startTimeOf } from '../../src/base/processes.js';
 import { firstMountOf, readFirstMount, withFirstMount, writeFirstMount } from '../../src/base/first-mount.js';
 import { resolveSettings, type ConfigInput } from '../../src/base/config.js';
 import { bytesText, counted, pathText, table } from '../../src/cli/output.js';
@@ -184,6 +185,19 @@ t.test('a process is known by its start time', (t) => {
   t.notOk(isRunning({ pid: process.pid, startTime: '1' }));
   t.equal(startTimeOf(2 ** 30), undefined);
   t.end();
+});
+
+t.test('who has a lock is found', async (t) => {
+  const file = join(await scratch(t), 'lock');
+  await writeFile(file, '');
+  t.same(flockHolders(file), []);
+  const { child, ended } = start('flock', ['--no-fork', file, 'sh', '-c', 'echo ready; exec sleep 600']);
+  t.teardown(() => child.kill('SIGKILL'));
+  await once(child.stdout ?? child, 'data');
+  t.same(flockHolders(file), [child.pid]);
+  child.kill('SIGKILL');
+  await ended;
+  t.same(flockHolders(join(file, 'none')), []);
 });
 
 t.test('a later mount may leave out what the first one decided, and not change it', async (t) => {

@@ -56,7 +56,10 @@ await t.test('a store is made private, locked while it is open and free again af
   t.match(store.meta, { format: storeFormat, fsName: 'fs', container: 'account/one' });
   t.ok((await stat(store.jobsDir)).isDirectory());
   t.ok((await stat(store.requestsDir)).isDirectory());
-  await t.rejects(open(addon, path), { code: 'Conflict', message: /in use by another lustrite/ });
+  await t.rejects(open(addon, path), {
+    code: 'Conflict',
+    message: `the store is in use by another lustrite: ${path}`,
+  });
   await store[Symbol.asyncDispose]();
   t.equal(addon.locked.size, 0);
   await using again = await open(addon, path);
