@@ -37,9 +37,15 @@ export interface DaemonHooks {
   readonly pretty: boolean;
   /** The mount is usable; what its user should know. */
   readonly ready: (notices: readonly string[]) => void;
+  /** A signal came and files are open: the mount stays for now. Absent: nobody watches. */
+  readonly busy?: () => void;
+  /** The mount was taken away and files are open: the daemon stays for them. */
+  readonly lingering?: () => void;
+  /** Whoever called runDaemon says why the mount failed; the log need not. */
+  readonly tellsFailure?: true;
 }
 
-/** How long SIGTERM waits for open files before it unmounts lazily, and then for the last of them to be closed. */
+/** How long a single SIGTERM waits for open files before it unmounts lazily, and then for the last of them to be closed. */
 const busyForMs = 5_000;
 const lingerForMs = 10_000;
 
@@ -115,6 +121,7 @@ class Daemon implements Control {
       unregister(this.#config.mountPoint);
       this.#log.info({ mountPoint: this.#config.mountPoint }, 'unmounted');
     } catch (error) {
+      if (this.#hooks.tellsFailure === true) this.#log.level = 'silent';
       this.#log.error({ err: error }, `cannot mount ${this.#config.mountPoint}: ${messageChain(error)}`);
       throw error;
     } finally {
@@ -274,8 +281,8 @@ class Daemon implements Control {
   async #stop(): Promise<void> {
     this.#starting.abort();
     if (this.#answer !== undefined) await Promise.race([this.#answer.sent, systemClock.sleep(5_000)]);
-    // A start that failed behind the mount.
-    await this.#frontEnd?.unmount({ lazy: true }).catch(() => undefined);
+    // A start that failed behind the mount. A lingering one has no mount any more: what is there now is another's.
+    if (!this.#lingering) await this.#frontEnd?.unmount({ lazy: true }).catch(() => undefined);
     for (const undo of this.#undo.reverse()) {
       try {
         await undo();
@@ -303,35 +310,69 @@ class Daemon implements Control {
     if (this.#frontEnd === undefined || this.#runner === undefined) {
       this.#starting.abort(new UserError('Canceled', `${signal} came before the mount was usable`));
     }
-    if (this.#signals === 1) void this.#unmountForGood();
+    if (this.#signals === 1) void this.#unmountForGood(signal);
   }
 
-  /** Open files get `busyForMs`, or until a second signal; then the mount goes away and they get `lingerForMs`. */
-  async #unmountForGood(): Promise<void> {
+  /**
+   * Open files get `busyForMs`, then the mount goes away and they get `lingerForMs`: who ends a host does not wait for
+   * ever. Somebody at the terminal (SIGINT) is told and decides: there is no limit then, nor after a second signal, which
+   * takes the mount away at once. A third one ends the daemon whatever is open, as does the first after `umount --lazy`.
+   */
+  async #unmountForGood(signal: NodeJS.Signals): Promise<void> {
     const frontEnd = this.#frontEnd;
     if (frontEnd === undefined) return;
-    const end = Date.now() + busyForMs;
-    for (;;) {
-      const lazy = Date.now() >= end || this.#signals > 1;
-      try {
-        if (!lazy) {
-          await frontEnd.unmount({ lazy });
-          return;
-        }
-        await Promise.race([frontEnd.unmount({ lazy }), systemClock.sleep(lingerForMs)]);
-        break;
-      } catch (error) {
-        if (lazy || (error as NodeJS.ErrnoException).code !== 'EBUSY') {
-          this.#log.error({ err: error }, `cannot unmount: ${messageChain(error)}`);
-          break;
-        }
-        await systemClock.sleep(100);
-      }
+    const end = signal === 'SIGINT' && this.#hooks.busy !== undefined ? Infinity : Date.now() + busyForMs;
+    if (!this.#lingering) {
+      if (await this.#unmountBusy(frontEnd, end)) return;
+      await this.#linger(frontEnd);
     }
     if (await settled(frontEnd.closed)) return;
     this.#log.warn('files are still open; their users get ENOTCONN');
     await this.#stop();
     process.exit(0);
+  }
+
+  /** True: unmounted. False: files were open until `end` or a second signal. */
+  async #unmountBusy(frontEnd: FrontEnd, end: number): Promise<boolean> {
+    for (let told = false; Date.now() < end && this.#signals < 2;) {
+      try {
+        await frontEnd.unmount({ lazy: false });
+        return true;
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'EBUSY') {
+          this.#log.error({ err: error }, `cannot unmount: ${messageChain(error)}`);
+          return false;
+        }
+        if (!told) this.#hooks.busy?.();
+        told = true;
+        await systemClock.sleep(100);
+      }
+    }
+    return false;
+  }
+
+  /** Takes the mount away and waits until the last file is closed, `lingerForMs` are over, or somebody insists. */
+  async #linger(frontEnd: FrontEnd): Promise<void> {
+    const asked = this.#signals;
+    const end = asked > 1 ? Infinity : Date.now() + lingerForMs;
+    const mount = { gone: false };
+    const unmounted = frontEnd
+      .unmount({ lazy: true })
+      .catch((error: unknown) => {
+        this.#log.error({ err: error }, `cannot unmount: ${messageChain(error)}`);
+      })
+      .then(() => {
+        mount.gone = true;
+      });
+    await Promise.race([unmounted, systemClock.sleep(100)]);
+    if (!mount.gone) {
+      this.#lingering = true;
+      if (this.#store !== undefined) this.#register(this.#store);
+      this.#hooks.lingering?.();
+    }
+    while (!mount.gone && Date.now() < end && this.#signals <= Math.max(asked, 2)) {
+      await systemClock.sleep(100);
+    }
   }
 
   // ---- what the control API asks for

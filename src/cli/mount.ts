@@ -14,6 +14,7 @@ import { lingeringDaemons, registeredMount, registeredMounts } from '../base/reg
 import { mountConfiguration } from './configuration.js';
 import { healMountPoint } from './dead-mount.js';
 import { Exit, UsageError } from './failure.js';
+import { obstacles } from './holders.js';
 import { tellEnd } from './jobs.js';
 import { note, say, sayJson } from './output.js';
 import type { Flags } from './settings.js';
@@ -109,12 +110,30 @@ function refuseUnlessDirectory(mountPoint: string): void {
 async function inForeground(launch: Launch): Promise<void> {
   for (const name of Object.keys(launch.env)) Reflect.deleteProperty(process.env, name);
   const { runDaemon } = await import('../daemon.js');
+  const { container, mountPoint } = launch.config;
   try {
     await runDaemon(launch, {
       pretty: process.stderr.isTTY,
+      tellsFailure: true,
+      busy: () => {
+        const found = obstacles(mountPoint);
+        note(
+          [
+            `${mountPoint} is in use; close what uses it, or Ctrl-C again unmounts lazily:`,
+            ...(found.length > 0 ? found : ['a process that cannot be seen from here']).map(
+              (one) => `  ${one}`,
+            ),
+          ].join('\n'),
+        );
+      },
+      lingering: () => {
+        note(
+          `${mountPoint} is unmounted; files are still open, and are served until they are closed. Ctrl-C again ends it at once`,
+        );
+      },
       ready: (notices) => {
         for (const notice of notices) note(notice);
-        note(`${launch.config.container} is mounted on ${launch.config.mountPoint}; Ctrl-C unmounts`);
+        note(`${container} is mounted on ${mountPoint}; Ctrl-C unmounts`);
       },
     });
   } catch (error) {

@@ -7,7 +7,7 @@ import { Host } from '../helpers/host.js';
 import { TestMount } from '../helpers/mount.js';
 import { cannotMount, mountAt } from '../helpers/mounts.js';
 import { until } from '../helpers/poll.js';
-import { run } from '../helpers/run.js';
+import { ok, run } from '../helpers/run.js';
 
 t.test('the daemon in the foreground, and jobs', { skip: cannotMount }, async (t) => {
   const azurite = await Azurite.start();
@@ -42,6 +42,50 @@ t.test('the daemon in the foreground, and jobs', { skip: cannotMount }, async (t
     const ended = mount.ended();
     await handle.close();
     t.match(await ended, { code: 0, signal: null });
+  });
+
+  t.test(
+    'Ctrl-C names who has files open; a second one unmounts lazily and goes on serving them',
+    async (t) => {
+      const mount = await TestMount.start(t, { container: 'data', env });
+      const handle = await open(mount.at('a/b.txt'), 'r+');
+      process.kill(mount.pid, 'SIGINT');
+      const holder = `pid ${process.pid} (`;
+      await until(() => mount.log().includes(holder), { what: 'the holder to be named' });
+      t.match(mount.log(), new RegExp(`is in use; .* Ctrl-C again .*\\n +pid ${process.pid} \\(.*\\): open file .*/a/b\\.txt`)); // prettier-ignore
+      t.ok(mountAt(mount.path), 'and stays mounted meanwhile');
+      process.kill(mount.pid, 'SIGINT');
+      await until(() => mount.log().includes('files are still open, and are served'), { what: 'the lazy unmount to be told' }); // prettier-ignore
+      t.equal(mountAt(mount.path), undefined);
+      t.equal((await handle.read(Buffer.alloc(8), 0, 8, 0)).bytesRead, 8, 'its first read restores the file');
+      await handle.write('CONTENT', 0);
+      await handle.close();
+      t.match(await mount.ended(), { code: 0, signal: null });
+      await mount.remount();
+      t.equal(await readFile(mount.at('a/b.txt'), 'utf8'), 'CONTENT\n');
+    },
+  );
+
+  t.test('a third signal ends the daemon whatever is open, and no mount of somebody else', async (t) => {
+    const mount = await TestMount.start(t, { container: 'data', env });
+    const handle = await open(mount.at('a/b.txt'));
+    process.kill(mount.pid, 'SIGINT');
+    await until(() => mount.log().includes('is in use; '), { what: 'the first signal' });
+    process.kill(mount.pid, 'SIGTERM');
+    await until(() => mount.log().includes('files are still open, and'), { what: 'the second signal' });
+    await ok('mount', ['-t', 'tmpfs', 'tmpfs', mount.path]);
+    process.kill(mount.pid, 'SIGINT');
+    t.match(await mount.ended(), { code: 0, signal: null });
+    t.equal(mountAt(mount.path)?.type, 'tmpfs');
+    await t.rejects(handle.read(Buffer.alloc(1), 0, 1, 0), { code: 'ENOTCONN' });
+    await handle.close();
+  });
+
+  t.test('a mount that fails in the foreground prints its cause and nothing else', async (t) => {
+    const host = await Host.create(t, env);
+    const ended = await host.mount('--container', 'missing', '--foreground');
+    t.equal(ended.code, 1);
+    t.match(ended.stderr, /^lustrite: [^\n]*missing[^\n]*\n$/);
   });
 
   t.test('the fuse-native front end comes and goes the same way', async (t) => {
