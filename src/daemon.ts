@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { systemClock } from './base/clock.js';
 import type { Config } from './base/config.js';
 import {
+  finalStates,
   firstImportName,
   socketName,
   type DirtyFiles,
@@ -428,6 +429,7 @@ class Daemon implements Control {
 
   async unmount(lazy: boolean): Promise<UnmountReport> {
     const { frontEnd } = this.#running();
+    const job = this.#runner?.running();
     const { promise: sent, resolve: send } = withResolvers();
     this.#answer = { sent, send };
     let lingering = false;
@@ -444,7 +446,8 @@ class Daemon implements Control {
     this.#lingering = lingering;
     if (lingering) this.#register(this.#running().store);
     else unregister(this.#config.mountPoint);
-    return { dirty: await this.dirty(20), lingering };
+    const stoppedJob = job === undefined || finalStates.includes(job.properties.status.state) ? null : job;
+    return { dirty: await this.dirty(20), lingering, stoppedJob };
   }
 
   answered(): void {

@@ -42,6 +42,8 @@ export interface UnmountReport {
   readonly dirty: DirtyFiles;
   /** Lazy only: files are still open, and the daemon serves them until they are closed. */
   readonly lingering: boolean;
+  /** The job that was running, and ends with the daemon. Daemons that were started before an update may lack it. */
+  readonly stoppedJob?: JobView | null;
 }
 
 export interface ErrorEnvelope {

@@ -34,7 +34,10 @@ export async function umount(path: string, { lazy = false, json = false }: Umoun
   const report = await unmount(mount, lazy);
   if (report.lingering) {
     if (json) sayJson({ mountPoint, ...report });
-    else tellDirty(mount, report);
+    else {
+      tellJob(report);
+      tellDirty(mount, report);
+    }
     note(
       `files are still open: the daemon (pid ${mount.pid}) serves them and ends when the last one is closed`,
     );
@@ -44,6 +47,7 @@ export async function umount(path: string, { lazy = false, json = false }: Umoun
   if (json) sayJson({ mountPoint, ...report });
   else {
     say(`${mountPoint} unmounted`);
+    tellJob(report);
     tellDirty(mount, report);
   }
 }
@@ -95,6 +99,18 @@ async function untilGone(mount: RegisteredMount): Promise<void> {
     'Internal',
     `${mount.mountPoint} is unmounted, but its daemon (pid ${mount.pid}) does not end`,
   );
+}
+
+/** What becomes of a job that ran. */
+function tellJob({ stoppedJob, lingering }: UnmountReport): void {
+  if (stoppedJob === undefined || stoppedJob === null) return;
+  const { kind, name } = stoppedJob;
+  const stops = lingering ? 'goes on until the daemon ends, and is stopped then' : 'was stopped';
+  const then =
+    kind === 'import'
+      ? 'the next mount begins it again, and keeps what is there'
+      : 'what it has not copied stays changed: create another export after the next mount';
+  say(`${kind} ${name} ${stops}; ${then}`);
 }
 
 function tellDirty(mount: RegisteredMount, { dirty }: UnmountReport): void {

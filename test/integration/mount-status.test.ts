@@ -2,9 +2,10 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import t from 'tap';
 import { Azurite } from '../helpers/azurite.js';
-import { FaultServer } from '../helpers/fault-server.js';
+import { FaultServer, type Match } from '../helpers/fault-server.js';
 import { Host } from '../helpers/host.js';
 import { cannotMount } from '../helpers/mounts.js';
+import { until } from '../helpers/poll.js';
 
 t.test('what is told about a mount', { skip: cannotMount }, async (t) => {
   const azurite = await Azurite.start();
@@ -47,17 +48,57 @@ t.test('what is told about a mount', { skip: cannotMount }, async (t) => {
     },
   );
 
-  t.test('mount says that the import is running, and how to watch it', async (t) => {
-    const host = await Host.create(t, env);
+  /** Requests that match wait until the function that is returned has been called. */
+  const hold = (match: Match): (() => void) => {
     let open: () => void = () => undefined;
-    const until = new Promise<void>((resolve) => {
+    const opened = new Promise<void>((resolve) => {
       open = resolve;
     });
-    // The first listing only looks whether there is a container.
-    storage.inject({ method: 'GET', query: 'comp=list', skip: 1 }, { kind: 'hold', until });
-    const mounted = await host.mount();
-    t.match(mounted, { code: 0, stdout: `\nthe import is running; lustrite status ${host.mnt} shows` });
+    storage.inject(match, { kind: 'hold', until: opened });
+    return () => {
+      open();
+    };
+  };
+  // The first listing only looks whether there is a container.
+  const firstImport: Match = { method: 'GET', query: 'comp=list', skip: 1 };
+
+  t.test('mount and umount say what becomes of an import that is running', async (t) => {
+    const host = await Host.create(t, env);
+    const open = hold(firstImport);
+    t.match(await host.mount(), {
+      code: 0,
+      stdout: `\nthe import is running; lustrite status ${host.mnt} shows`,
+    });
+    const ended = await host.umount();
+    t.match(ended, {
+      code: 0,
+      stdout: /unmounted\nimport importJobInitialAmlfsPut was stopped; the next mount begins it again/,
+    });
     open();
-    t.equal((await host.umount()).code, 0);
+    storage.clear();
+    t.equal((await host.mount()).code, 0);
+    await until(async () => (await host.status()).lastJob?.properties.status.state === 'Completed', {
+      what: 'the import to have begun again and to end',
+    });
+    t.equal(await readFile(host.at('a/b.txt'), 'utf8'), 'content\n');
+    t.equal((await host.umount()).stdout, `${host.mnt} unmounted\n`, 'a job that is over is not mentioned');
+  });
+
+  t.test('umount says that an export that is running has to be created again', async (t) => {
+    const host = await Host.create(t, env);
+    t.equal((await host.mount('--wait')).code, 0);
+    await writeFile(host.at('slow.txt'), 'x');
+    const open = hold({ method: 'PUT', blob: 'slow.txt' });
+    t.equal((await host.lustrite('export', 'create', host.mnt, '--name', 'slow')).code, 0);
+    await until(() => storage.count({ method: 'PUT', blob: 'slow.txt' }) > 0, {
+      what: 'the upload to begin',
+    });
+    const ended = await host.umount();
+    open();
+    t.match(ended, {
+      code: 0,
+      stdout: /export slow was stopped; .* create another export after the next mount/,
+    });
+    t.match(ended.stdout, /1 file has changes[^]*\n {2}slow\.txt\n$/);
   });
 });
