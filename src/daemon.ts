@@ -29,6 +29,7 @@ import type { Control, HsmVerb } from './http/control.js';
 import type { createServer } from './http/server.js';
 import type { JobRunner } from './jobs/runner.js';
 import type { Addon } from './native/binding.js';
+import { censusWithout } from './store/census.js';
 import { dirtyFiles } from './store/dirty-files.js';
 import { lockMounting, whileOthersLeave } from './store/locks.js';
 import type { Store } from './store/store.js';
@@ -393,10 +394,18 @@ class Daemon implements Control {
 
   async status(): Promise<StatusReport> {
     const { store, coordinator, frontEnd } = this.#running();
-    const { lastErrorOf, lastJobOf } = await import('./http/last-error.js');
+    const [{ lastErrorOf, lastJobOf }, { markerName, markerStates }] = await Promise.all([
+      import('./http/last-error.js'),
+      import('./jobs/marker.js'),
+    ]);
     const stats = frontEnd.stats();
     const hsm = coordinator.status();
     const jobs = this.#runner?.list() ?? [];
+    const markerNames = jobs
+      .filter(({ kind }) => kind === 'import')
+      .flatMap(({ properties }) =>
+        markerStates.map((state) => markerName(state, properties.status.lastStartedTime)),
+      );
     return {
       version,
       pid: process.pid,
@@ -409,7 +418,7 @@ class Daemon implements Control {
       passthrough: frontEnd.passthrough,
       readOnly: this.#config.readOnly,
       lingering: this.#lingering,
-      census: await store.native.census(),
+      census: await censusWithout(store.native, markerNames),
       runningJob: this.#runner?.running() ?? null,
       lastJob: lastJobOf(jobs),
       lastError: lastErrorOf({
@@ -423,8 +432,9 @@ class Daemon implements Control {
     };
   }
 
-  dirty(limit: number): Promise<DirtyFiles> {
-    return dirtyFiles(this.#running().store.native, limit, this.#log);
+  async dirty(limit: number): Promise<DirtyFiles> {
+    const { isMarker } = await import('./jobs/marker.js');
+    return dirtyFiles(this.#running().store.native, { limit, log: this.#log, ignore: isMarker });
   }
 
   async unmount(lazy: boolean): Promise<UnmountReport> {

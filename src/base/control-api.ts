@@ -35,7 +35,10 @@ export interface StatusReport {
 /** Files whose content the container does not have. */
 export interface DirtyFiles {
   readonly count: number;
+  /** The first ones in alphabetical order. U+FFFD stands for what is not UTF-8. */
   readonly first: readonly string[];
+  /** The same for people, as pathText has them: unambiguous. Daemons that were started before an update may lack it. */
+  readonly firstText?: readonly string[];
 }
 
 export interface UnmountReport {

@@ -1,7 +1,7 @@
 /** Which processes use a mount. Looks at links in /proc only, so a mount that hangs or is dead is no obstacle. */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { isWithin, mountedFileSystems } from '../base/mount-table.js';
-import { pathText } from './output.js';
+import { pathText } from '../base/path-text.js';
 
 export interface Holder {
   readonly pid: number;

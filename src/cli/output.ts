@@ -37,11 +37,6 @@ export function counted(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
 
-/** A path on one line, whatever is in its name. */
-export function pathText(path: string): string {
-  return /[\x00-\x1f\x7f"\\]/.test(path) ? JSON.stringify(path) : path;
-}
-
 /** Aligned columns. */
 export function table(rows: readonly (readonly string[])[]): string {
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));

@@ -4,12 +4,13 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { UnmountReport } from '../base/control-api.js';
 import { UserError } from '../base/errors.js';
 import { lustriteMountAt, resolvedPath } from '../base/mount-table.js';
+import { pathText } from '../base/path-text.js';
 import { flockHolders, isRunning } from '../base/processes.js';
 import { registeredMount, type RegisteredMount } from '../base/registry.js';
 import { DaemonClient } from './client.js';
 import { detachDead } from './dead-mount.js';
 import { obstacles } from './holders.js';
-import { counted, note, pathText, say, sayJson } from './output.js';
+import { counted, note, say, sayJson } from './output.js';
 import { refuseWithoutRoot, targetAt } from './target.js';
 
 /** A daemon that has unmounted closes its store; a commit under way may take that long. */
@@ -118,7 +119,7 @@ function tellDirty(mount: RegisteredMount, { dirty }: UnmountReport): void {
   say(
     `${counted(dirty.count, 'file')} ${dirty.count === 1 ? 'has' : 'have'} changes that the container does not have; they are kept in ${mount.store}:`,
   );
-  for (const path of dirty.first) say(`  ${pathText(path)}`);
+  for (const path of dirty.firstText ?? dirty.first.map(pathText)) say(`  ${path}`);
   const more = dirty.count - dirty.first.length;
   if (more > 0) say(`  … and ${more} more`);
 }

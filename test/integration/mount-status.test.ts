@@ -1,5 +1,5 @@
 /** What `status` and `umount` say of what happened and of what is at stake. */
-import { readFile, writeFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import t from 'tap';
 import { Azurite } from '../helpers/azurite.js';
 import { FaultServer, type Match } from '../helpers/fault-server.js';
@@ -69,11 +69,14 @@ t.test('what is told about a mount', { skip: cannotMount }, async (t) => {
       code: 0,
       stdout: `\nthe import is running; lustrite status ${host.mnt} shows`,
     });
+    t.ok((await readdir(host.mnt)).some((name) => name.startsWith('IMPORT_Importing.')));
+    t.match((await host.status()).census, { files: 0, new: 0, resident: 0 }, "the marker is nobody's data");
     const ended = await host.umount();
     t.match(ended, {
       code: 0,
       stdout: /unmounted\nimport importJobInitialAmlfsPut was stopped; the next mount begins it again/,
     });
+    t.notMatch(ended.stdout, /IMPORT_|changes/);
     open();
     storage.clear();
     t.equal((await host.mount()).code, 0);
@@ -101,4 +104,17 @@ t.test('what is told about a mount', { skip: cannotMount }, async (t) => {
     });
     t.match(ended.stdout, /1 file has changes[^]*\n {2}slow\.txt\n$/);
   });
+
+  t.test(
+    'umount lists changed files in order, and every name so that it can be told from others',
+    async (t) => {
+      const host = await Host.create(t, env);
+      t.equal((await host.mount('--wait')).code, 0);
+      const names = ['b', 'caf\xe9', 'aa', 'back\\xe9', 'caf\xc3\xa9', 'IMPORT_of_mine'];
+      for (const name of names) await writeFile(Buffer.from(`${host.mnt}/${name}`, 'latin1'), 'x');
+      t.match((await host.status()).census, { new: names.length });
+      t.match((await host.umount()).stdout, [
+      '  IMPORT_of_mine', '  aa', '  b', '  "back\\\\xe9"', '  café', '  "caf\\xe9"', ''].join('\n')); // prettier-ignore
+    },
+  );
 });

@@ -4,11 +4,12 @@ import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
+import { pathText } from '../../src/base/path-text.js';
 import { isWithin, parseMountInfo, resolvedPath } from '../../src/base/mount-table.js';
 import { flockHolders, isRunning, startTimeOf } from '../../src/base/processes.js';
 import { firstMountOf, readFirstMount, withFirstMount, writeFirstMount } from '../../src/base/first-mount.js';
 import { resolveSettings, type ConfigInput } from '../../src/base/config.js';
-import { bytesText, counted, pathText, table } from '../../src/cli/output.js';
+import { bytesText, counted, table } from '../../src/cli/output.js';
 import { jobLine } from '../../src/cli/job-text.js';
 import { start } from '../helpers/run.js';
 import { nobodyCannotRun } from '../helpers/host.js';
@@ -236,6 +237,10 @@ t.test('people read numbers with units, and names on one line', (t) => {
   t.equal(counted(0, 'file'), '0 files');
   t.equal(pathText('a b/é'), 'a b/é');
   t.equal(pathText('a\nb'), '"a\\nb"');
+  t.equal(pathText(Buffer.from('a b/é')), 'a b/é');
+  t.equal(pathText(Buffer.from('é\xff\xc3/\n\xe9b\xed\xa0\x80', 'latin1')), '"\\xe9\\xff\\xc3/\\n\\xe9b\\xed\\xa0\\x80"'); // prettier-ignore
+  t.equal(pathText(Buffer.concat([Buffer.from('é😀'), Buffer.from([0xff])])), '"é😀\\xff"');
+  t.equal(pathText('\\xff'), '"\\\\xff"', 'a backslash of the name itself');
   t.equal(table([['a', 'b'], ['ccc', '']]), 'a    b\nccc'); // prettier-ignore
   const status = { state: 'CompletedPartial', totalBlobsWalked: 3, totalBlobsImported: 2, totalErrors: 1, totalConflicts: 0, statusMessage: 'why' }; // prettier-ignore
   t.equal(
