@@ -148,7 +148,11 @@ function shown(value: unknown): string {
 function checked(setting: Setting, value: unknown, origin: string): SettingValue {
   const result = valueSchema(setting).safeParse(value);
   if (result.success) return result.data;
-  throw new UserError('InvalidParameter', `${origin}: ${shown(value)} is not ${expectation(setting)}`);
+  throw refused(setting, value, origin);
+}
+
+function refused(setting: Setting, value: unknown, origin: string): UserError {
+  return new UserError('InvalidParameter', `${origin}: ${shown(value)} is not ${expectation(setting)}`);
 }
 
 function valueAt(content: unknown, path: string): unknown {
@@ -186,9 +190,12 @@ function resolveOne(setting: Setting, input: ConfigInput, strict: boolean): Reso
   const inFile = valueAt(input.file?.content, setting.path);
   if (inFile !== undefined) {
     const origin = `${input.file?.path ?? ''}: ${setting.path}`;
-    // In the file, numbers and switches are JSON's own; only modes are texts, because JSON has no octal.
-    const value = setting.kind === 'mode' && typeof inFile === 'string' ? fromText(setting, inFile) : inFile;
-    return { setting, value: checked(setting, value, origin), source: 'file', origin };
+    // In the file, numbers and switches are JSON's own; only modes are texts: JSON has no octal, and 600 would be 01130.
+    if (setting.kind !== 'mode') {
+      return { setting, value: checked(setting, inFile, origin), source: 'file', origin };
+    }
+    if (typeof inFile !== 'string') throw refused(setting, inFile, origin);
+    return { setting, value: checked(setting, fromText(setting, inFile), origin), source: 'file', origin };
   }
   if (strict && setting.strict !== undefined) {
     return { setting, value: setting.strict, source: 'strict default', origin: 'strict default' };

@@ -85,6 +85,10 @@ t.test('a bad value is refused, naming where it was said and what is possible', 
       { flags: { 'defaults.dirMode': '4755' } },
       '--dir-mode: 2541 is not octal permissions such as 0644 (a text in JSON), at most 1777',
     ],
+    [
+      { file: file({ defaults: { fileMode: 600 } }) },
+      '/etc/l.json: defaults.fileMode: 600 is not octal permissions such as 0644 (a text in JSON), at most 1777',
+    ],
     [{ env: { LUSTRITE_READ_ONLY: 'perhaps' } }, "LUSTRITE_READ_ONLY: 'perhaps' is not true or false"],
     [{ flags: { container: '' } }, "--container: '' is not a text"],
     [
