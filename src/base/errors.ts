@@ -75,7 +75,8 @@ export function messageChain(error: unknown): string {
   const parts: string[] = [];
   for (let at = error, depth = 0; at !== undefined && depth < 5; depth++) {
     const text = at instanceof Error ? at.message : typeof at === 'string' ? at : JSON.stringify(at);
-    if (!parts.includes(text)) parts.push(text);
+    // Whoever wrapped an error may have put its message into his own.
+    if (!`: ${parts.join(': ')}: `.includes(`: ${text}: `)) parts.push(text);
     at = at instanceof Error ? at.cause : undefined;
   }
   return parts.join(': ');

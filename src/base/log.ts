@@ -18,8 +18,8 @@ export interface LogOptions {
 
 /** Values of SAS signatures, account keys and bearer tokens, wherever in a line they stand. */
 const secrets: readonly (readonly [RegExp, string])[] = [
-  [/([?&]|\b)(sig)=[^&\s"'\\]+/gi, '$1$2=***'],
-  [/\b(AccountKey|SharedAccessSignature)=[^;\s"'\\]+/gi, '$1=***'],
+  [/([?&]|\b)(sig)=[^&\s"'\\()]+/gi, '$1$2=***'],
+  [/\b(AccountKey|SharedAccessSignature)=[^;\s"'\\()]+/gi, '$1=***'],
   [/\b(AZURE_STORAGE_(?:KEY|SAS_TOKEN|CONNECTION_STRING)|AZURE_CLIENT_SECRET)=[^\s"'\\]+/g, '$1=***'],
   [/\b(Bearer|SharedKey)\s+[A-Za-z0-9._~+/:=-]{8,}/gi, '$1 ***'],
 ];

@@ -47,7 +47,7 @@ export function kindOfStatus(status: number, serviceCode?: string): BlobErrorKin
 /** Removes what must never be logged: SAS signatures, account keys, bearer tokens. */
 export function withoutSecrets(text: string): string {
   return text
-    .replace(/\bsig=[^&\s"'<>]+/gi, 'sig=***')
+    .replace(/\bsig=[^&\s"'<>()]+/gi, 'sig=***')
     .replace(/((?:Account|SharedAccess)(?:Key|Signature)\s*[=:]\s*)[^;\s"']+/gi, '$1***')
     .replace(/(SharedKey(?:Lite)?\s+[a-z0-9]+:)[A-Za-z0-9+/=]+/gi, '$1***')
     .replace(/(Bearer\s+)[A-Za-z0-9._~+/=-]+/gi, '$1***');

@@ -1,6 +1,7 @@
 import t from 'tap';
 import { settings } from '../../src/base/config-keys.js';
 import { resolveSettings, toConfig, type ConfigInput } from '../../src/base/config.js';
+import { messageChain } from '../../src/base/errors.js';
 import { createLog, prettyLine, redact } from '../../src/base/log.js';
 
 const nothing: ConfigInput = { flags: {}, env: {} };
@@ -160,6 +161,17 @@ t.test('the nested configuration has what its type promises', (t) => {
   t.end();
 });
 
+t.test('a chain of causes says nothing twice', (t) => {
+  const chain = (...messages: readonly string[]) =>
+    messages.reduceRight<Error | undefined>((cause, text) => new Error(text, { cause }), undefined);
+  t.equal(messageChain(chain('a', 'b', 'c')), 'a: b: c');
+  t.equal(messageChain(chain('not listed: b: c', 'b', 'c')), 'not listed: b: c');
+  t.equal(messageChain(chain('not listed: b', 'b', 'c')), 'not listed: b: c');
+  t.equal(messageChain(chain('not listed: b.', 'b.')), 'not listed: b.');
+  t.equal(messageChain(chain('club', 'b')), 'club: b', 'a part of a word is not the cause');
+  t.end();
+});
+
 t.test('no secret gets into a log line', (t) => {
   const rows: readonly (readonly [string, string])[] = [
     ['https://a/c?sv=1&sig=abc%2Bd&se=2', 'https://a/c?sv=1&sig=***&se=2'],
@@ -169,6 +181,8 @@ t.test('no secret gets into a log line', (t) => {
     ['SharedKey devstoreaccount1:AAAABBBB=', 'SharedKey ***'],
     ['AZURE_STORAGE_KEY=Zm9v==', 'AZURE_STORAGE_KEY=***'],
     ['a signal=9 is none', 'a signal=9 is none'],
+    ['no answer (https://a/c?sig=abc%2Bd), again', 'no answer (https://a/c?sig=***), again'],
+    ['(AccountKey=Zm9v==)', '(AccountKey=***)'],
   ];
   for (const [text, clean] of rows) t.equal(redact(text), clean);
 
