@@ -15,7 +15,7 @@ import {
   type UnmountReport,
 } from './base/control-api.js';
 import { messageChain, UserError } from './base/errors.js';
-import { writeFirstMount } from './base/first-mount.js';
+import { readFirstMount, writeFirstMount } from './base/first-mount.js';
 import type { Launch } from './base/launch.js';
 import { createLog, fdDestination, type Log } from './base/log.js';
 import { lustriteMountAt } from './base/mount-table.js';
@@ -32,6 +32,7 @@ import type { Addon } from './native/binding.js';
 import { censusWithout } from './store/census.js';
 import { dirtyFiles } from './store/dirty-files.js';
 import { lockMounting, whileOthersLeave } from './store/locks.js';
+import { storeWarning } from './store/durability.js';
 import type { Store } from './store/store.js';
 
 export interface DaemonHooks {
@@ -163,6 +164,11 @@ class Daemon implements Control {
       { stays, clock: systemClock, signal },
     ));
     this.#own(store);
+    const warning = storeWarning(store.path, store.native.probe);
+    if (warning !== undefined) {
+      this.#log.warn(warning);
+      this.#notices.push(warning);
+    }
     const pool = this.#own(new TransferPool({ workers: config.transfer.workers }));
     const common = { store, container, log: this.#log, config, clock: systemClock };
     const coordinator = (this.#coordinator = this.#own(new Coordinator({ ...common, pool })));
@@ -202,9 +208,11 @@ class Daemon implements Control {
     this.#container = container;
     await container.check(signal);
     if (logs === undefined) {
-      this.#notices.push(
-        `no --logging-container: the logs of jobs stay in ${join(this.#config.store, 'jobs')}`,
-      );
+      if (readFirstMount(this.#config.store) === undefined) {
+        this.#notices.push(
+          `no --logging-container: the logs of jobs stay in ${join(this.#config.store, 'jobs')}`,
+        );
+      }
       return { container, loggingContainer: undefined };
     }
     const logged = { ...resolveContainer({ ...source, container: logs }), ...patience };

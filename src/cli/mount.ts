@@ -9,7 +9,7 @@ import { messageChain, UserError } from '../base/errors.js';
 import { credentialVariables, type Launch, type LaunchReport } from '../base/launch.js';
 import { redact } from '../base/log.js';
 import { isWithin, resolvedPath } from '../base/mount-table.js';
-import { ensurePrivateDirectory, openPrivateLog } from '../base/private-directory.js';
+import { ensurePrivateDirectory, openPrivateLog, removeMade } from '../base/private-directory.js';
 import { lingeringDaemons, registeredMount, registeredMounts } from '../base/registry.js';
 import { mountConfiguration } from './configuration.js';
 import { healMountPoint } from './dead-mount.js';
@@ -20,6 +20,8 @@ import { note, say, sayJson } from './output.js';
 import type { Flags } from './settings.js';
 import { lingeringText, targetAt } from './target.js';
 import { untilFinal } from './wait.js';
+
+const logName = 'daemon.log';
 
 export interface MountOptions {
   readonly config?: string;
@@ -40,13 +42,17 @@ export async function mount(path: string, flags: Flags, options: MountOptions): 
     throw new UserError('Forbidden', 'lustrite mount needs root: sudo --preserve-env lustrite mount …');
   }
   await prepareMountPoint(config);
-  ensurePrivateDirectory(config.store, 'the store');
+  const made = ensurePrivateDirectory(config.store, 'the store');
   const launch: Launch = { config, firstMount, env: credentialVariables(process.env) };
+  // A container that does not exist, say: nothing was stored, and the cause is told here.
+  const forget = (): void => {
+    if (made !== undefined) removeMade(config.store, made, [logName]);
+  };
   if (options.foreground === true) {
-    await inForeground(launch);
+    await inForeground(launch, forget);
     return;
   }
-  for (const notice of await startDaemon(launch)) note(notice);
+  for (const notice of await startDaemon(launch, forget)) note(notice);
   await tellMounted(config, options);
 }
 
@@ -107,7 +113,7 @@ function refuseUnlessDirectory(mountPoint: string): void {
   if (!directory) throw new UserError('InvalidParameter', `the mount point ${mountPoint} is not a directory`);
 }
 
-async function inForeground(launch: Launch): Promise<void> {
+async function inForeground(launch: Launch, forget: () => void): Promise<void> {
   for (const name of Object.keys(launch.env)) Reflect.deleteProperty(process.env, name);
   const { runDaemon } = await import('../daemon.js');
   const { container, mountPoint } = launch.config;
@@ -138,6 +144,7 @@ async function inForeground(launch: Launch): Promise<void> {
     });
   } catch (error) {
     note(redact(messageChain(error)));
+    forget();
     process.exit(1);
   }
   // Whatever a library still keeps open must not keep a daemon that has stopped.
@@ -145,8 +152,8 @@ async function inForeground(launch: Launch): Promise<void> {
 }
 
 /** Resolves with the daemon's notices when the mount is usable; otherwise throws its cause, and no daemon is left. */
-async function startDaemon(launch: Launch): Promise<readonly string[]> {
-  const logFile = join(launch.config.store, 'daemon.log');
+async function startDaemon(launch: Launch, forget: () => void): Promise<readonly string[]> {
+  const logFile = join(launch.config.store, logName);
   const log = openPrivateLog(logFile);
   const env = { ...process.env };
   for (const name of Object.keys(launch.env)) Reflect.deleteProperty(env, name);
@@ -172,6 +179,7 @@ async function startDaemon(launch: Launch): Promise<readonly string[]> {
     const report = await firstReport(daemon, launch, logFile);
     if (report.kind === 'ready') return report.notices;
     await ended(daemon);
+    forget();
     throw new UserError('MountFailed', report.message);
   } finally {
     process.removeListener('SIGINT', stop);

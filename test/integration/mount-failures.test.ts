@@ -1,11 +1,12 @@
 /** A mount that cannot be used says why. */
-import { chmod, mkdir, symlink, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 import { Azurite } from '../helpers/azurite.js';
 import { Host } from '../helpers/host.js';
 import { lustrite } from '../helpers/mount.js';
 import { cannotMount, mountAt } from '../helpers/mounts.js';
+import { StoreImage } from '../helpers/store-image.js';
 
 t.test('failures of mount', { skip: cannotMount }, async (t) => {
   const azurite = await Azurite.start();
@@ -70,6 +71,42 @@ t.test('failures of mount', { skip: cannotMount }, async (t) => {
     }
     t.equal((await host.lustrite('status')).stdout.includes(host.mnt), false);
     t.equal((await host.mount()).code, 0, 'and then it works');
+    t.equal((await host.umount()).code, 0);
+  });
+
+  t.test('a first mount that fails before anything was stored leaves no store', async (t) => {
+    const host = await Host.create(t, env);
+    const deep = join(host.folder, 'deep', 'er', 'store');
+    const missing = ['mount', host.mnt, '--container', 'missing', '--store'];
+    for (const flags of [[], ['--foreground']]) {
+      t.match(await host.lustrite(...missing, deep, ...flags), {
+        code: 1,
+        stderr: /'missing'.*does not exist/,
+      });
+      t.same(await readdir(host.folder), ['mnt'], flags.join());
+    }
+    const made = join(host.folder, 'made');
+    await mkdir(made, { mode: 0o700 });
+    t.equal((await host.lustrite(...missing, made)).code, 1);
+    t.same(await readdir(host.folder), ['made', 'mnt'], 'what was there stays');
+  });
+
+  t.test('a store on tmpfs is accepted and warned of, in the log, too', async (t) => {
+    const image = await StoreImage.create('tmpfs');
+    if (image === undefined) {
+      t.comment('no tmpfs here');
+      return;
+    }
+    t.teardown(() => image[Symbol.asyncDispose]());
+    const host = await Host.create(t, env);
+    const mounted = await host.lustrite('mount', host.mnt, '--container', 'data', '--store', image.path);
+    t.match(mounted, { code: 0, stderr: `the store ${image.path} is on tmpfs` });
+    t.match(mounted.stderr, /no --logging-container/);
+    t.match(await readFile(join(image.path, 'daemon.log'), 'utf8'), /"level":"warn"[^\n]*is on tmpfs/);
+    t.equal((await host.umount()).code, 0);
+    const again = await host.lustrite('mount', host.mnt, '--store', image.path);
+    t.match(again, { code: 0, stderr: 'is on tmpfs' });
+    t.notMatch(again.stderr, /no --logging-container/, 'that was told at the first mount');
     t.equal((await host.umount()).code, 0);
   });
 });

@@ -11,6 +11,7 @@ import { firstMountOf, readFirstMount, withFirstMount, writeFirstMount } from '.
 import { resolveSettings, type ConfigInput } from '../../src/base/config.js';
 import { bytesText, counted, table } from '../../src/cli/output.js';
 import { jobLine } from '../../src/cli/job-text.js';
+import { storeWarning } from '../../src/store/durability.js';
 import { start } from '../helpers/run.js';
 import { nobodyCannotRun } from '../helpers/host.js';
 import { lustrite, lustriteAsNobody } from '../helpers/mount.js';
@@ -117,6 +118,16 @@ t.test('without root, mount says what to do', { skip: await nobodyCannotRun() },
   const ended = await lustriteAsNobody(args);
   t.equal(ended.code, 1);
   t.match(ended.stderr, /needs root: sudo/);
+});
+
+t.test('a store that is not on a disk, or on an unknown one, is warned of', (t) => {
+  for (const fileSystem of ['ext4', 'xfs', 'btrfs']) t.equal(storeWarning('/s', { fileSystem }), undefined);
+  t.match(storeWarning('/s', { fileSystem: 'tmpfs' }), /\/s is on tmpfs: .* do not survive a reboot/);
+  t.match(
+    storeWarning('/s', { fileSystem: '0x6969' }),
+    /\(0x6969\) that lustrite is not tested on; take ext4/,
+  );
+  t.end();
 });
 
 t.test('every command has help with an example', async (t) => {
