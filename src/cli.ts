@@ -1,11 +1,11 @@
 #!/usr/bin/env node
 /** The `lustrite` command. Starts in milliseconds: each command is imported when it runs, the daemon only by `mount`. */
 import { Command, CommanderError, Option } from 'commander';
-import { messageChain } from './base/errors.js';
+import { messageChain, UserError } from './base/errors.js';
 import { version } from './base/version.js';
 import { Exit, UsageError } from './cli/failure.js';
 import type { Kind } from './cli/jobs.js';
-import { note, tolerateClosedPipes } from './cli/output.js';
+import { note, sayJson, tolerateClosedPipes } from './cli/output.js';
 import { addSettings, flagsOf } from './cli/settings.js';
 
 function example(...lines: readonly string[]): string {
@@ -162,11 +162,23 @@ program
     await (await import('./cli/daemon-process.js')).daemonProcess();
   });
 
+/** For scripts, which read stdout: the same that people read on stderr. */
+function sayError(code: string, message: string): void {
+  if (process.argv.includes('--json')) sayJson({ error: { code, message } });
+}
+
 function exitCodeOf(error: unknown): number {
   // Commander has printed its own message, or the help that was asked for.
-  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+  if (error instanceof CommanderError) {
+    if (error.exitCode !== 0) sayError('Usage', error.message.replace(/^error: /, ''));
+    return error.exitCode === 0 ? 0 : 2;
+  }
   if (error instanceof Exit) return error.exitCode;
   note(messageChain(error));
+  sayError(
+    error instanceof UsageError ? 'Usage' : error instanceof UserError ? error.code : 'Internal',
+    messageChain(error),
+  );
   return error instanceof UsageError ? 2 : 1;
 }
 

@@ -120,6 +120,20 @@ t.test('without root, mount says what to do', { skip: await nobodyCannotRun() },
   t.match(ended.stderr, /needs root: sudo/);
 });
 
+t.test('with --json, a failure is JSON on stdout and a line on stderr', async (t) => {
+  const folder = await scratch(t);
+  const rows: readonly (readonly [readonly string[], number, string, RegExp])[] = [
+    [['jobs', 'list', folder, '--json'], 1, 'NotFound', /lustrite has not mounted/],
+    [['mount', folder, '--json'], 2, 'Usage', /which container/],
+    [['jobs', 'list', '--json'], 2, 'Usage', /missing required argument/],
+  ];
+  for (const [args, code, kind, message] of rows) {
+    const ended = await lustrite(args);
+    t.match(ended, { code, stderr: message }, args.join(' '));
+    t.match(JSON.parse(ended.stdout), { error: { code: kind, message } }, args.join(' '));
+  }
+});
+
 t.test('a store that is not on a disk, or on an unknown one, is warned of', (t) => {
   for (const fileSystem of ['ext4', 'xfs', 'btrfs']) t.equal(storeWarning('/s', { fileSystem }), undefined);
   t.match(storeWarning('/s', { fileSystem: 'tmpfs' }), /\/s is on tmpfs: .* do not survive a reboot/);
