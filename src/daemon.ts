@@ -16,6 +16,7 @@ import {
 } from './base/control-api.js';
 import { messageChain, UserError } from './base/errors.js';
 import { readFirstMount, writeFirstMount } from './base/first-mount.js';
+import { standardStores, writeLastMount } from './base/last-mount.js';
 import type { Launch } from './base/launch.js';
 import { createLog, fdDestination, type Log } from './base/log.js';
 import { lustriteMountAt } from './base/mount-table.js';
@@ -60,7 +61,7 @@ export async function standardStorePath(source: {
 }): Promise<string> {
   const { resolveContainer } = await import('./blob/credentials.js');
   const { account, container } = resolveContainer(source);
-  return join('/var/lib/lustrite', `${account}-${container}`);
+  return join(standardStores, `${account}-${container}`);
 }
 
 /** Mounts, serves until the mount is gone, and leaves nothing behind. Rejects with the cause when the mount failed. */
@@ -184,6 +185,11 @@ class Daemon implements Control {
     await this.#startFirstImport(runner);
     await this.#listen(createServer(this, this.#log), join(config.store, socketName));
     writeFirstMount(config.store, this.#launch.firstMount);
+    try {
+      writeLastMount(config.store, config.mountPoint);
+    } catch (error) {
+      this.#log.warn({ err: error }, `the mount point is not remembered: ${messageChain(error)}`);
+    }
     signal.throwIfAborted();
   }
 

@@ -9,6 +9,7 @@ import {
 } from '../base/config.js';
 import { UserError } from '../base/errors.js';
 import { firstMountOf, readFirstMount, withFirstMount, type FirstMount } from '../base/first-mount.js';
+import { storesLastMountedAt } from '../base/last-mount.js';
 import { UsageError } from './failure.js';
 import { say, sayJson, table } from './output.js';
 import type { Flags } from './settings.js';
@@ -55,7 +56,7 @@ export async function mountConfiguration(
 ): Promise<{ readonly config: Config; readonly firstMount: FirstMount }> {
   const said = invocation(flags, configFile);
   const named = textOf(said, 'store');
-  const store = named === undefined ? await standardStore(said) : resolve(named);
+  const store = named === undefined ? await unnamedStore(said, mountPoint) : resolve(named);
   const resolved = withFirstMount(said, readFirstMount(store), store);
   const container = textOf(resolved, 'container');
   if (container === undefined) throw noContainer();
@@ -64,6 +65,17 @@ export async function mountConfiguration(
 
 function noContainer(): UsageError {
   return new UsageError('which container? --container NAME (or LUSTRITE_CONTAINER)');
+}
+
+/** The container's own store, or where no container was named, the one that was mounted here last. */
+async function unnamedStore(said: readonly ResolvedSetting[], mountPoint: string): Promise<string> {
+  if (textOf(said, 'container') !== undefined) return standardStore(said);
+  const [store, ...others] = storesLastMountedAt(mountPoint);
+  if (store === undefined) throw noContainer();
+  if (others.length === 0) return store;
+  throw new UsageError(
+    `which store? ${[store, ...others].join(' and ')} were mounted on ${mountPoint}: --store DIR, or --container NAME`,
+  );
 }
 
 /** /var/lib/lustrite/<account>-<container>. Only the code that reads credentials knows the account. */

@@ -1,11 +1,12 @@
 /** What a mount is told, through the real command line and a real mount. */
+import { randomUUID } from 'node:crypto';
 import { chmod, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 import { Azurite } from '../helpers/azurite.js';
 import { Host } from '../helpers/host.js';
 import { lustrite } from '../helpers/mount.js';
-import { cannotMount } from '../helpers/mounts.js';
+import { cannotMount, mountAt } from '../helpers/mounts.js';
 
 t.test('settings of a mount', { skip: cannotMount }, async (t) => {
   const azurite = await Azurite.start();
@@ -42,6 +43,34 @@ t.test('settings of a mount', { skip: cannotMount }, async (t) => {
       'the log of the import',
     );
   });
+
+  t.test(
+    'a mount point alone finds the store that was mounted there last, unless there are two',
+    async (t) => {
+      const host = await Host.create(t, env);
+      const mount = (...flags: readonly string[]) => host.lustrite('mount', host.mnt, ...flags);
+      const id = randomUUID().slice(0, 8);
+      const names = [`last-${id}-1`, `last-${id}-2`];
+      const stores = names.map((name) => `/var/lib/lustrite/devstoreaccount1-${name}`);
+      t.teardown(async () => {
+        if (mountAt(host.mnt) !== undefined) await host.umount('--lazy');
+        for (const store of stores) await rm(store, { recursive: true, force: true });
+      });
+      t.match(await mount(), { code: 2, stderr: /which container/ });
+      for (const name of names) await azurite.service.createContainer(name);
+      const [first = '', second = ''] = names;
+      t.equal((await mount('--container', first)).code, 0);
+      t.equal((await host.umount()).code, 0);
+      t.match(await mount(), { code: 0, stdout: `${first} is mounted on ${host.mnt}` });
+      t.equal((await host.umount()).code, 0);
+      t.equal((await mount('--container', second)).code, 0);
+      t.equal((await host.umount()).code, 0);
+      t.match(await mount(), {
+        code: 2,
+        stderr: `which store? ${stores.join(' and ')} were mounted on ${host.mnt}`,
+      });
+    },
+  );
 
   t.test('--no-import starts empty, and --wait has nothing to wait for', async (t) => {
     const host = await Host.create(t, env);

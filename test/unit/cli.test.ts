@@ -8,6 +8,7 @@ import { pathText } from '../../src/base/path-text.js';
 import { isWithin, parseMountInfo, resolvedPath } from '../../src/base/mount-table.js';
 import { flockHolders, isRunning, startTimeOf } from '../../src/base/processes.js';
 import { firstMountOf, readFirstMount, withFirstMount, writeFirstMount } from '../../src/base/first-mount.js';
+import { storesLastMountedAt, writeLastMount } from '../../src/base/last-mount.js';
 import { resolveSettings, type ConfigInput } from '../../src/base/config.js';
 import { bytesText, counted, table } from '../../src/cli/output.js';
 import { jobLine } from '../../src/cli/job-text.js';
@@ -164,6 +165,17 @@ t.test('config show tells where each value was said', async (t) => {
     'defaults.gid': { value: 8, source: 'environment', origin: 'LUSTRITE_DEFAULTS_GID' },
     'defaults.fileMode': { value: 0o644, source: 'default' },
   });
+});
+
+t.test('the stores that were last mounted at a place are found', async (t) => {
+  const folder = await scratch(t);
+  for (const name of ['b', 'a', 'elsewhere', 'never']) await mkdir(join(folder, name));
+  for (const name of ['a', 'b', 'elsewhere']) writeLastMount(join(folder, name), '/mnt/one');
+  writeLastMount(join(folder, 'elsewhere'), '/mnt/two');
+  t.same(storesLastMountedAt('/mnt/one', folder), [join(folder, 'a'), join(folder, 'b')]);
+  t.same(storesLastMountedAt('/mnt/two', folder), [join(folder, 'elsewhere')]);
+  t.same(storesLastMountedAt('/mnt/three', folder), []);
+  t.same(storesLastMountedAt('/mnt/one', join(folder, 'none')), []);
 });
 
 t.test('a reader that goes away is no error', async (t) => {
