@@ -146,13 +146,13 @@ program
   });
 
 addSettings(program.command('config').description('settings').command('show'))
-  .description('every setting with its value and where that was said')
+  .description('every setting with its value, where that was said and where it can be said')
   .option('--config <file>', 'JSON file of settings (or LUSTRITE_CONFIG)')
   .addOption(json())
   .addHelpText('after', example('config show', 'config show --config /etc/lustrite.json --json'))
   .action(async (options: { readonly config?: string; readonly json?: boolean }, command: Command) => {
     const { showConfig } = await import('./cli/configuration.js');
-    showConfig(flagsOf(command), options.config, options.json === true);
+    await showConfig(flagsOf(command), options.config, options.json === true);
   });
 
 program

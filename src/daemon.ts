@@ -16,7 +16,7 @@ import {
 } from './base/control-api.js';
 import { messageChain, UserError } from './base/errors.js';
 import { readFirstMount, writeFirstMount } from './base/first-mount.js';
-import { standardStores, writeLastMount } from './base/last-mount.js';
+import { writeLastMount } from './base/last-mount.js';
 import type { Launch } from './base/launch.js';
 import { createLog, fdDestination, type Log } from './base/log.js';
 import { lustriteMountAt } from './base/mount-table.js';
@@ -53,15 +53,14 @@ export interface DaemonHooks {
 const busyForMs = 5_000;
 const lingerForMs = 10_000;
 
-/** Where a container's store is unless somebody says otherwise. Light: the command line calls it, too. */
-export async function standardStorePath(source: {
+/** The storage account of the credentials. Light: the command line calls it, too. */
+export async function storageAccount(source: {
   readonly env: NodeJS.ProcessEnv;
   readonly container: string;
   readonly credentialsFile: string | undefined;
 }): Promise<string> {
   const { resolveContainer } = await import('./blob/credentials.js');
-  const { account, container } = resolveContainer(source);
-  return join(standardStores, `${account}-${container}`);
+  return resolveContainer(source).account;
 }
 
 /** Mounts, serves until the mount is gone, and leaves nothing behind. Rejects with the cause when the mount failed. */

@@ -1,5 +1,5 @@
 /** The settings of one invocation, and `lustrite config show`. */
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import {
   readConfigFile,
   resolveSettings,
@@ -7,11 +7,13 @@ import {
   type Config,
   type ResolvedSetting,
 } from '../base/config.js';
+import { flagName, type Setting, type SettingValue } from '../base/config-keys.js';
 import { UserError } from '../base/errors.js';
 import { firstMountOf, readFirstMount, withFirstMount, type FirstMount } from '../base/first-mount.js';
-import { storesLastMountedAt } from '../base/last-mount.js';
+import { standardStores, storesLastMountedAt } from '../base/last-mount.js';
+import { unknownVariables } from '../base/variables.js';
 import { UsageError } from './failure.js';
-import { say, sayJson, table } from './output.js';
+import { note, say, sayJson, table } from './output.js';
 import type { Flags } from './settings.js';
 
 /** A bad value is a mistake in the call wherever it was said. */
@@ -69,7 +71,8 @@ function noContainer(): UsageError {
 
 /** The container's own store, or where no container was named, the one that was mounted here last. */
 async function unnamedStore(said: readonly ResolvedSetting[], mountPoint: string): Promise<string> {
-  if (textOf(said, 'container') !== undefined) return standardStore(said);
+  const container = textOf(said, 'container');
+  if (container !== undefined) return standardStore(await accountOf(said), container);
   const [store, ...others] = storesLastMountedAt(mountPoint);
   if (store === undefined) throw noContainer();
   if (others.length === 0) return store;
@@ -78,35 +81,79 @@ async function unnamedStore(said: readonly ResolvedSetting[], mountPoint: string
   );
 }
 
-/** /var/lib/lustrite/<account>-<container>. Only the code that reads credentials knows the account. */
-async function standardStore(said: readonly ResolvedSetting[]): Promise<string> {
-  const container = textOf(said, 'container');
-  if (container === undefined) throw noContainer();
-  const { standardStorePath } = await import('../daemon.js');
-  return standardStorePath({ env: process.env, container, credentialsFile: textOf(said, 'credentialsFile') });
+function standardStore(account: string, container: string): string {
+  return join(standardStores, `${account}-${container}`);
 }
 
-export function showConfig(flags: Flags, configFile: string | undefined, json: boolean): void {
+/** Only the code that reads credentials knows the account. Throws a UserError when there are none. */
+async function accountOf(said: readonly ResolvedSetting[]): Promise<string> {
+  const { storageAccount } = await import('../daemon.js');
+  return storageAccount({
+    env: process.env,
+    // An account has one whatever its container.
+    container: textOf(said, 'container') ?? 'any',
+    credentialsFile: textOf(said, 'credentialsFile'),
+  });
+}
+
+/** A setting as `config show` shows it. */
+interface ShownSetting {
+  readonly value: SettingValue | null;
+  readonly source: string;
+  readonly origin: string;
+  readonly flag: string | null;
+  readonly variable: string | null;
+}
+
+export async function showConfig(flags: Flags, configFile: string | undefined, json: boolean): Promise<void> {
   const resolved = invocation(flags, configFile);
+  for (const warning of unknownVariables(process.env)) note(warning);
+  const account = await accountOf(resolved).catch(() => undefined);
+  const container = textOf(resolved, 'container');
+  const store =
+    account === undefined || container === undefined ? undefined : standardStore(account, container);
+  const shown = (one: ResolvedSetting): ShownSetting => ({
+    value: one.value ?? (one.setting.path === 'store' ? store : undefined) ?? null,
+    source: one.source,
+    origin: one.origin,
+    flag: flagName(one.setting) ?? null,
+    variable: one.setting.env,
+  });
+  const credentials = account === undefined ? 'no usable AZURE_STORAGE_*' : 'credentials';
+  const ofAccount = {
+    value: account ?? null,
+    source: 'credentials',
+    origin: credentials,
+    flag: null,
+    variable: null,
+  };
   if (json) {
-    sayJson(
-      Object.fromEntries(
-        resolved.map(({ setting, value, source, origin }) => [
-          setting.path,
-          { value: value ?? null, source, origin },
-        ]),
-      ),
-    );
+    sayJson({
+      ...Object.fromEntries(resolved.map((one) => [one.setting.path, shown(one)])),
+      account: ofAccount satisfies ShownSetting,
+    });
     return;
   }
+  const row = (name: string, value: string, one: ShownSetting, description: string): readonly string[] => [
+    name,
+    value,
+    one.origin,
+    one.flag ?? '-',
+    one.variable ?? '-',
+    description,
+  ];
   say(
-    table(
-      resolved.map(({ setting, value, origin }) => [
-        setting.path,
-        value === undefined ? '-' : setting.kind === 'mode' ? `0${value.toString(8)}` : JSON.stringify(value),
-        origin,
-        setting.description,
-      ]),
-    ),
+    table([
+      ['JSON KEY', 'VALUE', 'FROM', 'FLAG', 'VARIABLE', ''],
+      ...resolved.map((one) =>
+        row(one.setting.path, valueText(one.setting, shown(one).value), shown(one), one.setting.description),
+      ),
+      row('(account)', account ?? '-', ofAccount, 'storage account; credentials are no settings'),
+    ]),
   );
+}
+
+function valueText({ kind }: Setting, value: SettingValue | null): string {
+  if (value === null) return '-';
+  return kind === 'mode' && typeof value === 'number' ? `0${value.toString(8)}` : JSON.stringify(value);
 }

@@ -11,6 +11,7 @@ import { redact } from '../base/log.js';
 import { isWithin, resolvedPath } from '../base/mount-table.js';
 import { ensurePrivateDirectory, openPrivateLog, removeMade } from '../base/private-directory.js';
 import { lingeringDaemons, registeredMount, registeredMounts } from '../base/registry.js';
+import { unknownVariables } from '../base/variables.js';
 import { mountConfiguration } from './configuration.js';
 import { healMountPoint } from './dead-mount.js';
 import { Exit, UsageError } from './failure.js';
@@ -41,6 +42,7 @@ export async function mount(path: string, flags: Flags, options: MountOptions): 
   if (process.geteuid?.() !== 0) {
     throw new UserError('Forbidden', 'lustrite mount needs root: sudo --preserve-env lustrite mount …');
   }
+  for (const warning of unknownVariables(process.env)) note(warning);
   await prepareMountPoint(config);
   const made = ensurePrivateDirectory(config.store, 'the store');
   const launch: Launch = { config, firstMount, env: credentialVariables(process.env) };

@@ -9,6 +9,8 @@ import { isWithin, parseMountInfo, resolvedPath } from '../../src/base/mount-tab
 import { flockHolders, isRunning, startTimeOf } from '../../src/base/processes.js';
 import { firstMountOf, readFirstMount, withFirstMount, writeFirstMount } from '../../src/base/first-mount.js';
 import { storesLastMountedAt, writeLastMount } from '../../src/base/last-mount.js';
+import { settings } from '../../src/base/config-keys.js';
+import { unknownVariables } from '../../src/base/variables.js';
 import { resolveSettings, type ConfigInput } from '../../src/base/config.js';
 import { bytesText, counted, table } from '../../src/cli/output.js';
 import { jobLine } from '../../src/cli/job-text.js';
@@ -163,8 +165,51 @@ t.test('config show tells where each value was said', async (t) => {
   t.match(JSON.parse(stdout), {
     'defaults.uid': { value: 7, source: 'flag', origin: '--uid' },
     'defaults.gid': { value: 8, source: 'environment', origin: 'LUSTRITE_DEFAULTS_GID' },
-    'defaults.fileMode': { value: 0o644, source: 'default' },
+    'defaults.fileMode': {
+      value: 0o644,
+      source: 'default',
+      flag: '--file-mode',
+      variable: 'LUSTRITE_DEFAULTS_FILE_MODE',
+    },
+    store: { value: null },
+    account: { value: null },
   });
+});
+
+t.test(
+  'config show tells where each value can be said, the account and the store that follows',
+  async (t) => {
+    const env = {
+      AZURE_STORAGE_CONNECTION_STRING: 'UseDevelopmentStorage=true',
+      LUSTRITE_CONTAINER: 'data',
+      LUSTRITE_CONTANER: 'other',
+    };
+    const { code, stdout, stderr } = await lustrite(['config', 'show'], { env });
+    t.equal(code, 0);
+    t.match(stdout, /^JSON KEY +VALUE +FROM +FLAG +VARIABLE\n/);
+    t.match(stdout, /^defaults\.uid +0 +default +--uid +LUSTRITE_DEFAULTS_UID +owner of/m);
+    t.match(stdout, /^log\.level +"info" +default +- +LUSTRITE_LOG_LEVEL /m);
+    t.match(stdout, /^store +"\/var\/lib\/lustrite\/devstoreaccount1-data" +default /m);
+    t.match(stdout, /^\(account\) +devstoreaccount1 +credentials /m);
+    t.match(stderr, /^lustrite: there is no variable LUSTRITE_CONTANER, .* LUSTRITE_CONTAINER \(/);
+  },
+);
+
+t.test('variables that nothing reads are told with the nearest that is read', (t) => {
+  const env = {
+    LUSTRITE_DEFAULT_UID: '1',
+    LUSTRITE_CONFIG: 'x',
+    LUSTRITE_UID: '',
+    PATH: '/',
+    LUSTRITE_STORE: '/s',
+  };
+  t.match(unknownVariables(env), [
+    /no variable LUSTRITE_DEFAULT_UID.* LUSTRITE_DEFAULTS_UID /,
+    /no variable LUSTRITE_UID.* LUSTRITE_/,
+  ]);
+  t.equal(unknownVariables(env).length, 2);
+  t.same(unknownVariables(Object.fromEntries(settings.map((setting) => [setting.env, '']))), []);
+  t.end();
 });
 
 t.test('the stores that were last mounted at a place are found', async (t) => {
