@@ -36,12 +36,17 @@ void Notifier::InodeChanged(const std::shared_ptr<Inode>& inode, bool data,
 void Notifier::EntryChanged(const Fid& directory, const std::string& name,
                             std::function<void()> then) {
   entry_epoch_++;
-  entries_.Post([this, node = nodes_->Find(directory), name, then = std::move(then)] {
-    if (node) {
-      fuse_notify_inval_entry_out out{node->id, static_cast<uint32_t>(name.size()), 0};
-      device_->Notify(FUSE_NOTIFY_INVAL_ENTRY,
-                      {{&out, sizeof(out)}, {const_cast<char*>(name.c_str()), name.size() + 1}});
-    }
+  NodePtr node = nodes_->Find(directory);
+  if (!node) {
+    // The kernel remembers no entry of a directory that it does not know. An import makes a
+    // million of them.
+    if (then) then();
+    return;
+  }
+  entries_.Post([this, node = std::move(node), name, then = std::move(then)] {
+    fuse_notify_inval_entry_out out{node->id, static_cast<uint32_t>(name.size()), 0};
+    device_->Notify(FUSE_NOTIFY_INVAL_ENTRY,
+                    {{&out, sizeof(out)}, {const_cast<char*>(name.c_str()), name.size() + 1}});
     if (then) then();
   });
 }

@@ -15,6 +15,7 @@ namespace lustrite {
 namespace {
 
 constexpr size_t kParents = 512;
+constexpr size_t kUntold = 64;
 
 std::string StagingName() {
   static std::atomic<uint64_t> next{0};
@@ -111,7 +112,7 @@ StubResult StubMaker::Make(const Stub& stub) {
   if (result.error == EEXIST) return Exists(dir, name);
   if (result.error != 0) return result;
   result.kind = StubResult::kCreated;
-  if (store_.Observed()) store_.TellEntryChanged(parent->fid, name);
+  Made(parent->fid, name);
   return result;
 }
 
@@ -262,8 +263,24 @@ int StubMaker::MakeParent(const std::string& path) {
   const int dir = above->fd.get();
   error = MakeOther(stub, [&](Staged& staged) { return staged.MoveTo(dir, name); }, &fid);
   if (error == EEXIST) return 0;
-  if (error == 0 && store_.Observed()) store_.TellEntryChanged(above->fid, name);
+  if (error == 0) Made(above->fid, name);
   return error;
+}
+
+void StubMaker::Made(const Fid& directory, const std::string& name) {
+  untold_.emplace_back(directory, name);
+  if (untold_.size() >= kUntold) Tell();
+}
+
+void StubMaker::Tell() {
+  if (untold_.empty() || !store_.Observed()) {
+    untold_.clear();
+    return;
+  }
+  store_.Dispatch([&store = store_, untold = std::move(untold_)] {
+    for (const auto& [directory, name] : untold) store.TellEntryChanged(directory, name);
+  });
+  untold_.clear();
 }
 
 }  // namespace lustrite

@@ -43,9 +43,14 @@ struct StubResult {
   FileState state;
 };
 
+// One batch of stubs. The front end hears of what was made a few dozen entries at a time (a message
+// each would cost a wakeup a stub), of the last of them when the batch is destroyed.
 class StubMaker {
  public:
   StubMaker(StoreImpl& store, const StubDefaults& defaults) : store_(store), defaults_(defaults) {}
+  ~StubMaker() { Tell(); }
+  StubMaker(const StubMaker&) = delete;
+  StubMaker& operator=(const StubMaker&) = delete;
   StubResult Make(const Stub& stub);
   // Gives the stub the name of `fid`, which is gone then: a file with its data, clean or not, a
   // symbolic link, an empty directory. Nothing but a directory is ever without an owner in between.
@@ -68,12 +73,15 @@ class StubMaker {
   int MakeFileInStaging(const Stub& stub, const Move& move, Fid* fid);
   int MakeOther(const Stub& stub, const Move& move, Fid* fid);
   StubResult Exists(int parent, const std::string& name);
+  void Made(const Fid& directory, const std::string& name);
+  void Tell();
 
   StoreImpl& store_;
   const StubDefaults defaults_;
   // Least recently used last.
   std::list<std::pair<std::string, Directory>> recent_;
   std::unordered_map<std::string, decltype(recent_)::iterator> parents_;
+  std::vector<std::pair<Fid, std::string>> untold_;
 };
 
 }  // namespace lustrite
