@@ -177,17 +177,18 @@ class Scan {
       // Accounts with a hierarchical namespace keep these beside the metadata.
       posix = { ...posixOf({ permissions, owner: owner ?? '', group: group ?? '' }), ...posix };
     }
-    blobs.push({
+    const blob: { -readonly [Key in keyof ListedBlob]: ListedBlob[Key] } = {
       name,
       kind: kindOf(metadata, size),
       size,
       etag,
       lastModifiedMs,
-      ...(md5 !== undefined && md5 !== '' && { md5 }),
       posix,
-      ...(tier !== undefined && { tier }),
       metadata,
-    });
+    };
+    if (md5 !== undefined && md5 !== '') blob.md5 = md5;
+    if (tier !== undefined) blob.tier = tier;
+    blobs.push(blob);
     return at;
   }
 

@@ -65,12 +65,13 @@ export function posixOf(metadata: Metadata): PosixAttributes {
     if (mode !== undefined && (stat.mode & plainMask) === (mode & plainMask)) mode = stat.mode;
     if (mtimeNs !== undefined && floorSeconds(stat.mtimeNs) === floorSeconds(mtimeNs)) mtimeNs = stat.mtimeNs;
   }
-  return {
-    ...(uid !== undefined && { uid }),
-    ...(gid !== undefined && { gid }),
-    ...(mode !== undefined && { mode }),
-    ...(mtimeNs !== undefined && { mtimeNs }),
-  };
+  // Property by property: spreads of optional ones cost as much as all of the above, a million times an import.
+  const posix: { -readonly [Key in keyof PosixAttributes]: PosixAttributes[Key] } = {};
+  if (uid !== undefined) posix.uid = uid;
+  if (gid !== undefined) posix.gid = gid;
+  if (mode !== undefined) posix.mode = mode;
+  if (mtimeNs !== undefined) posix.mtimeNs = mtimeNs;
+  return posix;
 }
 
 /** A numeric id; names (`$superuser`, Entra object ids, Hadoop users) are nobody here. */

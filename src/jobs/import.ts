@@ -205,7 +205,10 @@ class Import {
       gid: posix.gid ?? defaults.gid,
       mtimeNs: storable(posix.mtimeNs ?? BigInt(lastModifiedMs) * msToNs),
       size: kind === 'file' ? size : 0,
-      copy: { blob: name, etag, size, lastModifiedMs, ...(md5 === undefined ? {} : { md5 }) },
+      copy:
+        md5 === undefined
+          ? { blob: name, etag, size, lastModifiedMs }
+          : { blob: name, etag, size, lastModifiedMs, md5 },
     };
   }
 
