@@ -4,7 +4,7 @@ import type { BlobHeaders, BlobVersion, ContainerConfig } from '../blob/port.js'
 
 /**
  * Download one blob into an open file. Bytes land at their own offsets of `fd` (an fd of this process, borrowed: the
- * worker never closes it). Posts `Progress` to `port` as the contiguous prefix grows.
+ * worker never closes it). Posts `Progress` to `port` as the contiguous prefix grows; that all of it is there is the answer.
  */
 export interface DownloadTask {
   readonly kind: 'download';
@@ -40,7 +40,7 @@ export interface UploadTask {
 
 export type TransferTask = DownloadTask | UploadTask;
 
-/** Worker to main. `bytes`: contiguous prefix on disk (download), bytes sent (upload). */
+/** Worker to main, before the answer. `bytes`: contiguous prefix on disk (download), bytes sent (upload). */
 export interface Progress {
   readonly bytes: number;
 }

@@ -4,7 +4,7 @@ import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { MessageChannel } from 'node:worker_threads';
+import { MessageChannel, receiveMessageOnPort } from 'node:worker_threads';
 import t from 'tap';
 import { openContainer } from '../../src/blob/azure-container.js';
 import type { BlobVersion, ContainerConfig } from '../../src/blob/port.js';
@@ -144,6 +144,28 @@ t.test('the progress of a download is a prefix that is in the file', async (t) =
   const checked = await Promise.all(checks);
   t.ok(checked.length > 0);
   t.ok(checked.every(Boolean));
+});
+
+t.test('that everything is there is told once, by the answer', async (t) => {
+  const body = randomBytes(4096);
+  const { config, blob, version } = await put(body);
+  await using file = await newFile(body.length);
+  const task = {
+    container: config,
+    blob,
+    fd: file.handle.fd,
+    size: body.length,
+    etag: version.etag,
+    rangeBytes: mib,
+    parallelRanges: 4,
+  };
+  const { port1, port2 } = new MessageChannel();
+  t.match(await runTransfer({ ...task, kind: 'download', port: port2 }), { version });
+  t.equal(receiveMessageOnPort(port1), undefined);
+  port1.close();
+  const progress: number[] = [];
+  await pool.download(task, { onProgress: (bytes) => progress.push(bytes) });
+  t.same(progress, [body.length]);
 });
 
 t.test('a download survives cut bodies and 503, in every range', async (t) => {
