@@ -1,9 +1,10 @@
 /** `lustrite import …`, `lustrite export …` and `lustrite jobs list`. */
+import { join } from 'node:path';
 import { finalStates, type JobView } from '../base/control-api.js';
 import { UserError } from '../base/errors.js';
 import { Exit, UsageError } from './failure.js';
 import { fieldsOf, jobLine } from './job-text.js';
-import { say, sayJson, table } from './output.js';
+import { note, say, sayJson, table } from './output.js';
 import { targetAt, type Target } from './target.js';
 import { untilFinal } from './wait.js';
 
@@ -74,14 +75,18 @@ async function create(
     else say(`${kind} ${job.name} started`);
     return;
   }
-  tellEnd(await untilFinal(target, job.name), options);
+  tellEnd(target, await untilFinal(target, job.name), options);
 }
 
 /** Prints a final job; exit code 1 unless it is Completed. */
-export function tellEnd(job: JobView, { json }: Shown): void {
+export function tellEnd({ mount }: Target, job: JobView, { json }: Shown): void {
+  const completed = job.properties.status.state === 'Completed';
   if (json === true) sayJson(job);
-  else say(`${job.kind} ${jobLine(job)}`);
-  if (job.properties.status.state !== 'Completed') throw new Exit(1);
+  else {
+    say(`${job.kind} ${jobLine(job)}`);
+    if (!completed) note(`its log: ${join(mount.store, 'jobs', job.name, 'log.jsonl')}`);
+  }
+  if (!completed) throw new Exit(1);
 }
 
 export async function listJobs(path: string, kind: Kind | undefined, { json }: Shown): Promise<void> {

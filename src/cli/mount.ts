@@ -254,7 +254,7 @@ async function tellMounted(config: Config, { wait, json }: MountOptions): Promis
   const job = await untilFinal(target, firstImportName);
   if (json !== true) say(`${config.container} is mounted on ${config.mountPoint} (store ${config.store})`);
   try {
-    tellEnd(job, { json: json === true });
+    tellEnd(target, job, { json: json === true });
   } catch (error) {
     if (error instanceof Exit)
       note(`the mount stays; lustrite import show ${config.mountPoint} has the details`);

@@ -31,10 +31,9 @@ export async function status(path: string | undefined, { json }: { readonly json
   }
   const dead = await deadMounts(mounts);
   for (const mountPoint of dead) note(deadText(mountPoint));
-  failed ||= dead.length > 0;
   if (json === true) sayJson([...reports, ...dead.map((mountPoint) => ({ mountPoint, dead: true }))]);
   else if (reports.length > 0) say(reports.map(text).join('\n\n'));
-  else if (!failed) say('nothing is mounted');
+  else if (!failed && dead.length === 0) say('nothing is mounted');
   if (failed) throw new Exit(1);
 }
 
