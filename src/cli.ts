@@ -88,6 +88,16 @@ function jobCommands(kind: Kind, description: string): Command {
         await (verb === 'show' ? jobs.showJob : jobs.cancelJob)(path, kind, name, options);
       });
   }
+  group
+    .command('delete')
+    .description('forget a job that is over: its record and its log in the store')
+    .argument('<mnt>', 'where it is mounted')
+    .argument('<name>', 'the job')
+    .addOption(json())
+    .addHelpText('after', example(`${kind} delete /mnt/lustre ${kind}-20260131T120000Z`))
+    .action(async (path: string, name: string, options: object) => {
+      await (await import('./cli/jobs.js')).deleteJob(path, kind, name, options);
+    });
   return group;
 }
 

@@ -264,7 +264,9 @@ class Daemon implements Control {
   /** Once in the life of a store. An import that a former daemon left unfinished is the runner's to resume. */
   async #startFirstImport(runner: JobRunner): Promise<void> {
     const { none, prefixes, conflict, maxErrors } = this.#config.import;
-    if (none || runner.list('import').some((job) => job.name === firstImportName)) return;
+    // Its record may be deleted: who was mounted before has had it.
+    const mountedBefore = readFirstMount(this.#config.store) !== undefined;
+    if (none || mountedBefore || runner.has(firstImportName)) return;
     await runner.createImport({
       name: firstImportName,
       prefixes,
@@ -401,6 +403,7 @@ class Daemon implements Control {
       list: (kind) => runner.list(kind),
       get: (name) => runner.get(name),
       cancel: (name) => runner.cancel(name),
+      delete: (name) => runner.delete(name),
       watch: (name) => runner.watch(name),
     };
   }

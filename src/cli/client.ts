@@ -39,6 +39,10 @@ export class DaemonClient {
     }
   }
 
+  async delete(path: string): Promise<void> {
+    await body(await this.#send('DELETE', path));
+  }
+
   async #send(
     method: string,
     path: string,

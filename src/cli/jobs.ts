@@ -139,6 +139,14 @@ export async function cancelJob(
   else say(`${kind} ${jobLine(after)}`);
 }
 
+export async function deleteJob(path: string, kind: Kind, name: string, { json }: Shown): Promise<void> {
+  const target = targetAt(path);
+  const job = await jobNamed(target, kind, name);
+  await target.client.delete(`/v1/jobs/${encodeURIComponent(job.name)}`);
+  if (json === true) sayJson(job);
+  else say(`${kind} ${job.name} is deleted; its log in the logging container stays`);
+}
+
 /** The job of that name, or else the one that is running, or else the latest. */
 async function jobNamed({ client, mount }: Target, kind: Kind, name: string | undefined): Promise<JobView> {
   const jobs = await jobsOf(client, kind);

@@ -22,6 +22,8 @@ export interface Jobs {
   /** Throws a UserError NotFound. */
   get(name: string): JobView;
   cancel(name: string): Promise<void>;
+  /** Of a job that is over. */
+  delete(name: string): Promise<void>;
   /** The record now and after every change, until it is final. */
   watch(name: string): AsyncIterable<JobView>;
 }

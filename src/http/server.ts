@@ -66,6 +66,12 @@ function addJobRoutes(server: FastifyInstance, { jobs }: Control): void {
     await jobs.cancel(name);
     return jobs.get(name);
   });
+  server.delete('/v1/jobs/:name', async (request) => {
+    const { name } = parse(jobParams, request.params);
+    const job = jobs.get(name);
+    await jobs.delete(name);
+    return job;
+  });
   server.get('/v1/jobs/:name/watch', (request, reply) => {
     const { name } = parse(jobParams, request.params);
     jobs.get(name);

@@ -1,5 +1,5 @@
 /** Job records on disk: one folder a job under STORE/jobs, with record.json and log.jsonl. */
-import { mkdir, readdir, readFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { messageChain } from '../base/errors.js';
@@ -107,6 +107,13 @@ export class JobRecords {
     } finally {
       if (this.#writes.get(name) === settled) this.#writes.delete(name);
     }
+  }
+
+  /** Durably; a folder without a record is no job any more. */
+  async remove(name: string): Promise<void> {
+    await this.#writes.get(name);
+    await rm(join(this.#folder, name), { recursive: true });
+    await syncDirectory(this.#folder);
   }
 
   logFile(name: string): string {

@@ -199,6 +199,16 @@ export class JobRunner implements AsyncDisposable {
     await this.#records.write(this.get(name), { durable: true });
   }
 
+  /** Forgets a job that is over, its record and its local log. UserError `NotFound`, `Conflict` while it runs. */
+  async delete(name: string): Promise<void> {
+    const record = this.get(name);
+    if (!isFinal(record) || this.#run?.name === name)
+      throw new UserError('Conflict', `the job '${name}' is ${stateOf(record)}: cancel it first`);
+    await Promise.all(this.#uploads);
+    await this.#records.remove(name);
+    this.#jobs.delete(name);
+  }
+
   /** The final record. Rejects with the signal's reason, and when the runner stops first. */
   async wait(name: string, signal?: AbortSignal): Promise<JobRecord> {
     let last = this.get(name);

@@ -202,6 +202,26 @@ t.test('blobs that have no place', { skip: cannotMount }, async (t) => {
       new RegExp(`^${container}/import/${firstImport}/\\d{8}T\\d{6}Z\\.jsonl$`),
     ]);
   });
+
+  await t.test(
+    'a job that is over can be deleted, the first import too, which does not come again',
+    async (t) => {
+      for (const name of ['again', firstImport]) {
+        const { code, stdout } = await lustrite(['import', 'delete', mount.path, name], { env });
+        t.equal(code, 0);
+        t.match(stdout, `import ${name} is deleted`);
+      }
+      t.match(await lustrite(['import', 'delete', mount.path, 'again'], { env }), {
+        code: 1,
+        stderr: /no import job 'again'/,
+      });
+      t.match(await mount.jobs(), [{ name: 'ex-1' }]);
+      await mount.unmount();
+      await mount.remount({ ready: 'started' });
+      t.match(await mount.jobs(), [{ name: 'ex-1' }]);
+      t.equal((await mount.jobs()).length, 1);
+    },
+  );
 });
 
 t.test('times that no store can hold', { skip: cannotMount }, async (t) => {

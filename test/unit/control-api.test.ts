@@ -44,6 +44,10 @@ function madeUp(calls: unknown[]): Control {
         calls.push(['cancel', name]);
         return Promise.resolve();
       },
+      delete: (name) => {
+        calls.push(['delete', name]);
+        return Promise.resolve();
+      },
       async *watch(name) {
         yield await Promise.resolve(job(name, 'InProgress'));
         yield job(name, 'Completed');
@@ -67,7 +71,7 @@ t.test('requests are checked, and refusals have one envelope', async (t) => {
   const server = createServer(madeUp(calls), log);
   t.teardown(() => server.close());
   type Row = readonly [
-    method: 'GET' | 'POST',
+    method: 'GET' | 'POST' | 'DELETE',
     url: string,
     body: object | undefined,
     status: number,
@@ -92,6 +96,9 @@ t.test('requests are checked, and refusals have one envelope', async (t) => {
     ['POST', '/v1/jobs/import', { mode: 'x' }, 400, failed('InvalidParameter', /mode/)],
     ['POST', '/v1/jobs/export', { name: 'e1' }, 409, failed('Conflict', /'i1' is running/)],
     ['POST', '/v1/jobs/i1/cancel', undefined, 200, { name: 'i1' }],
+    ['DELETE', '/v1/jobs/i1', undefined, 200, { name: 'i1' }],
+    ['DELETE', '/v1/jobs/i2', undefined, 404, failed('NotFound', /no job 'i2'/)],
+    ['DELETE', '/v1/jobs/-', undefined, 400, failed('InvalidParameter', /^name: /)],
     ['POST', '/v1/umount', { lazy: 'no' }, 400, failed('InvalidParameter', /^lazy: /)],
     ['POST', '/v1/umount', {}, 409, failed('Busy', /in use/)],
     ['POST', '/v1/umount', { lazy: true }, 200, { lingering: false }],

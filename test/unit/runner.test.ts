@@ -1,4 +1,4 @@
-import { readFile, writeFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 import { BlobError } from '../../src/base/errors.js';
@@ -59,11 +59,32 @@ await t.test('requests that make no sense are refused before anything is recorde
     [() => runner.createExport({ filesystemPath: '/a/../b' }), 'InvalidParameter'],
     [() => runner.cancel('nobody'), 'NotFound'],
     [() => runner.cancel('taken'), 'Conflict'],
+    [() => runner.delete('nobody'), 'NotFound'],
     [() => runner.wait('nobody'), 'NotFound'],
   ];
   for (const [ask, code] of rows) await t.rejects(ask(), { name: 'UserError', code });
   t.throws(() => runner.get('nobody'), { code: 'NotFound' });
   t.equal(runner.list().length, 1);
+});
+
+await t.test('a job that is over can be deleted, a running one cannot', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const held = gate();
+  jobs.hsm.container.before = () => held.opened;
+  const job = await jobs.runner.createImport({ name: 'one' });
+  await t.rejects(jobs.runner.delete('one'), { code: 'Conflict', message: /'one' is InProgress: cancel it/ });
+  held.open();
+  await job.done;
+  await jobs.runner.delete('one');
+  t.throws(() => jobs.runner.get('one'), { code: 'NotFound' });
+  t.same(await readdir(join(jobs.folder, 'jobs')), []);
+  const again = await jobs.runner.createImport({ name: 'one' });
+  t.equal(stateOf(await again.done), 'Completed', 'the name is free');
+  await jobs.restart();
+  t.same(
+    jobs.runner.list().map(({ name }) => name),
+    ['one'],
+  );
 });
 
 await t.test('a canceled import is Canceled, has said so in the root, and its log is written', async (t) => {
