@@ -232,7 +232,7 @@ export class Coordinator implements AsyncDisposable {
         const renames = native.renames();
         const before = await whereabouts(native, fid, blob);
         if (before !== 'there') return { kind: before };
-        await unlessAborted(this.#owners.claim(blob, fid), self.signal);
+        await unlessAborted(() => this.#owners.claim(blob, fid), self.signal);
         // Again: the claim may have waited for a restore.
         const now = await whereabouts(native, fid, blob);
         if (now !== 'there') return { kind: now };
@@ -351,13 +351,13 @@ export class Coordinator implements AsyncDisposable {
   }
 }
 
-/** Rejects with the signal's reason when it is aborted first; the work goes on. */
-async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+/** Rejects with the signal's reason when it is aborted first; work that has begun goes on. */
+async function unlessAborted<T>(work: () => Promise<T>, signal: AbortSignal): Promise<T> {
   signal.throwIfAborted();
   const over = new AbortController();
   try {
     return await Promise.race([
-      work,
+      work(),
       new Promise<never>((_, reject) => {
         const abort = (): void => {
           reject(signal.reason as Error);

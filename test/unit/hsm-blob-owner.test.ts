@@ -186,3 +186,29 @@ await t.test('two writers of one blob name take turns', async (t) => {
   t.same(order.slice().sort(), ['first begins', 'first ends', 'other', 'second'].sort());
   t.equal(order.indexOf('second'), 3);
 });
+
+await t.test(
+  'an archive that is canceled before it claims the name leaves no rejection behind',
+  async (t) => {
+    await using hsm = await MemoryHsm.start();
+    const { fresh } = await rotated(hsm, false);
+    hsm.pool.gate = (kind) => {
+      if (kind === 'download') throw new BlobError('unreachable', 'down');
+    };
+    const unhandled: unknown[] = [];
+    const onUnhandled = (error: unknown): void => {
+      unhandled.push(error);
+    };
+    process.on('unhandledRejection', onUnhandled);
+    t.teardown(() => process.off('unhandledRejection', onUnhandled));
+    const cancel = new AbortController();
+    const lookup = hsm.store.lookup.bind(hsm.store);
+    hsm.store.lookup = (paths) => {
+      cancel.abort();
+      return lookup(paths);
+    };
+    t.match(await hsm.coordinator.archive(fresh, { path: 'a', signal: cancel.signal }), { kind: 'canceled' });
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    t.same(unhandled, []);
+  },
+);
