@@ -31,6 +31,11 @@ int RemoveEntry(StoreImpl& store, const std::string& path, const Fid& fid, bool 
   if (error != 0) return error;
   const UniqueFd fd(openat(parent.get(), name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
   if (!fd.ok()) return errno;
+  // What is looked at must be what is taken away: the name may be given back meanwhile.
+  Fid found;
+  error = store.handles().FidOf(fd.get(), &found);
+  if (error != 0) return error;
+  if (!(found == fid)) return ESTALE;
   struct stat st = {};
   if (fstat(fd.get(), &st) != 0) return errno;
   const std::shared_ptr<InodeImpl> inode = store.GetImpl(fd.get(), &error);

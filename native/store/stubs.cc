@@ -131,7 +131,10 @@ StubResult StubMaker::Replace(const Stub& stub, const Fid& fid) {
   const UniqueFd old(openat(parent.get(), name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
   struct stat st = {};
   if (!old.ok() || fstat(old.get(), &st) != 0) error = errno;
-  if (error == 0) error = NamedStill(store_, parent.get(), name, fid);
+  Fid found;
+  if (error == 0) error = store_.handles().FidOf(old.get(), &found);
+  // Not a second look at the name: what is displaced must be what is replaced.
+  if (error == 0 && !(found == fid)) error = ESTALE;
   if (error != 0) return result;
   const std::shared_ptr<InodeImpl> displaced = store_.GetImpl(old.get(), &error);
   if (displaced == nullptr) return result;

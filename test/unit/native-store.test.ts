@@ -573,6 +573,24 @@ void t.test('a blob takes the place of what is there', { skip }, async (t) => {
     await store.native.remove('f', store.native.fidOf('f'));
   });
 
+  await t.test('what is taken away is what was looked at, whatever is renamed meanwhile', async (t) => {
+    await using store = await TempStore.open();
+    await store.resident('a');
+    const dirty = await store.resident('b');
+    await store.writing('b', (fd) => {
+      writeAll(fd, Buffer.from('mine'));
+    });
+    // The file that has the name now is in use, so that there is time to give the name to the other one.
+    const { handle } = await store.native.openHandle('a', 0, 0);
+    const removed = codeOf(store.native.remove('a', dirty, { onlyClean: true }));
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    await store.native.rename('a', 'x');
+    await store.native.rename('b', 'a');
+    await store.native.closeHandle(handle);
+    t.equal(await removed, 'ESTALE');
+    t.match(await store.state('a'), { fid: dirty, flags: 0x0b });
+  });
+
   await t.test('a second name of what was replaced goes on', async (t) => {
     await using store = await TempStore.open();
     const fid = await store.resident('f');
