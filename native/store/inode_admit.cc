@@ -219,6 +219,7 @@ int InodeImpl::SetTimes(const struct timespec times[2]) {
     if (content == Content::kUnproven && sample_) return KeepTimes(fd, times);
     if (content == Content::kUnproven || content == Content::kChanged) {
       error = FoldDurably(lock, fd);
+      UpdatePin();
       if (error != 0) return error;
     }
   }

@@ -265,6 +265,17 @@ void InodeImpl::Show(struct stat* st, bool* stable) {
   // While somebody may be storing through a mapping the kernel hears nothing of new times.
   *stable = restore_ == nullptr && archive_ == nullptr && !being_written() &&
             !(record_.statement && record_.statement->suspended);
+  const bool settled = record_.statement && !record_.statement->suspended;
+  const bool ours = !our_ctime_ || SameTime(*our_ctime_, st->st_ctim);
+  if (settled && !(ours && SameTime(st->st_mtim, record_.statement->mtime))) {
+    // The caller's look may be from before the end of a suspension, which gave the inode its mtime.
+    Evidence now;
+    if (Look(&now) == 0) {
+      st->st_size = static_cast<off_t>(now.size);
+      st->st_mtim = now.mtime;
+      st->st_ctim = now.ctime;
+    }
+  }
   if (kept_mtime_ && Unwritten(EvidenceOf(*st))) st->st_mtim = *kept_mtime_;
   st->st_ctim = ShownCtime(record_, st->st_ctim, our_ctime_);
   if (!(record_.flags & HS_RELEASED)) return;

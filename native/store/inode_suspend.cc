@@ -84,6 +84,7 @@ int InodeImpl::SuspendBusy(Lock& lock) {
   lock.unlock();
   if (!store_->fine_times()) OutliveTick(st.st_mtim);
   lock.lock();
+  if (!record_.statement || !record_.statement->suspended) return 0;  // folded by a utimes
   if (fstat(lease->fd(), &st) != 0) return errno;
   sample_ = EvidenceOf(st);
   return 0;
@@ -112,11 +113,13 @@ int InodeImpl::SyncRecord(Lock& lock, int fd) {
 int InodeImpl::FoldDurably(Lock& lock, int fd) {
   Record record = record_;
   Fold(&record);
-  sample_.reset();
   record.ctime = record_.ctime;
-  if (!(record == record_)) {
-    const int error = Write(fd, record);
-    if (error != 0) return error;
+  const bool news = !(record == record_);
+  // With the sample: it tells whether a kept mtime still counts.
+  const int error = news ? Write(fd, record) : 0;
+  if (error != 0) return error;
+  sample_.reset();
+  if (news) {
     CRASH_POINT("settle.dirty-recorded");
   } else if (!unsynced_) {
     return 0;

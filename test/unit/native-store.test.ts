@@ -800,6 +800,46 @@ void t.test('clean and dirty', { skip }, async (t) => {
     t.ok(handle);
   });
 
+  await t.test('rule 10: an mtime is shown without a break while its suspension ends', async (t) => {
+    await using store = await TempStore.open();
+    await store.resident('f');
+    const wrong: bigint[] = [];
+    for (let turn = 0; turn < 100; turn++) {
+      const wanted = BigInt(1_600_000_000 + turn) * 1_000_000_000n;
+      await store.writing('f', async () => store.native.setTimes('f', null, wanted));
+      do {
+        const looks = await Promise.all(Array.from({ length: 16 }, () => store.native.stat('f')));
+        wrong.push(...looks.map(({ mtimeNs }) => mtimeNs).filter((shown) => shown !== wanted));
+      } while (store.native.stats()['suspended'] !== 0);
+    }
+    t.same(wrong, []);
+  });
+
+  await t.test('rule 10: a change time that moved unnoticed costs no mtime', async (t) => {
+    await using store = await TempStore.open();
+    await store.resident('f');
+    const wanted = 1_600_000_000_000_000_001n;
+    await store.writing('f', async () => {
+      await store.native.setTimes('f', null, wanted);
+      chmodSync(store.backing('f'), 0o600);
+    });
+    await until(() => store.native.stats()['suspended'] === 0, { what: 'settling' });
+    t.match(await store.state('f'), { flags: 0x0b, mtimeNs: wanted });
+  });
+
+  await t.test('a utimes right behind the last close leaves nothing open', async (t) => {
+    await using store = await TempStore.open();
+    for (let turn = 0; turn < 50; turn++) {
+      await store.resident(`f${turn}`);
+      await store.writing(`f${turn}`, (fd) => {
+        writeAll(fd, Buffer.from('x'));
+      });
+      await store.native.setTimes(`f${turn}`, null, 1n);
+    }
+    await until(() => store.native.stats()['inodes'] === 0, { what: 'inodes without state being forgotten' });
+    t.pass();
+  });
+
   await t.test('metadata does not make a file dirty', async (t) => {
     await using store = await TempStore.open();
     await store.resident('f');
