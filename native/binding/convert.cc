@@ -331,7 +331,9 @@ bool FromJs(const Napi::Value& value, Attributes* attributes) {
   if (!value.IsObject()) return Refuse(value.Env(), "attributes are missing");
   const Napi::Object object = value.As<Napi::Object>();
   const Napi::Value mtime = object.Get("mtimeNs");
-  return OptionalField(object, "mode", &attributes->mode) &&
+  const Napi::Value fid = object.Get("fid");
+  return (fid.IsUndefined() || FromJs(fid, &attributes->fid.emplace())) &&
+         OptionalField(object, "mode", &attributes->mode) &&
          OptionalField(object, "uid", &attributes->uid) &&
          OptionalField(object, "gid", &attributes->gid) &&
          (mtime.IsUndefined() || TimeFromJs(mtime, &attributes->mtime.emplace()));

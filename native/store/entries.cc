@@ -64,6 +64,7 @@ int SetAttributes(StoreImpl& store, const std::string& path, const Attributes& a
   if (error != 0) return error;
   const std::shared_ptr<InodeImpl> inode = store.GetImpl(fd.get(), &error);
   if (inode == nullptr) return error;
+  if (attributes.fid && !(inode->fid() == *attributes.fid)) return ESTALE;
   struct stat st = {};
   if (fstat(fd.get(), &st) != 0) return errno;
   if ((attributes.uid || attributes.gid) &&

@@ -25,6 +25,8 @@ struct Attributes {
   std::optional<uid_t> uid;
   std::optional<gid_t> gid;
   std::optional<struct timespec> mtime;
+  // Only while the path is this inode's: ESTALE.
+  std::optional<Fid> fid;
 };
 int SetAttributes(StoreImpl& store, const std::string& path, const Attributes& attributes);
 

@@ -1,11 +1,11 @@
 /** Import: one stub for each blob of a listing; what is there already is touched only as the conflict mode says. */
 import { constants } from 'node:os';
 import { crashPoint } from '../base/crash.js';
-import { BlobError, messageChain } from '../base/errors.js';
+import { BlobError, FsError, messageChain } from '../base/errors.js';
 import { pathOfBlob } from '../blob/names.js';
 import type { Container, ListedBlob } from '../blob/port.js';
 import { errnoOf } from '../hsm/movers.js';
-import type { FileState, NativeStore, Stub, StubDefaults, StubResult } from '../store/inodes.js';
+import type { Fid, FileState, NativeStore, Stub, StubDefaults, StubResult } from '../store/inodes.js';
 import { conflictActions, differenceOf, situationOf, type Existing } from './conflict.js';
 import { JobFailure, type ConflictMode, type ImportCounters } from './job.js';
 import type { JobLog } from './job-log.js';
@@ -87,7 +87,7 @@ class Import {
   readonly #options: ImportOptions;
   readonly #stubDefaults: StubDefaults;
   /** Directories whose mtime is set when the listing has passed all their children. */
-  #directories: Stub[] = [];
+  #directories: (Stub & { readonly fid: Fid })[] = [];
   /** Files and symlinks of which a directory of the same name may still come, and how they were counted. */
   readonly #leaves = new Map<string, keyof MutableImportCounters>();
   #firstProblem: string | undefined;
@@ -150,7 +150,7 @@ class Import {
       }
       const result = made.next().value;
       if (result === undefined) continue;
-      if (result.kind === 'created') this.#created(one.stub);
+      if (result.kind === 'created') this.#created(one.stub, result.fid);
       else if (await this.#madeWay(one, result)) again.push(one);
       else await this.#count(one, result);
     }
@@ -271,7 +271,7 @@ class Import {
   async #count({ blob, stub }: WantedStub, result: StubResult): Promise<void> {
     switch (result.kind) {
       case 'created':
-        this.#created(stub);
+        this.#created(stub, result.fid);
         return;
       case 'exists':
         await this.#resolve(blob.name, stub, result.state);
@@ -285,10 +285,10 @@ class Import {
     }
   }
 
-  #created(stub: Stub): void {
+  #created(stub: Stub, fid: Fid): void {
     this.#options.counters.totalBlobsImported++;
     this.#tally(stub, 'imported');
-    if (stub.kind === 'directory') this.#directories.push(stub);
+    if (stub.kind === 'directory') this.#directories.push({ ...stub, fid });
   }
 
   #tally(stub: Stub, how: 'imported' | 'preexisting'): void {
@@ -305,24 +305,27 @@ class Import {
     const situation = situationOf(existing, stub);
     const action = conflictActions[situation][mode];
     const reason = differenceOf(existing, stub) ?? 'its data is here';
+    let { fid } = state;
     try {
       switch (action) {
         case 'keep':
           this.#tally(stub, 'preexisting');
-          if (stub.kind === 'directory' && resumed) this.#directories.push(stub);
+          if (stub.kind === 'directory' && resumed) this.#directories.push({ ...stub, fid: state.fid });
           return;
         case 'skip':
         case 'fail':
           this.#conflict(blob, stub.path, reason);
           return;
         case 'update':
-          if (stub.kind !== 'directory') await this.#attributes(stub);
+          if (stub.kind !== 'directory') await this.#attributes({ ...stub, fid });
           break;
         case 'release':
-          await native.replaceCopy(state.fid, stub);
+          // The look at it may be a whole batch old, and a file that was moved away keeps what it has.
+          if ((await native.lookup([stub.path]))[0]?.fid !== fid) throw new FsError(ESTALE, stub.path);
+          await native.replaceCopy(fid, stub);
           break;
         case 'replace':
-          await native.replaceEntry(state.fid, stub);
+          fid = await native.replaceEntry(fid, stub);
       }
     } catch (error) {
       if (error instanceof JobFailure) throw error;
@@ -331,7 +334,7 @@ class Import {
     }
     this.#resolved(blob, stub.path, `${reason}: ${done[action]}`);
     if (situation === 'same-resident') this.#tally(stub, 'preexisting');
-    else this.#created(stub);
+    else this.#created(stub, fid);
   }
 
   /** The mode's action failed: a conflict that stays where it is a matter of what is there, else an error. */
@@ -341,8 +344,8 @@ class Import {
     else this.#error(blob, 'Overwrite', `${reason}: ${messageChain(error)}`);
   }
 
-  async #attributes({ path, mode, uid, gid, mtimeNs }: Stub): Promise<void> {
-    await this.#options.native.setAttributes(path, { mode, uid, gid, mtimeNs });
+  async #attributes({ path, mode, uid, gid, mtimeNs, fid }: Stub & { readonly fid: Fid }): Promise<void> {
+    await this.#options.native.setAttributes(path, { mode, uid, gid, mtimeNs, fid });
   }
 
   async #existing(state: FileState): Promise<Existing> {

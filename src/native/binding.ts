@@ -100,6 +100,8 @@ export interface Attributes {
   readonly uid?: number;
   readonly gid?: number;
   readonly mtimeNs?: bigint;
+  /** Only while the path is this inode's: ESTALE. */
+  readonly fid?: Fid;
 }
 
 export interface RestorePlan {

@@ -23,7 +23,7 @@ import type {
   WalkEntry,
 } from '../../src/native/binding.js';
 
-const { EALREADY, EBUSY, EEXIST, EINVAL, ENODATA, ENOENT, ENOTDIR, ENOTEMPTY, ENOTSUP, EPERM } =
+const { EALREADY, EBUSY, EEXIST, EINVAL, ENODATA, ENOENT, ENOTDIR, ENOTEMPTY, ENOTSUP, EPERM, ESTALE } =
   constants.errno;
 
 interface Node {
@@ -177,9 +177,11 @@ export class MemoryStore implements NativeStore {
     return stubs.map((stub) => this.#stub(stub, defaults));
   }
 
-  async setAttributes(path: string, attributes: Attributes): Promise<void> {
+  async setAttributes(path: string, { fid, ...attributes }: Attributes): Promise<void> {
     await Promise.resolve();
-    Object.assign(this.#named(path), attributes);
+    const node = this.#named(path);
+    if (fid !== undefined && node.fid !== fid) throw new FsError(ESTALE, path);
+    Object.assign(node, attributes);
   }
 
   async replaceCopy(fid: Fid, stub: Stub): Promise<void> {

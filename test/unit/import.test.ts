@@ -307,6 +307,34 @@ await t.test('what is in use when a mode would overwrite it stays, and is a conf
   }
 });
 
+await t.test('a file that took the path after the look at it gets nothing from the blob', async (t) => {
+  for (const mode of ['OverwriteIfDirty', 'OverwriteAlways'] as const) {
+    await using jobs = await MemoryJobs.start();
+    const { container, store, coordinator } = jobs.hsm;
+    container.put('f', 'old');
+    await run(jobs, { name: 'first' });
+    await coordinator.restore(store.fidOf('f'));
+    const old = store.fidOf('f');
+    container.put('f', 'other', { permissions: '4755' });
+    const createStubs = store.createStubs.bind(store);
+    store.createStubs = async (stubs, defaults) => {
+      const results = await createStubs(stubs, defaults);
+      await store.rename('f', 'kept');
+      store.write('f', 'mine');
+      return results;
+    };
+    t.match(await run(jobs, { name: 'second', conflictResolutionMode: mode }), {
+      state: 'CompletedPartial',
+      totalConflicts: 1,
+      totalErrors: 0,
+    });
+    t.equal(store.content('kept'), 'old', `${mode}: what was moved away stays`);
+    t.equal((await store.state(old)).flags, 0x09);
+    t.not((await store.state(store.fidOf('f'))).mode & 0o7777, 0o4755);
+    t.equal(store.content('f'), 'mine');
+  }
+});
+
 await t.test('a blob below a file of the mount is a conflict, and the file stays', async (t) => {
   await using jobs = await MemoryJobs.start();
   jobs.hsm.store.write('a', 'precious');

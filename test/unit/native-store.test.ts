@@ -243,6 +243,10 @@ void t.test('stubs', { skip }, async (t) => {
     unlinkSync(store.backing('f'));
     const other = await store.stub('f');
     t.equal(await codeOf(store.native.remove('f', fid)), 'ESTALE');
+    t.equal(await codeOf(store.native.setAttributes('f', { mode: 0o4755, fid })), 'ESTALE');
+    t.match(await store.state('f'), { mode: 0o644, mtimeNs });
+    await store.native.setAttributes('f', { mode: 0o600, fid: other });
+    t.match(await store.state('f'), { mode: 0o600 });
     await store.native.remove('f', other);
     t.equal(await codeOf(store.native.state(other)), 'ENOENT');
     t.throws(() => store.native.fidOf('f'), { code: 'ENOENT', errno: 2 });
