@@ -300,7 +300,7 @@ class Import {
 
   /** Does what the mode says about a path that is taken. */
   async #resolve(blob: string, stub: Stub, state: FileState): Promise<void> {
-    const { native, mode, resumed } = this.#options;
+    const { native, mode, resumed, log } = this.#options;
     const existing = await this.#existing(state);
     const situation = situationOf(existing, stub);
     const action = conflictActions[situation][mode];
@@ -325,6 +325,15 @@ class Import {
           await native.replaceCopy(fid, stub);
           break;
         case 'replace':
+          // First: what a crash right behind it leaves says nothing of what was deleted.
+          log.add({
+            level: 'info',
+            blob,
+            path: stub.path,
+            code: 'Delete',
+            message: `${reason}: it makes way`,
+          });
+          await log.written();
           fid = await native.replaceEntry(fid, stub);
       }
     } catch (error) {

@@ -46,9 +46,12 @@ export class JobLog {
     this.#options = options;
   }
 
-  /** Begins a log; that of an earlier run of the job under the store is replaced. */
-  static async open(options: JobLogOptions): Promise<JobLog> {
-    await writeFile(options.file, '', { mode: 0o600 });
+  /**
+   * Begins a log; that of an earlier run of the job under the store is replaced, or goes on where the job is `resumed`:
+   * it says what was deleted.
+   */
+  static async open(options: JobLogOptions, resumed = false): Promise<JobLog> {
+    await writeFile(options.file, '', { mode: 0o600, flag: resumed ? 'a' : 'w' });
     return new JobLog(options);
   }
 
@@ -56,6 +59,11 @@ export class JobLog {
     const text = JSON.stringify({ time: new Date(this.#options.now()).toISOString(), ...line });
     this.#buffer.push(`${text}\n`);
     this.#chars += text.length + 1;
+  }
+
+  /** Resolves when every line is in the file under the store. */
+  written(): Promise<void> {
+    return this.#flush();
   }
 
   /** Resolves when there is room for more. */

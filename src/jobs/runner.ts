@@ -338,7 +338,7 @@ export class JobRunner implements AsyncDisposable {
       const now = this.get(record.name) as ImportRecord;
       return { ...now, properties: { ...now.properties, status: { ...now.properties.status, ...counters } } };
     };
-    const jobLog = await this.#openLog(record, lastStartedTime);
+    const jobLog = await this.#openLog(record, lastStartedTime, resumed);
     const onCancel = (): void => {
       if (signal.reason === canceled) void marker?.show('Cancelling');
     };
@@ -434,15 +434,16 @@ export class JobRunner implements AsyncDisposable {
     }
   }
 
-  #openLog(record: JobRecord, startedTime: string): Promise<JobLog> {
+  #openLog(record: JobRecord, startedTime: string, resumed = false): Promise<JobLog> {
     const { store, loggingContainer, log, clock } = this.#options;
-    return JobLog.open({
+    const options = {
       file: this.#records.logFile(record.name),
       container: loggingContainer,
       blob: jobLogName(store.meta.fsName, record.kind, record.name, startedTime),
       log,
       now: () => clock.now(),
-    });
+    };
+    return JobLog.open(options, resumed);
   }
 
   /** A final record means that the log is where it belongs; only a cancel does not wait for that, nor does the next job. */

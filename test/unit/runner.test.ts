@@ -252,3 +252,30 @@ await t.test('a logging container that is down costs the job its log there, noth
   ).done;
   t.match([...jobs.logs.logs.keys()], [/^fs\/export\/logged\/20260131T120000Z\.jsonl$/]);
 });
+
+await t.test('what an import deletes is in its log before, also when it is interrupted then', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  container.pageSize = 1;
+  for (const name of ['f', 'g', 'h']) container.put(name, 'theirs');
+  store.write('f', 'mine');
+  let pages = 0;
+  container.before = () => (++pages > 2 ? new Promise(() => undefined) : undefined);
+  const log = join(jobs.folder, 'jobs/cut-off/log.jsonl');
+  const reached = gate();
+  let before = '';
+  store.before = async (call) => {
+    if (call !== 'replaceEntry') return;
+    before = await readFile(log, 'utf8');
+    reached.open();
+  };
+  const job = await jobs.runner.createImport({ name: 'cut-off', conflictResolutionMode: 'OverwriteIfDirty' });
+  await reached.opened;
+  await jobs.runner[Symbol.asyncDispose]();
+  t.equal(stateOf(await job.done), 'InProgress');
+  container.before = () => undefined;
+  await jobs.restart();
+  await jobs.runner.wait('cut-off');
+  t.match(before, '"path":"f","code":"Delete"');
+  t.ok((await readFile(log, 'utf8')).startsWith(before), 'and a resumed import goes on with it');
+});
