@@ -97,7 +97,12 @@ int Walk::Look(const char* name, WalkEntry* entry, bool* wanted) {
   const UniqueFd fd(openat(fd_.get(), name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
   if (!fd.ok()) return errno == ENOENT ? 0 : errno;
   const int error = StateOf(*store_, fd.get(), &entry->state);
-  if (error != 0) return error == ESTALE ? 0 : error;
+  if (error == ESTALE) {
+    // Removed meanwhile, or with the record of another store: that cannot be read, and it is there.
+    struct stat st = {};
+    return fstat(fd.get(), &st) == 0 && st.st_nlink > 0 ? EIO : 0;
+  }
+  if (error != 0) return error;
   const mode_t mode = entry->state.st.st_mode;
   if (S_ISLNK(mode) && ReadTarget(fd.get(), &entry->target) != 0) return 0;
   // Special files too: an export says of them that blobs cannot hold them.

@@ -1135,4 +1135,22 @@ void t.test('the store as a whole', { skip }, async (t) => {
     await theirs.reopen();
     t.equal(await theirs.flags('f'), 0x09, 'its own store knows it again');
   });
+
+  await t.test('what came from another store is not passed over in silence', async (t) => {
+    await using theirs = await TempStore.open();
+    await using ours = await TempStore.open();
+    const directory = { ...fileStub('d'), kind: 'directory', mode: 0o755, size: 0 } as const;
+    await theirs.native.createStubs([directory], defaults);
+    renameSync(theirs.backing('d'), ours.backing('d'));
+    writeFileSync(ours.backing('d/new'), 'mine');
+    const walk = ours.native.walk({ select: 'changed', batch: 10 });
+    t.same(
+      (await walk.next())?.map(({ path }) => path),
+      ['d', 'd/new'],
+    );
+    walk.close();
+    await theirs.resident('f');
+    renameSync(theirs.backing('f'), ours.backing('f'));
+    t.match(await ours.native.census(), { files: 1, new: 1, directories: 1, unreadable: 1 });
+  });
 });
