@@ -120,13 +120,19 @@ class Import {
     );
     try {
       for await (const batch of readAhead(batches, batchesAhead)) {
-        signal.throwIfAborted();
-        counters.totalBlobsWalked += batch.wanted.length;
-        await this.#batch(batch);
-        crashPoint('import.batch');
-        const last = batch.wanted.at(-1);
-        if (last !== undefined) await this.#passed(last.blob.name);
-        await log.drained();
+        try {
+          signal.throwIfAborted();
+          counters.totalBlobsWalked += batch.wanted.length;
+          await this.#batch(batch);
+          crashPoint('import.batch');
+          const last = batch.wanted.at(-1);
+          if (last !== undefined) await this.#passed(last.blob.name);
+          await log.drained();
+        } catch (error) {
+          // Before the loop is left, which waits for the page that is being read.
+          stop.abort();
+          throw error;
+        }
       }
     } catch (error) {
       signal.throwIfAborted();

@@ -368,3 +368,14 @@ await t.test('a container that cannot be listed fails the job with the cause', a
   const status = await run(jobs);
   t.match(status, { state: 'Failed', statusMessage: /could not be listed: the key is wrong/ });
 });
+
+await t.test('an import that has failed does not wait for the next page', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  container.pageSize = 1;
+  for (const name of ['f', 'g', 'h']) container.put(name, 'theirs');
+  store.write('f', 'mine');
+  let pages = 0;
+  container.before = () => (++pages > 2 ? new Promise(() => undefined) : undefined);
+  t.match(await run(jobs, { conflictResolutionMode: 'Fail' }), { state: 'Failed', totalConflicts: 1 });
+});
