@@ -20,6 +20,7 @@ import {
   unlinkSync,
   utimesSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
@@ -703,6 +704,36 @@ void t.test('clean and dirty', { skip }, async (t) => {
       what: 'the release',
     });
     t.equal(await store.flags('f'), 0x0d);
+  });
+
+  await t.test('rule 1: what cannot be noted is not admitted', async (t) => {
+    await using image = await StoreImage.create('ext4', 64 * 2 ** 20);
+    if (image === undefined) throw new Error('no ext4 on a loop device');
+    await using store = await TempStore.open(image.path);
+    // Among these lengths is one whose record has room in the inode until it says "suspended", too.
+    const names = Array.from({ length: 60 }, (_, n) => 'n'.repeat(n + 1));
+    for (const name of names) await store.resident(name);
+    const filler = openSync(join(image.path, 'filler'), 'w');
+    for (let chunk = 2 ** 20; chunk >= 512; chunk /= 2) {
+      const bytes = Buffer.alloc(chunk);
+      // Ends with ENOSPC: the disk has 64 MiB.
+      await t.rejects(async () => {
+        for (let at = 0; at < 2 ** 27; at += chunk) await Promise.resolve(writeSync(filler, bytes));
+      });
+    }
+    closeSync(filler);
+    const refused: string[] = [];
+    for (const name of names) {
+      const code = await codeOf(store.writing(name, () => undefined));
+      if (code === 'no error') continue;
+      t.equal(code, 'ENOSPC', name);
+      refused.push(name);
+    }
+    t.ok(refused.length > 0, 'no record outgrew its inode');
+    for (const name of refused) {
+      t.match(await store.state(name), { flags: 0x09, modified: false, size });
+      t.equal(await codeOf(store.native.release(store.native.fidOf(name))), 'no error', 'it is clean');
+    }
   });
 
   await t.test('rule 10: utimes never hides a write', async (t) => {
