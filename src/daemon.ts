@@ -89,6 +89,7 @@ class Daemon implements Control {
   /** Resolves when the answer to the control API's unmount is out. */
   #answer: { readonly sent: Promise<void>; readonly send: () => void } | undefined;
   #signals = 0;
+  #stopped: Promise<void> | undefined;
   /** Unmounted lazily, with files that are open. */
   #lingering = false;
 
@@ -295,7 +296,12 @@ class Daemon implements Control {
     return resource;
   }
 
-  async #stop(): Promise<void> {
+  /** Once, whoever asks. */
+  #stop(): Promise<void> {
+    return (this.#stopped ??= this.#stopAll());
+  }
+
+  async #stopAll(): Promise<void> {
     this.#starting.abort();
     if (this.#answer !== undefined) await Promise.race([this.#answer.sent, systemClock.sleep(5_000)]);
     // A start that failed behind the mount. A lingering one has no mount any more: what is there now is another's.
