@@ -1,5 +1,5 @@
 /** Writes one file to its blob, with its attributes, and never a mix of two contents. */
-import { randomUUID } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { constants } from 'node:os';
 import { crashPoint } from '../base/crash.js';
 import { BlobError, messageChain } from '../base/errors.js';
@@ -90,7 +90,8 @@ async function upload(
   quiet: { lost: boolean },
 ): Promise<BlobVersion> {
   const { storeId, container, pool, log, config } = context;
-  const uploadId = config.compat.strict ? undefined : `${storeId}/${randomUUID()}`;
+  const ours = uploadsOf(storeId, blob);
+  const uploadId = config.compat.strict ? undefined : `${ours}${randomUUID()}`;
   const recorded = plan.copy?.blob === blob ? plan.copy : undefined;
   // A small new file is uploaded under If-None-Match at once; a HEAD is cheaper than uploading a big one twice.
   const look = recorded !== undefined || plan.size > config.transfer.blockBytes;
@@ -98,7 +99,7 @@ async function upload(
 
   for (let attempt = 1; ; attempt++) {
     const found = typeof replaced === 'object' ? replaced : undefined;
-    if (found !== undefined && !isOurs(found, recorded, storeId)) {
+    if (found !== undefined && !isOurs(found, recorded, ours)) {
       const reason =
         recorded === undefined
           ? `there is a blob ${blob} that this file does not come from`
@@ -152,9 +153,14 @@ async function upload(
   }
 }
 
+/** What the ids of this store's uploads to a blob begin with; a copy that somebody makes of it has another name. */
+function uploadsOf(storeId: string, blob: string): string {
+  return `${storeId}/${createHash('sha256').update(blob).digest('hex').slice(0, 16)}/`;
+}
+
 /** The version that the file comes from, or an upload of this store that nobody has overwritten since. */
-function isOurs(found: BlobProperties, recorded: Copy | undefined, storeId: string): boolean {
-  return found.etag === recorded?.etag || found.metadata[uploadIdKey]?.startsWith(`${storeId}/`) === true;
+function isOurs(found: BlobProperties, recorded: Copy | undefined, ours: string): boolean {
+  return found.etag === recorded?.etag || found.metadata[uploadIdKey]?.startsWith(ours) === true;
 }
 
 async function lookAt({ container }: MoverContext, blob: string, signal: AbortSignal): Promise<Replaced> {

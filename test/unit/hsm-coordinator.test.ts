@@ -402,6 +402,12 @@ await t.test('export.ifMatch lets a store overwrite what it wrote itself', async
   );
   const { metadata = {} } = hsm.container.blobs.get('a')?.options ?? {};
   t.match(metadata['lustrite_upload'], /^store-1\//);
+  hsm.container.put('b', 'theirs', metadata);
+  t.match(
+    await hsm.coordinator.archive(hsm.store.write('b', 'ours'), { path: 'b' }),
+    { kind: 'refused', code: 'Conflict' },
+    "somebody's copy of our blob is not ours",
+  );
   hsm.container.put('a', 'theirs', { ...metadata, lustrite_upload: 'store-2/x' });
   hsm.store.write('a', 'three');
   t.match(await hsm.coordinator.archive(second, { path: 'a' }), {
