@@ -36,13 +36,19 @@ export interface MarkerOptions {
 export class Marker {
   readonly #options: MarkerOptions;
   #shown: string | undefined;
+  #changes: Promise<void> = Promise.resolve();
 
   constructor(options: MarkerOptions) {
     this.#options = options;
   }
 
-  /** Shows a state; undefined: takes the marker away. */
-  async show(state: MarkerState | undefined): Promise<void> {
+  /** Shows a state; undefined: takes the marker away. In the order of the calls. */
+  show(state: MarkerState | undefined): Promise<void> {
+    this.#changes = this.#changes.then(() => this.#change(state));
+    return this.#changes;
+  }
+
+  async #change(state: MarkerState | undefined): Promise<void> {
     const { native, log, startedTime } = this.#options;
     const name = state === undefined ? undefined : markerName(state, startedTime);
     if (name === this.#shown) return;

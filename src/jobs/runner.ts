@@ -101,6 +101,8 @@ export class JobRunner implements AsyncDisposable {
       if (isFinal(record)) continue;
       if (record.kind === 'import' && stateOf(record) === 'InProgress' && this.#run === undefined) {
         log.info({ job: record.name }, 'an interrupted import begins again');
+        // Its record forgets when it began before.
+        await this.#markerOf(record).removeOld([startOf(record)]);
         await this.#begin(restarted(record, this.#now()), true).recorded;
       } else {
         await this.#settleInterrupted(record);
@@ -277,10 +279,7 @@ export class JobRunner implements AsyncDisposable {
     resumed: boolean,
   ): { readonly recorded: Promise<void>; readonly done: Promise<JobRecord> } {
     const abort = new AbortController();
-    const { native } = this.#options.store;
-    const startedTime = startOf(record);
-    const marker =
-      record.kind === 'import' ? new Marker({ native, log: this.#options.log, startedTime }) : undefined;
+    const marker = record.kind === 'import' ? this.#markerOf(record) : undefined;
     this.#set(record);
     const recorded = this.#records.create(record);
     const done = this.#execute(record, recorded, resumed, abort.signal, marker);
@@ -467,14 +466,18 @@ export class JobRunner implements AsyncDisposable {
       const end: JobEnd<'Completed'> =
         stateOf(record) === 'Cancelling' ? { kind: 'canceled' } : { kind: 'failed', failure: stopped };
       this.#set(endedImport(record, end, at));
-      const { native } = this.#options.store;
-      const marker = new Marker({ native, log: this.#options.log, startedTime: startOf(record) });
+      const marker = this.#markerOf(record);
       await marker.removeOld([startOf(record)]);
       await marker.show(end.kind === 'canceled' ? 'Canceled' : 'Failed');
     } else {
       this.#set(interruptedExport(record, stateOf(record) === 'Cancelling', at));
     }
     await this.#records.write(this.get(record.name), { durable: true });
+  }
+
+  #markerOf(record: JobRecord): Marker {
+    const { store, log } = this.#options;
+    return new Marker({ native: store.native, log, startedTime: startOf(record) });
   }
 
   #set(record: JobRecord): void {
