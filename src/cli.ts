@@ -113,7 +113,7 @@ jobCommands('import', 'bring names and attributes of blobs into the namespace')
   )
   .option(
     '--conflict <mode>',
-    'what to do where something else has the name: fail, skip, overwrite-dirty or overwrite-always',
+    'what to do where something else has the name: fail, skip, overwrite-dirty (clean files keep their data) or overwrite-always',
     'skip',
   )
   .option('--max-errors <count>', 'errors to tolerate; -1: any number', '-1')

@@ -38,10 +38,10 @@ export async function mount(path: string, flags: Flags, options: MountOptions): 
     );
   }
   const mountPoint = resolvedPath(path);
-  const { config, firstMount } = await mountConfiguration(mountPoint, flags, options.config);
   if (process.geteuid?.() !== 0) {
     throw new UserError('Forbidden', 'lustrite mount needs root: sudo --preserve-env lustrite mount …');
   }
+  const { config, firstMount } = await mountConfiguration(mountPoint, flags, options.config);
   for (const warning of unknownVariables(process.env)) note(warning);
   await prepareMountPoint(config);
   const made = ensurePrivateDirectory(config.store, 'the store');

@@ -109,7 +109,7 @@ class Import {
   }
 
   async #prefix(prefix: string): Promise<void> {
-    const { native, container, counters, log, signal } = this.#options;
+    const { native, container, mode, counters, log, signal } = this.#options;
     const stop = new AbortController();
     const listing = container.list({ prefix, signal: AbortSignal.any([signal, stop.signal]) });
     const batches = stubBatches(
@@ -119,7 +119,8 @@ class Import {
       this.#stubDefaults,
     );
     try {
-      for await (const batch of readAhead(batches, batchesAhead)) {
+      // What fails at the first conflict makes nothing behind the batch that has it.
+      for await (const batch of mode === 'Fail' ? batches : readAhead(batches, batchesAhead)) {
         try {
           signal.throwIfAborted();
           counters.totalBlobsWalked += batch.wanted.length;
@@ -149,17 +150,22 @@ class Import {
     const { native } = this.#options;
     const made = (await results).values();
     const again: WantedStub[] = [];
+    let failure: { readonly error: unknown } | undefined;
     for (const one of wanted) {
-      if ('refused' in one) {
-        this.#error(one.blob.name, one.code, one.refused);
-        continue;
+      const result = 'refused' in one ? undefined : made.next().value;
+      try {
+        // Behind a failure nothing is done any more; what is made is counted.
+        if ('refused' in one) {
+          if (failure === undefined) this.#error(one.blob.name, one.code, one.refused);
+        } else if (result?.kind === 'created') this.#created(one.stub, result.fid);
+        else if (result === undefined || failure !== undefined) continue;
+        else if (await this.#madeWay(one, result)) again.push(one);
+        else await this.#count(one, result);
+      } catch (error) {
+        failure = { error };
       }
-      const result = made.next().value;
-      if (result === undefined) continue;
-      if (result.kind === 'created') this.#created(one.stub, result.fid);
-      else if (await this.#madeWay(one, result)) again.push(one);
-      else await this.#count(one, result);
     }
+    if (failure !== undefined) throw failure.error;
     if (again.length === 0) return;
     const second = await native.createStubs(
       again.map(({ stub }) => stub),

@@ -281,6 +281,24 @@ await t.test('each cell of the conflict table is done, counted and logged', asyn
   }
 });
 
+await t.test('an import that fails at a conflict counts what it has made', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  for (const name of ['a', 'b', 'c', 'd/', 'd/e']) container.put(name, name.endsWith('/') ? '' : 'x');
+  store.write('b', 'mine');
+  t.match(await run(jobs, { conflictResolutionMode: 'Fail' }), {
+    state: 'Failed',
+    totalBlobsImported: 4,
+    importedFiles: 3,
+    importedDirectories: 1,
+    totalConflicts: 1,
+  });
+  t.same(
+    store.paths().filter((path) => !path.startsWith('IMPORT_')),
+    ['a', 'b', 'c', 'd', 'd/e'],
+  );
+});
+
 await t.test('what is in use when a mode would overwrite it stays, and is a conflict', async (t) => {
   for (const mode of ['OverwriteIfDirty', 'OverwriteAlways'] as const) {
     await using jobs = await MemoryJobs.start();
