@@ -338,16 +338,16 @@ class Daemon implements Control {
 
   /**
    * Open files get `busyForMs`, then the mount goes away and they get `lingerForMs`: who ends a host does not wait for
-   * ever. Somebody at the terminal (SIGINT) is told and decides: there is no limit then, nor after a second signal, which
-   * takes the mount away at once. A third one ends the daemon whatever is open, as does the first after `umount --lazy`.
+   * ever. A second signal takes the mount away at once. Somebody at the terminal (SIGINT) is told and decides: he gets no
+   * limits. A third signal ends the daemon whatever is open, as does the first after `umount --lazy`.
    */
   async #unmountForGood(signal: NodeJS.Signals): Promise<void> {
     const frontEnd = this.#frontEnd;
     if (frontEnd === undefined) return;
-    const end = signal === 'SIGINT' && this.#hooks.busy !== undefined ? Infinity : Date.now() + busyForMs;
+    const patient = signal === 'SIGINT' && this.#hooks.busy !== undefined;
     if (!this.#lingering) {
-      if (await this.#unmountBusy(frontEnd, end)) return;
-      await this.#linger(frontEnd);
+      if (await this.#unmountBusy(frontEnd, patient ? Infinity : Date.now() + busyForMs)) return;
+      await this.#linger(frontEnd, patient ? Infinity : Date.now() + lingerForMs);
     }
     if (await settled(frontEnd.closed)) return;
     this.#log.warn('files are still open; their users get ENOTCONN');
@@ -374,10 +374,9 @@ class Daemon implements Control {
     return false;
   }
 
-  /** Takes the mount away and waits until the last file is closed, `lingerForMs` are over, or somebody insists. */
-  async #linger(frontEnd: FrontEnd): Promise<void> {
+  /** Takes the mount away and waits until the last file is closed, `end` has come, or somebody insists. */
+  async #linger(frontEnd: FrontEnd, end: number): Promise<void> {
     const asked = this.#signals;
-    const end = asked > 1 ? Infinity : Date.now() + lingerForMs;
     const mount = { gone: false };
     const unmounted = frontEnd
       .unmount({ lazy: true })

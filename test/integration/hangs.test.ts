@@ -334,6 +334,7 @@ ln a link; ln -s a symbolic; mv b c; test -s a; sync a`,
     await lab.arrived({ method: 'GET', blob: 'second' });
     // The second signal says: do not wait for open files.
     process.kill(mount.pid, 'SIGTERM');
+    await until(() => mount.log().includes('"msg":"unmounting"'), { what: 'the first signal to be seen' });
     await mount.kill('SIGTERM');
     await failed;
     go();
