@@ -75,10 +75,17 @@ function jobCommands(kind: Kind, description: string): Command {
     .action(async (path: string, options: object) => {
       await (await import('./cli/jobs.js')).listJobs(path, kind, options);
     });
-  for (const verb of ['show', 'cancel'] as const) {
-    group
-      .command(verb)
-      .description(verb === 'show' ? 'settings and counters of a job' : 'cancel a running job')
+  const auto = kind === 'auto-import' || kind === 'auto-export';
+  const stop = group
+    .command(auto ? 'disable' : 'cancel')
+    .description(auto ? 'end a job that is enabled' : 'cancel a running job');
+  if (auto) stop.alias('cancel');
+  const show = group.command('show').description('settings and counters of a job');
+  for (const [command, verb] of [
+    [show, 'show'],
+    [stop, stop.name()],
+  ] as const) {
+    command
       .argument('<mnt>', 'where it is mounted')
       .argument('[name]', 'the job (the running one, or else the latest)')
       .addOption(json())
@@ -122,6 +129,47 @@ jobCommands('import', 'bring names and attributes of blobs into the namespace')
   .addHelpText('after', example('import create /mnt/lustre --prefix in/ --wait'))
   .action(async (path: string, options: object) => {
     await (await import('./cli/jobs.js')).createImport(path, options);
+  });
+
+jobCommands('auto-import', 'bring in what changes in the container, as long as it is enabled')
+  .command('create')
+  .description(
+    'import everything, then follow the container; no other job runs meanwhile, lfs hsm_* is refused',
+  )
+  .argument('<mnt>', 'where it is mounted')
+  .option('--name <name>', 'name of the job')
+  .option(
+    '--prefix <prefix>',
+    'only blobs whose names begin with this (repeatable)',
+    (value: string, former: readonly string[] | undefined) => [...(former ?? []), value],
+  )
+  .option(
+    '--conflict <mode>',
+    'what to do where something else has the name: fail, skip, overwrite-dirty or overwrite-always',
+    'skip',
+  )
+  .option('--enable-deletions', 'files whose blobs are deleted from now on go, too')
+  .option('--max-errors <count>', 'errors to tolerate; -1: any number', '-1')
+  .option('--poll-interval <time>', 'pause between two looks at the container, e.g. 500ms, 5s, 10m', '5s')
+  .option('--wait', 'return when everything that is there now is imported')
+  .addOption(json())
+  .addHelpText('after', example('auto-import create /mnt/lustre --enable-deletions --wait'))
+  .action(async (path: string, options: object) => {
+    await (await import('./cli/jobs.js')).createAutoImport(path, options);
+  });
+
+jobCommands('auto-export', 'write new and changed files to the container again and again')
+  .command('create')
+  .description('export whatever is new or changed, as long as it is enabled; no other job runs meanwhile')
+  .argument('<mnt>', 'where it is mounted')
+  .option('--name <name>', 'name of the job')
+  .option('--path <prefix>', 'only files whose paths in the mount begin with this (default: /)')
+  .option('--poll-interval <time>', 'pause between two iterations, e.g. 500ms, 5s, 10m', '5s')
+  .option('--wait', 'return when the job is disabled; exit code 1 unless it exported everything')
+  .addOption(json())
+  .addHelpText('after', example('auto-export create /mnt/lustre --path /results'))
+  .action(async (path: string, options: object) => {
+    await (await import('./cli/jobs.js')).createAutoExport(path, options);
   });
 
 jobCommands('export', 'write new and changed files to the container')

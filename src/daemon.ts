@@ -268,7 +268,7 @@ class Daemon implements Control {
     // Its record may be deleted: who was mounted before has had it.
     const mountedBefore = readFirstMount(this.#config.store) !== undefined;
     if (none || mountedBefore || runner.has(firstImportName)) return;
-    await runner.createImport({
+    await runner.create('import', {
       name: firstImportName,
       prefixes,
       conflictResolutionMode: conflict === 'fail' ? 'Fail' : 'Skip',
@@ -403,8 +403,10 @@ class Daemon implements Control {
     const runner = this.#runner;
     if (runner === undefined) throw new UserError('Conflict', 'the daemon is starting');
     return {
-      createImport: async (request) => (await runner.createImport(request)).record,
-      createExport: async (request) => (await runner.createExport(request)).record,
+      createImport: async (request) => (await runner.create('import', request)).record,
+      createExport: async (request) => (await runner.create('export', request)).record,
+      createAutoImport: async (request) => (await runner.create('auto-import', request)).record,
+      createAutoExport: async (request) => (await runner.create('auto-export', request)).record,
       list: (kind) => runner.list(kind),
       get: (name) => runner.get(name),
       cancel: (name) => runner.cancel(name),
@@ -415,8 +417,9 @@ class Daemon implements Control {
 
   async status(): Promise<StatusReport> {
     const { store, coordinator, frontEnd } = this.#running();
-    const [{ lastErrorOf, lastJobOf }, { markerName, markerStates }] = await Promise.all([
+    const [{ lastErrorOf, lastJobOf }, { startOf }, { markerName, markerStates }] = await Promise.all([
       import('./http/last-error.js'),
+      import('./jobs/job.js'),
       import('./jobs/marker.js'),
     ]);
     const stats = frontEnd.stats();
@@ -424,9 +427,7 @@ class Daemon implements Control {
     const jobs = this.#runner?.list() ?? [];
     const markerNames = jobs
       .filter(({ kind }) => kind === 'import')
-      .flatMap(({ properties }) =>
-        markerStates.map((state) => markerName(state, properties.status.lastStartedTime)),
-      );
+      .flatMap((job) => markerStates.map((state) => markerName(state, startOf(job))));
     return {
       version,
       pid: process.pid,

@@ -54,7 +54,14 @@ export interface ErrorEnvelope {
 }
 
 /** States in which a job stays. */
-export const finalStates: readonly string[] = ['Completed', 'CompletedPartial', 'Failed', 'Canceled'];
+export const finalStates: readonly string[] = [
+  'Completed',
+  'CompletedPartial',
+  'Failed',
+  'Canceled',
+  'Disabled',
+  'DisableFailed',
+];
 
 /** The job that the first mount starts, named as Azure names it. */
 export const firstImportName = 'importJobInitialAmlfsPut';

@@ -1,4 +1,4 @@
-/** `lustrite import …`, `lustrite export …` and `lustrite jobs list`. */
+/** `lustrite import …`, `export …`, `auto-import …`, `auto-export …` and `lustrite jobs list`. */
 import { join } from 'node:path';
 import { finalStates, type JobView } from '../base/control-api.js';
 import { UserError } from '../base/errors.js';
@@ -8,7 +8,7 @@ import { note, say, sayJson, table } from './output.js';
 import { targetAt, type Target } from './target.js';
 import { untilFinal } from './wait.js';
 
-export type Kind = 'import' | 'export';
+export type Kind = 'import' | 'export' | 'auto-import' | 'auto-export';
 
 export interface Shown {
   readonly json?: boolean;
@@ -28,6 +28,15 @@ export interface CreateExport extends Shown {
   readonly wait?: boolean;
 }
 
+export interface CreateAutoImport extends CreateImport {
+  readonly enableDeletions?: boolean;
+  readonly pollInterval?: string;
+}
+
+export interface CreateAutoExport extends CreateExport {
+  readonly pollInterval?: string;
+}
+
 /** The CLI's names of conflict modes -> Azure's. */
 const conflictModes: Readonly<Record<string, string>> = {
   fail: 'Fail',
@@ -37,6 +46,34 @@ const conflictModes: Readonly<Record<string, string>> = {
 };
 
 export async function createImport(path: string, options: CreateImport): Promise<void> {
+  await create(path, 'import', importBody(options), options);
+}
+
+export async function createAutoImport(path: string, options: CreateAutoImport): Promise<void> {
+  const { enableDeletions = false, pollInterval = '5s' } = options;
+  const body = { ...importBody(options), enableDeletions, pollIntervalMs: milliseconds(pollInterval) };
+  await create(path, 'auto-import', body, options);
+}
+
+export async function createAutoExport(path: string, options: CreateAutoExport): Promise<void> {
+  const { name, path: prefix, pollInterval = '5s' } = options;
+  const body = {
+    ...(name !== undefined && { name }),
+    ...(prefix !== undefined && { prefixes: [prefix] }),
+    pollIntervalMs: milliseconds(pollInterval),
+  };
+  await create(path, 'auto-export', body, options);
+}
+
+function milliseconds(interval: string): number {
+  const units: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3600_000 };
+  const [, number = '', unit = ''] = /^(\d{1,9})(ms|s|m|h)$/.exec(interval) ?? [];
+  const factor = units[unit];
+  if (factor !== undefined) return Number(number) * factor;
+  throw new UsageError(`--poll-interval: '${interval}' is not a time such as 500ms, 5s, 10m or 1h`);
+}
+
+function importBody(options: CreateImport): object {
   const { name, prefix, conflict = 'skip', maxErrors = '-1' } = options;
   const mode = conflictModes[conflict];
   if (mode === undefined)
@@ -44,13 +81,12 @@ export async function createImport(path: string, options: CreateImport): Promise
   if (!/^(?:-1|\d{1,9})$/.test(maxErrors)) {
     throw new UsageError(`--max-errors: '${maxErrors}' is not a whole number from -1`);
   }
-  const body = {
+  return {
     ...(name !== undefined && { name }),
     ...(prefix !== undefined && { prefixes: prefix }),
     conflictResolutionMode: mode,
     maximumErrors: Number(maxErrors),
   };
-  await create(path, 'import', body, options);
 }
 
 export async function createExport(path: string, options: CreateExport): Promise<void> {
@@ -75,12 +111,18 @@ async function create(
     else say(`${kind} ${job.name} started`);
     return;
   }
-  tellEnd(target, await untilFinal(target, job.name), options);
+  tellEnd(target, await untilFinal(target, job.name, kind === 'auto-import' ? syncs : undefined), options);
 }
 
-/** Prints a final job; exit code 1 unless it is Completed. */
+/** Blob sync has begun: nothing ends an auto-import but somebody who disables it. */
+function syncs(job: JobView): boolean {
+  return 'scanEndTime' in job.properties.status;
+}
+
+/** Prints a job that was waited for; exit code 1 unless it is Completed, Disabled or syncs. */
 export function tellEnd({ mount }: Target, job: JobView, { json }: Shown): void {
-  const completed = job.properties.status.state === 'Completed';
+  const { state } = job.properties.status;
+  const completed = state === 'Completed' || state === 'Disabled' || (state === 'InProgress' && syncs(job));
   if (json === true) sayJson(job);
   else {
     say(`${job.kind} ${jobLine(job)}`);
@@ -159,8 +201,8 @@ async function jobNamed({ client, mount }: Target, kind: Kind, name: string | un
     );
   }
   const started = (job: JobView): string => {
-    const time = fieldsOf(job.properties.status)['lastStartedTime'];
-    return typeof time === 'string' ? time : '';
+    const { lastStartedTime, lastStartedTimeUTC } = fieldsOf(job.properties.status);
+    return [lastStartedTime, lastStartedTimeUTC].find((time) => typeof time === 'string') as string;
   };
   const latest = jobs.toSorted((a, b) => (started(a) < started(b) ? -1 : 1)).at(-1);
   const job = jobs.find((one) => !finalStates.includes(one.properties.status.state)) ?? latest;

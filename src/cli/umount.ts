@@ -107,11 +107,13 @@ function tellJob({ stoppedJob, lingering }: UnmountReport): void {
   if (stoppedJob === undefined || stoppedJob === null) return;
   const { kind, name } = stoppedJob;
   const stops = lingering ? 'goes on until the daemon ends, and is stopped then' : 'was stopped';
-  const then =
-    kind === 'import'
-      ? 'the next mount begins it again, and keeps what is there'
-      : 'what it has not copied stays changed: create another export after the next mount';
-  say(`${kind} ${name} ${stops}; ${then}`);
+  const then: Readonly<Record<string, string>> = {
+    import: 'the next mount begins it again, and keeps what is there',
+    export: 'what it has not copied stays changed: create another export after the next mount',
+    'auto-import': 'the next mount goes on with it',
+    'auto-export': 'the next mount goes on with it',
+  };
+  say(`${kind} ${name} ${stops}; ${then[kind] ?? ''}`);
 }
 
 function tellDirty(mount: RegisteredMount, { dirty }: UnmountReport): void {

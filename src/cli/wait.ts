@@ -10,10 +10,14 @@ import type { Target } from './target.js';
 const plainEveryMs = 10_000;
 
 /**
- * The job once it is final. Ctrl-C leaves it running, says so and exits with 130. Progress goes to stderr: one line
+ * The job once it is final, or as soon as `enough` says so. Ctrl-C leaves it running, says so and exits with 130. Progress goes to stderr: one line
  * rewritten on a terminal, else a line now and then.
  */
-export async function untilFinal({ client, mount }: Target, name: string): Promise<JobView> {
+export async function untilFinal(
+  { client, mount }: Target,
+  name: string,
+  enough: (job: JobView) => boolean = () => false,
+): Promise<JobView> {
   const stop = new AbortController();
   const onSignal = (): void => {
     stop.abort();
@@ -26,7 +30,7 @@ export async function untilFinal({ client, mount }: Target, name: string): Promi
     for await (const job of client.watch(name, stop.signal)) {
       last = job;
       progress.show(job);
-      if (finalStates.includes(job.properties.status.state)) return job;
+      if (finalStates.includes(job.properties.status.state) || enough(job)) return job;
     }
   } catch (error) {
     if (!stop.signal.aborted) throw error;

@@ -13,12 +13,28 @@ export interface ExportRequest {
   readonly filesystemPath: string;
 }
 
+export interface AutoImportRequest extends ImportRequest {
+  readonly enableDeletions: boolean;
+  readonly changeSource: 'listing';
+  readonly pollIntervalMs: number;
+}
+
+export interface AutoExportRequest {
+  readonly name?: string;
+  readonly prefixes: readonly string[];
+  readonly pollIntervalMs: number;
+}
+
+export type JobKind = 'import' | 'export' | 'auto-import' | 'auto-export';
+
 export type HsmVerb = 'state' | 'archive' | 'restore' | 'release';
 
 export interface Jobs {
   createImport(request: ImportRequest): Promise<JobView>;
   createExport(request: ExportRequest): Promise<JobView>;
-  list(kind?: 'import' | 'export'): readonly JobView[];
+  createAutoImport(request: AutoImportRequest): Promise<JobView>;
+  createAutoExport(request: AutoExportRequest): Promise<JobView>;
+  list(kind?: JobKind): readonly JobView[];
   /** Throws a UserError NotFound. */
   get(name: string): JobView;
   cancel(name: string): Promise<void>;

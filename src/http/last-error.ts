@@ -1,7 +1,7 @@
 /** What `status` says about the past: the job that ended last, and the newest failure of whatever kind. */
 import type { StatusReport } from '../base/control-api.js';
 import type { FinishedTransfer } from '../hsm/transfers.js';
-import { isFinal, stateOf, type JobRecord } from '../jobs/job.js';
+import { endOf, isFinal, stateOf, type JobRecord } from '../jobs/job.js';
 
 type LastError = NonNullable<StatusReport['lastError']>;
 
@@ -14,14 +14,14 @@ export interface Past {
   readonly jobs: readonly JobRecord[];
 }
 
-function endOf(job: JobRecord): string {
-  return job.properties.status.lastCompletionTime ?? '';
+function timeOf(job: JobRecord): string {
+  return endOf(job) ?? '';
 }
 
 export function lastJobOf(jobs: readonly JobRecord[]): JobRecord | null {
   return jobs.filter(isFinal).reduce<JobRecord | null>(
     // Equal times: the one that began later.
-    (last, job) => (last === null || endOf(job) >= endOf(last) ? job : last),
+    (last, job) => (last === null || timeOf(job) >= timeOf(last) ? job : last),
     null,
   );
 }
@@ -31,7 +31,7 @@ export function lastErrorOf({ since, logged, transfer, jobs }: Past): LastError 
   const failures = [
     ...(logged === null ? [] : [logged]),
     ...(transfer === undefined ? [] : [transferError(transfer)]),
-    ...jobs.flatMap((job) => (endOf(job) >= since ? jobError(job) : [])),
+    ...jobs.flatMap((job) => (timeOf(job) >= since ? jobError(job) : [])),
   ];
   return failures.reduce<LastError | null>(
     (last, one) => (last === null || one.time >= last.time ? one : last),
@@ -46,10 +46,10 @@ function transferError({ action, blob, fid, cause, at }: FinishedTransfer): Last
 
 function jobError(job: JobRecord): readonly LastError[] {
   const state = stateOf(job);
-  if (state !== 'Failed' && state !== 'CompletedPartial') return [];
+  if (state !== 'Failed' && state !== 'CompletedPartial' && state !== 'DisableFailed') return [];
   const why =
-    job.kind === 'import' ? job.properties.status.statusMessage : job.properties.status.errorMessage;
+    job.kind === 'export' ? job.properties.status.errorMessage : job.properties.status.statusMessage;
   return [
-    { time: endOf(job), message: `${job.kind} ${job.name} ${state}${why === undefined ? '' : `: ${why}`}` },
+    { time: timeOf(job), message: `${job.kind} ${job.name} ${state}${why === undefined ? '' : `: ${why}`}` },
   ];
 }

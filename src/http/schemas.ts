@@ -11,7 +11,9 @@ export const jobName = z
 
 export const jobParams = z.object({ name: jobName });
 
-export const jobsQuery = z.object({ kind: z.enum(['import', 'export']).optional() });
+export const jobsQuery = z.object({
+  kind: z.enum(['import', 'export', 'auto-import', 'auto-export']).optional(),
+});
 
 export const importBody = z.strictObject({
   name: jobName.optional(),
@@ -23,6 +25,27 @@ export const importBody = z.strictObject({
     .min(-1)
     .max(2 ** 31 - 1)
     .default(0),
+});
+
+/** Milliseconds; a day at most. */
+const pollIntervalMs = z
+  .number()
+  .int()
+  .min(100)
+  .max(24 * 3600_000);
+
+export const autoImportBody = importBody.extend({
+  conflictResolutionMode: importBody.shape.conflictResolutionMode.unwrap().default('Skip'),
+  maximumErrors: importBody.shape.maximumErrors.unwrap().default(-1),
+  enableDeletions: z.boolean().default(false),
+  changeSource: z.enum(['listing']).default('listing'),
+  pollIntervalMs: pollIntervalMs.default(5000),
+});
+
+export const autoExportBody = z.strictObject({
+  name: jobName.optional(),
+  prefixes: z.array(z.string().min(1).max(4096)).max(1).default(['/']),
+  pollIntervalMs: pollIntervalMs.default(5000),
 });
 
 export const exportBody = z.strictObject({

@@ -4,9 +4,17 @@ import fastify, { type FastifyInstance } from 'fastify';
 import type { z } from 'zod';
 import { UserError } from '../base/errors.js';
 import type { Log } from '../base/log.js';
-import type { Control, ExportRequest, ImportRequest } from './control.js';
+import type {
+  AutoExportRequest,
+  AutoImportRequest,
+  Control,
+  ExportRequest,
+  ImportRequest,
+} from './control.js';
 import { toHttpError } from './errors.js';
 import {
+  autoExportBody,
+  autoImportBody,
   dirtyQuery,
   exportBody,
   hsmBody,
@@ -59,6 +67,14 @@ function addJobRoutes(server: FastifyInstance, { jobs }: Control): void {
   server.post('/v1/jobs/export', async (request, reply) => {
     const body = parse(exportBody, request.body ?? {});
     return reply.code(201).send(await jobs.createExport(withoutUndefined<ExportRequest>(body)));
+  });
+  server.post('/v1/jobs/auto-import', async (request, reply) => {
+    const body = parse(autoImportBody, request.body ?? {});
+    return reply.code(201).send(await jobs.createAutoImport(withoutUndefined<AutoImportRequest>(body)));
+  });
+  server.post('/v1/jobs/auto-export', async (request, reply) => {
+    const body = parse(autoExportBody, request.body ?? {});
+    return reply.code(201).send(await jobs.createAutoExport(withoutUndefined<AutoExportRequest>(body)));
   });
   server.get('/v1/jobs/:name', (request) => jobs.get(parse(jobParams, request.params).name));
   server.post('/v1/jobs/:name/cancel', async (request) => {

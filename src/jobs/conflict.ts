@@ -1,7 +1,7 @@
 /** What an import does with a blob whose path is taken: pure functions of what is there, the blob and the mode. */
 import { HS_DIRTY, HS_NORELEASE, HS_RELEASED } from '../hsm/flags.js';
 import type { FileState, Stub } from '../store/inodes.js';
-import type { ConflictMode } from './job.js';
+import type { ConflictMode } from './conflict-mode.js';
 
 export type ConflictAction =
   /** Nothing is done: counted as preexisting. */
@@ -35,25 +35,63 @@ export type Situation =
   | 'other-type'
   /** A file with content that no blob has: changed, or never exported. */
   | 'dirty'
+  /** The same, and what was changed is this very version of the blob. */
+  | 'dirty-current'
+  /** A file with the data of another blob, or of another version of this one. */
   | 'clean'
+  /** A file with the data of this version, and other attributes. */
+  | 'attributes'
   /** Clean, and somebody said that its data has to stay here. */
   | 'never-release'
   | 'released'
   | 'symlink'
   | 'directory';
 
-/** Seed 000 "Conflict resolution mode"; the cells it leaves open are in src/SEMANTICS.md. */
-export const conflictActions: Readonly<Record<Situation, Readonly<Record<ConflictMode, ConflictAction>>>> = {
-  same: { Fail: 'keep', Skip: 'keep', OverwriteIfDirty: 'keep', OverwriteAlways: 'keep' },
-  'same-resident': { Fail: 'keep', Skip: 'keep', OverwriteIfDirty: 'keep', OverwriteAlways: 'release' },
-  'other-type': { Fail: 'fail', Skip: 'skip', OverwriteIfDirty: 'replace', OverwriteAlways: 'replace' },
-  dirty: { Fail: 'fail', Skip: 'skip', OverwriteIfDirty: 'replace', OverwriteAlways: 'replace' },
-  clean: { Fail: 'fail', Skip: 'skip', OverwriteIfDirty: 'update', OverwriteAlways: 'release' },
-  'never-release': { Fail: 'fail', Skip: 'skip', OverwriteIfDirty: 'update', OverwriteAlways: 'skip' },
-  released: { Fail: 'fail', Skip: 'skip', OverwriteIfDirty: 'release', OverwriteAlways: 'release' },
-  symlink: { Fail: 'fail', Skip: 'skip', OverwriteIfDirty: 'replace', OverwriteAlways: 'replace' },
-  directory: { Fail: 'fail', Skip: 'skip', OverwriteIfDirty: 'update', OverwriteAlways: 'update' },
+export type ConflictActions = Readonly<Record<Situation, Readonly<Record<ConflictMode, ConflictAction>>>>;
+
+const replaced = {
+  Fail: 'fail',
+  Skip: 'skip',
+  OverwriteIfDirty: 'replace',
+  OverwriteAlways: 'replace',
+} as const;
+const released = {
+  Fail: 'fail',
+  Skip: 'skip',
+  OverwriteIfDirty: 'release',
+  OverwriteAlways: 'release',
+} as const;
+const updated = {
+  Fail: 'fail',
+  Skip: 'skip',
+  OverwriteIfDirty: 'update',
+  OverwriteAlways: 'release',
+} as const;
+const kept = { Fail: 'keep', Skip: 'keep', OverwriteIfDirty: 'keep', OverwriteAlways: 'keep' } as const;
+
+/** Import jobs: seed 000 "Conflict resolution mode"; the cells it leaves open are in src/SEMANTICS.md. */
+export const conflictActions: ConflictActions = {
+  same: kept,
+  'same-resident': { ...kept, OverwriteAlways: 'release' },
+  'other-type': replaced,
+  dirty: replaced,
+  'dirty-current': replaced,
+  clean: updated,
+  attributes: updated,
+  'never-release': { ...updated, OverwriteAlways: 'skip' },
+  released,
+  symlink: replaced,
+  directory: { ...updated, OverwriteAlways: 'update' },
 };
+
+/** The full sync of auto-import: what is changed in the container shows in the mount when it may. */
+export const scanActions: ConflictActions = { ...conflictActions, clean: released };
+
+/**
+ * Blob sync: a change may be told twice, and what it would make is there then. A file that was changed here since is not
+ * what the change was about.
+ */
+export const syncActions: ConflictActions = { ...scanActions, 'same-resident': kept, 'dirty-current': kept };
 
 const permissionBits = 0o7777;
 
@@ -61,12 +99,27 @@ export function situationOf(existing: Existing, blob: Stub): Situation {
   if (existing.type !== blob.kind) return 'other-type';
   const same = differenceOf(existing, blob) === undefined;
   if (blob.kind !== 'file') return same ? 'same' : blob.kind;
-  const released = (existing.flags & HS_RELEASED) !== 0;
+  const isReleased = (existing.flags & HS_RELEASED) !== 0;
   const neverRelease = (existing.flags & HS_NORELEASE) !== 0;
-  if (same) return released || neverRelease ? 'same' : 'same-resident';
-  if (released) return 'released';
-  if (existing.modified || existing.copy === undefined || (existing.flags & HS_DIRTY) !== 0) return 'dirty';
-  return neverRelease ? 'never-release' : 'clean';
+  if (same) return isReleased || neverRelease ? 'same' : 'same-resident';
+  if (isReleased) return 'released';
+  const current = isCopyOf(existing, blob);
+  if (isModified(existing)) return current ? 'dirty-current' : 'dirty';
+  if (neverRelease) return 'never-release';
+  return current ? 'attributes' : 'clean';
+}
+
+/** Its content is in no blob. */
+export function isModified({
+  modified,
+  copy,
+  flags,
+}: Pick<Existing, 'modified' | 'copy' | 'flags'>): boolean {
+  return modified || copy === undefined || (flags & HS_DIRTY) !== 0;
+}
+
+function isCopyOf({ copy }: Existing, blob: Stub): boolean {
+  return copy !== undefined && copy.blob === blob.copy?.blob && copy.etag === blob.copy.etag;
 }
 
 /** In what they differ, for people; undefined: an import of the blob would make exactly what is there. */
@@ -76,8 +129,7 @@ export function differenceOf(existing: Existing, blob: Stub): string | undefined
   if (blob.kind === 'symlink' && existing.target !== blob.target)
     return `the symlink here leads to '${existing.target ?? ''}'`;
   if (blob.kind === 'file') {
-    if (existing.modified || copy === undefined || (existing.flags & HS_DIRTY) !== 0)
-      return 'the file here is new or changed';
+    if (copy === undefined || isModified(existing)) return 'the file here is new or changed';
     if (copy.blob !== blob.copy?.blob) return `the file here came from the blob '${copy.blob}'`;
     if (copy.etag !== blob.copy.etag) return 'the file here came from another version of the blob';
   }

@@ -10,7 +10,8 @@ import { errnoOf, hasErrno } from '../hsm/movers.js';
 import type { Fid, NativeStore, WalkEntry } from '../store/inodes.js';
 import { exportDirectory, exportSymlink } from './export-stubs.js';
 import { ancestors } from './import.js';
-import { JobFailure, type ExportCounters } from './job.js';
+import type { ExportCounters } from './export-record.js';
+import { JobFailure } from './job-end.js';
 import type { JobLog } from './job-log.js';
 import { isMarker } from './marker.js';
 import { Parallel } from './parallel.js';
@@ -35,7 +36,7 @@ export interface ExportOptions {
   readonly counters: MutableExportCounters;
   /** Called when it is known how many files and symlinks the job will try. */
   readonly onCounted: (files: number) => void;
-  readonly log: JobLog;
+  readonly log: Pick<JobLog, 'add' | 'drained'>;
   readonly signal: AbortSignal;
 }
 

@@ -6,8 +6,10 @@ import { pathOfBlob } from '../blob/names.js';
 import type { Container, ListedBlob } from '../blob/port.js';
 import { errnoOf } from '../hsm/movers.js';
 import type { Fid, FileState, NativeStore, Stub, StubDefaults, StubResult } from '../store/inodes.js';
-import { conflictActions, differenceOf, situationOf, type Existing } from './conflict.js';
-import { JobFailure, type ConflictMode, type ImportCounters } from './job.js';
+import type { ConflictMode } from './conflict-mode.js';
+import { differenceOf, situationOf, type ConflictActions, type Existing } from './conflict.js';
+import type { ImportCounters, ImportResult } from './import-record.js';
+import { JobFailure } from './job-end.js';
 import type { JobLog } from './job-log.js';
 import { Parallel } from './parallel.js';
 import { readAhead } from './read-ahead.js';
@@ -25,12 +27,14 @@ export interface ImportDefaults {
   readonly dirMode: number;
 }
 
+type Pages = AsyncIterable<readonly ListedBlob[]> | Iterable<readonly ListedBlob[]>;
+
 export interface ImportOptions {
   readonly native: NativeStore;
   readonly container: Container;
-  /** As blobPrefixes() gives them. */
-  readonly prefixes: readonly string[];
   readonly mode: ConflictMode;
+  /** What the mode does about what is there. */
+  readonly actions: ConflictActions;
   readonly maximumErrors: number;
   readonly defaults: ImportDefaults;
   readonly startedMs: number;
@@ -69,18 +73,46 @@ const unresolved: Readonly<Record<number, string>> = {
   [ENOTEMPTY]: 'the directory is not empty',
 };
 
-export interface ImportResult {
-  readonly state: 'Completed' | 'CompletedPartial';
-  /** Why a blob was not imported, of the first one. */
-  readonly firstProblem: string | undefined;
+/**
+ * Imports every blob under the prefixes, which are as blobPrefixes() gives them. Resolves with the state the job ends in;
+ * rejects with a JobFailure, or with the signal's reason.
+ */
+export async function runImport(
+  options: ImportOptions & {
+    readonly prefixes: readonly string[];
+    /** Sees each page of the listing, in order. */
+    readonly onPage?: (page: readonly ListedBlob[]) => Promise<void>;
+  },
+): Promise<ImportResult> {
+  const { container, prefixes, onPage, signal } = options;
+  const run = new Import(options);
+  for (const prefix of prefixes) {
+    await run.pages((stop) => {
+      const pages = container.list({ prefix, signal: AbortSignal.any([signal, stop]) });
+      return onPage === undefined ? pages : shown(pages, onPage);
+    });
+  }
+  return run.result();
 }
 
-/**
- * Imports every blob under the prefixes. Resolves with the state the job ends in; rejects with a JobFailure, or with
- * the signal's reason.
- */
-export async function runImport(options: ImportOptions): Promise<ImportResult> {
-  return new Import(options).run();
+async function* shown<T>(
+  items: AsyncIterable<T>,
+  show: (item: T) => Promise<void>,
+): AsyncGenerator<T, void, undefined> {
+  for await (const item of items) {
+    await show(item);
+    yield item;
+  }
+}
+
+/** The same for blobs that are known already, in the order of a listing. */
+export async function importBlobs(
+  options: ImportOptions,
+  blobs: readonly ListedBlob[],
+): Promise<ImportResult> {
+  const run = new Import(options);
+  await run.pages(() => [blobs]);
+  return run.result();
 }
 
 class Import {
@@ -98,22 +130,17 @@ class Import {
     this.#stubDefaults = { dirMode, uid, gid, mtimeNs: BigInt(options.startedMs) * msToNs };
   }
 
-  async run(): Promise<ImportResult> {
-    const { prefixes } = this.#options;
-    for (const prefix of prefixes) {
-      await this.#prefix(prefix);
-      await this.#passed(undefined);
-    }
+  result(): ImportResult {
     const firstProblem = this.#firstProblem;
     return { state: firstProblem === undefined ? 'Completed' : 'CompletedPartial', firstProblem };
   }
 
-  async #prefix(prefix: string): Promise<void> {
-    const { native, container, mode, counters, log, signal } = this.#options;
+  /** Imports what a listing gives; its signal is aborted as soon as no more is wanted. */
+  async pages(list: (stop: AbortSignal) => Pages): Promise<void> {
+    const { native, mode, counters, log, signal } = this.#options;
     const stop = new AbortController();
-    const listing = container.list({ prefix, signal: AbortSignal.any([signal, stop.signal]) });
     const batches = stubBatches(
-      readAhead(listing, pagesAhead),
+      readAhead(list(stop.signal), pagesAhead),
       (blobs) => this.#wanted(blobs),
       native,
       this.#stubDefaults,
@@ -144,6 +171,7 @@ class Import {
     } finally {
       stop.abort();
     }
+    await this.#passed(undefined);
   }
 
   async #batch({ wanted, results }: StubBatch): Promise<void> {
@@ -312,10 +340,10 @@ class Import {
 
   /** Does what the mode says about a path that is taken. */
   async #resolve(blob: string, stub: Stub, state: FileState): Promise<void> {
-    const { native, mode, resumed, log } = this.#options;
+    const { native, mode, actions, resumed, log } = this.#options;
     const existing = await this.#existing(state);
     const situation = situationOf(existing, stub);
-    const action = conflictActions[situation][mode];
+    const action = actions[situation][mode];
     const reason = differenceOf(existing, stub) ?? 'its data is here';
     let { fid } = state;
     try {

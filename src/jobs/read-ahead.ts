@@ -1,6 +1,6 @@
 /** Runs a source ahead of its consumer by at most `depth` items. */
 export async function* readAhead<T>(
-  source: AsyncIterable<T>,
+  source: AsyncIterable<T> | Iterable<T>,
   depth: number,
 ): AsyncGenerator<T, void, undefined> {
   const queue: T[] = [];

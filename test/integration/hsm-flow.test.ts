@@ -90,12 +90,12 @@ class Rig implements AsyncDisposable {
   }
 
   async import(): Promise<string> {
-    const job = await this.runner.createImport({ conflictResolutionMode: 'Skip', maximumErrors: -1 });
+    const job = await this.runner.create('import', { conflictResolutionMode: 'Skip', maximumErrors: -1 });
     return stateOf(await job.done);
   }
 
   async export(): Promise<{ readonly state: string; readonly files: number; readonly failed: number }> {
-    const job = await this.runner.createExport({});
+    const job = await this.runner.create('export', {});
     const record = await job.done;
     if (record.kind !== 'export') throw new Error('not an export');
     const { state, totalFilesExported: files, totalFilesFailed: failed } = record.properties.status;

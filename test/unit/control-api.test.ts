@@ -35,6 +35,14 @@ function madeUp(calls: unknown[]): Control {
         calls.push(request);
         return Promise.reject(new UserError('Conflict', "the import job 'i1' is running"));
       },
+      createAutoImport: (request) => {
+        calls.push(request);
+        return Promise.resolve(job('i1', 'InProgress'));
+      },
+      createAutoExport: (request) => {
+        calls.push(request);
+        return Promise.resolve(job('i1', 'InProgress'));
+      },
       list: (kind) => (kind === 'export' ? [] : [job('i1', 'InProgress')]),
       get: (name) => {
         if (name !== 'i1') throw new UserError('NotFound', `there is no job '${name}'`);

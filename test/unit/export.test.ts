@@ -1,12 +1,12 @@
 import t from 'tap';
 import { BlobError } from '../../src/base/errors.js';
-import type { ExportStatus } from '../../src/jobs/job.js';
-import type { ExportRequest } from '../../src/jobs/runner.js';
+import type { ExportStatus } from '../../src/jobs/export-record.js';
+import type { ExportRequest } from '../../src/jobs/requests.js';
 import { gate } from '../helpers/memory-hsm.js';
 import { MemoryJobs } from '../helpers/memory-jobs.js';
 
 async function run(jobs: MemoryJobs, request: ExportRequest = {}): Promise<ExportStatus> {
-  const job = await jobs.runner.createExport(request);
+  const job = await jobs.runner.create('export', request);
   const record = await job.done;
   if (record.kind !== 'export') throw new Error('not an export');
   return record.properties.status;
@@ -15,7 +15,7 @@ async function run(jobs: MemoryJobs, request: ExportRequest = {}): Promise<Expor
 /** Imports the container and restores the given files. */
 async function imported(jobs: MemoryJobs, ...restored: readonly string[]): Promise<void> {
   await (
-    await jobs.runner.createImport({ conflictResolutionMode: 'Skip', maximumErrors: -1 })
+    await jobs.runner.create('import', { conflictResolutionMode: 'Skip', maximumErrors: -1 })
   ).done;
   for (const path of restored) await jobs.hsm.coordinator.restore(jobs.hsm.store.fidOf(path));
 }
@@ -183,7 +183,7 @@ await t.test('the percentage counts what is still to come, while the walk waits 
   // More files than an export has under way at a time.
   for (let n = 0; n < 400; n++) store.write(`f${String(n).padStart(3, '0')}`, 'x');
   pool.gate = () => (++uploads > 100 ? held.opened : undefined);
-  const job = await jobs.runner.createExport({});
+  const job = await jobs.runner.create('export', {});
   const percents: number[] = [];
   for await (const { kind, properties } of jobs.runner.watch(job.name)) {
     if (kind !== 'export' || !('percentComplete' in properties.status)) continue;

@@ -1,12 +1,12 @@
 import t from 'tap';
 import { BlobError } from '../../src/base/errors.js';
-import type { ImportStatus } from '../../src/jobs/job.js';
-import type { ImportRequest } from '../../src/jobs/runner.js';
+import type { ImportStatus } from '../../src/jobs/import-record.js';
+import type { ImportRequest } from '../../src/jobs/requests.js';
 import { MemoryJobs } from '../helpers/memory-jobs.js';
 
 /** Runs an import to its end. */
 async function run(jobs: MemoryJobs, request: ImportRequest = {}): Promise<ImportStatus> {
-  const job = await jobs.runner.createImport({
+  const job = await jobs.runner.create('import', {
     conflictResolutionMode: 'Skip',
     maximumErrors: -1,
     ...request,

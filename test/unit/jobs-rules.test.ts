@@ -1,23 +1,23 @@
 import t from 'tap';
+import { finalStates } from '../../src/base/control-api.js';
 import { exportScope } from '../../src/jobs/export.js';
+import { deletedOf, deletionActions } from '../../src/jobs/deletion.js';
 import { ancestors } from '../../src/jobs/import.js';
 import { conflictActions, differenceOf, situationOf, type Existing } from '../../src/jobs/conflict.js';
 import {
-  conflictModeOf,
-  exportTransitions,
-  importTransitions,
-  jobNamePattern,
+  endedExport,
+  interruptedExport,
   noExportCounters,
-  noImportCounters,
-  JobFailure,
   type ExportRecord,
-  type ImportRecord,
-} from '../../src/jobs/job.js';
+} from '../../src/jobs/export-record.js';
+import { endedImport, noImportCounters, type ImportRecord } from '../../src/jobs/import-record.js';
+import { transitions } from '../../src/jobs/job.js';
+import { JobFailure } from '../../src/jobs/job-end.js';
 import { compactTime, isMarker, markerName } from '../../src/jobs/marker.js';
-import { endedExport, endedImport, interruptedExport } from '../../src/jobs/outcome.js';
 import { Parallel } from '../../src/jobs/parallel.js';
 import { blobPrefixes } from '../../src/jobs/prefixes.js';
 import { readAhead } from '../../src/jobs/read-ahead.js';
+import { jobNamePattern } from '../../src/jobs/record-fields.js';
 import type { Stub } from '../../src/store/inodes.js';
 
 await t.test('prefixes lose their leading slash, and overlap is refused string-wise', (t) => {
@@ -52,20 +52,6 @@ await t.test('prefixes lose their leading slash, and overlap is refused string-w
   t.end();
 });
 
-await t.test('conflict modes are understood in both spellings', (t) => {
-  const rows: readonly (readonly [string, string | undefined])[] = [
-    ['fail', 'Fail'],
-    ['Skip', 'Skip'],
-    ['overwrite-dirty', 'OverwriteIfDirty'],
-    ['OverwriteIfDirty', 'OverwriteIfDirty'],
-    ['overwrite-always', 'OverwriteAlways'],
-    ['overwrite', undefined],
-    ['', undefined],
-  ];
-  for (const [word, mode] of rows) t.equal(conflictModeOf(word), mode, word);
-  t.end();
-});
-
 await t.test('names of jobs follow the rule of ARM', (t) => {
   const rows: readonly (readonly [string, boolean])[] = [
     ['ab', true],
@@ -82,10 +68,10 @@ await t.test('names of jobs follow the rule of ARM', (t) => {
 });
 
 await t.test('every state leads to a final one, and final ones lead nowhere', (t) => {
-  for (const table of [importTransitions, exportTransitions] as Record<string, readonly string[]>[]) {
+  for (const table of Object.values(transitions) as Record<string, readonly string[]>[]) {
     const finals = Object.keys(table).filter((state) => table[state]?.length === 0);
     t.same(
-      finals.filter((state) => !['Canceled', 'Completed', 'CompletedPartial', 'Failed'].includes(state)),
+      finals.filter((state) => !finalStates.includes(state)),
       [],
     );
     for (const [state, next] of Object.entries(table)) {
@@ -120,7 +106,7 @@ const link: Stub = {
   target: 'x',
 };
 
-await t.test('what is there stands to a blob in one of nine ways, and the reason says in which', (t) => {
+await t.test('what is there stands to a blob in one of eleven ways, and the reason says in which', (t) => {
   const resident = { ...there, flags: 0x09 };
   const other = { ...copy, etag: '0x2' };
   const dir: Existing = { ...there, type: 'directory', flags: 0, mode: 0o40755 };
@@ -130,15 +116,16 @@ await t.test('what is there stands to a blob in one of nine ways, and the reason
     ['the same stub', there, blob, 'same', undefined],
     ['the same file', resident, blob, 'same-resident', undefined],
     ['the same file, never_release', { ...there, flags: 0x19 }, blob, 'same', undefined],
-    ['a modified file', { ...resident, flags: 0x0b, modified: true }, blob, 'dirty', /new or changed/],
-    ['a file that hsm_set called dirty', { ...resident, flags: 0x0b }, blob, 'dirty', /new or changed/],
+    ['a modified file', { ...resident, flags: 0x0b, modified: true }, blob, 'dirty-current', /new or changed/],
+    ['a modified file of another version', { ...resident, copy: other, modified: true }, blob, 'dirty', /new or changed/],
+    ['a file that hsm_set called dirty', { ...resident, flags: 0x0b }, blob, 'dirty-current', /new or changed/],
     ['a new file', { ...without, flags: 0, modified: true }, blob, 'dirty', /new or changed/],
     ['a clean file without a copy', without, blob, 'dirty', /new or changed/],
     ['another version, released', { ...there, copy: other }, blob, 'released', /another version/],
     ['another version', { ...resident, copy: other }, blob, 'clean', /another version/],
     ['another version, never_release', { ...resident, flags: 0x19, copy: other }, blob, 'never-release', /another version/],
     ['a file of another blob', { ...there, copy: { ...copy, blob: 'b' } }, blob, 'released', /from the blob 'b'/],
-    ['another mode', { ...resident, mode: 0o100600 }, blob, 'clean', /the mode 0600, the blob's has 0644/],
+    ['another mode', { ...resident, mode: 0o100600 }, blob, 'attributes', /the mode 0600, the blob's has 0644/],
     ['another owner', { ...there, uid: 9 }, blob, 'released', /belongs to 9:2, the blob's to 1:2/],
     ['another group', { ...there, gid: 9 }, blob, 'released', /belongs to 1:9/],
     ['another time', { ...there, mtimeNs: 8n }, blob, 'released', /another modification time/],
@@ -159,6 +146,33 @@ await t.test('what is there stands to a blob in one of nine ways, and the reason
   t.same([...new Set(rows.map((row) => row[3]))].sort(), Object.keys(conflictActions).sort(), 'all of them');
   t.end();
 });
+
+await t.test(
+  'what a deleted blob leaves is judged by what it is, and the modes by the table of the seed',
+  (t) => {
+    const without = { ...there, flags: 0 };
+    const rows = [
+      ['its released file', { ...there }, 'unmodified'],
+      ['a changed file', { ...there, flags: 0x0b, modified: true }, 'modified'],
+      ['a file that hsm_set called dirty', { ...there, flags: 0x0b }, 'modified'],
+      ['a new file', { type: 'file', flags: 0, modified: true }, 'modified'],
+      ['a file that came from another name', { ...there, copy: { ...copy, blob: 'b' } }, 'modified'],
+      ['its symlink', { ...without, type: 'symlink' }, 'unmodified'],
+      ['a new symlink', { type: 'symlink', flags: 0, modified: false }, 'modified'],
+      ['a directory', { type: 'directory', flags: 0, modified: false }, 'directory'],
+      ['a device', { type: 'special', flags: 0, modified: false }, undefined],
+    ] as const;
+    for (const [what, existing, wanted] of rows) t.equal(deletedOf(existing, 'a'), wanted, what);
+    // Seed 001: modified or not x "Overwrite if dirty" and "Skip" -> deletion or not.
+    const performed = (what: 'modified' | 'unmodified', mode: 'Skip' | 'OverwriteIfDirty'): boolean =>
+      deletionActions[what][mode].startsWith('delete');
+    t.equal(performed('modified', 'OverwriteIfDirty'), true);
+    t.equal(performed('modified', 'Skip'), false);
+    t.equal(performed('unmodified', 'OverwriteIfDirty'), true);
+    t.equal(performed('unmodified', 'Skip'), true);
+    t.end();
+  },
+);
 
 await t.test('markers are named by state and start, and recognised in the root only', (t) => {
   const name = markerName('Importing', '2026-01-31T23:59:58.123Z');
@@ -215,9 +229,16 @@ await t.test('the record of an import says how it ended', (t) => {
     },
   };
   const rows = [
-    [{ kind: 'done', state: 'Completed' }, 'Completed', 'Import job completed successfully'],
     [
-      { kind: 'done', state: 'CompletedPartial', firstProblem: 'b: there is a directory of this name' },
+      { kind: 'done', result: { state: 'Completed', firstProblem: undefined } },
+      'Completed',
+      'Import job completed successfully',
+    ],
+    [
+      {
+        kind: 'done',
+        result: { state: 'CompletedPartial', firstProblem: 'b: there is a directory of this name' },
+      },
       'CompletedPartial',
       'some blobs were not imported, the first: b: there is a directory of this name; the log of the job names all of them',
     ],
@@ -248,7 +269,7 @@ await t.test('an export that could not export a file has failed', (t) => {
       },
     },
   });
-  const done = { kind: 'done', state: 'Completed', firstProblem: 'a/f: because' } as const;
+  const done = { kind: 'done', result: { firstProblem: 'a/f: because' } } as const;
   t.match(endedExport(record(0), done, end).properties.status, { state: 'Completed', percentComplete: 100 });
   t.match(endedExport(record(1), done, end).properties.status, {
     state: 'Failed',

@@ -2,7 +2,7 @@ import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 import { BlobError } from '../../src/base/errors.js';
-import { isFinal, stateOf, type JobRecord } from '../../src/jobs/job.js';
+import { isFinal, stateOf, type JobRecord, type RecordOf } from '../../src/jobs/job.js';
 import { gate } from '../helpers/memory-hsm.js';
 import { MemoryJobs } from '../helpers/memory-jobs.js';
 import { until } from '../helpers/poll.js';
@@ -17,16 +17,16 @@ await t.test('one job runs at a time, and a second is refused by the name of the
   await using jobs = await MemoryJobs.start();
   const held = gate();
   jobs.hsm.container.before = () => held.opened;
-  const job = await jobs.runner.createImport({ name: 'first-one' });
+  const job = await jobs.runner.create('import', { name: 'first-one' });
   t.equal(jobs.runner.running()?.name, 'first-one');
-  for (const create of [() => jobs.runner.createImport({}), () => jobs.runner.createExport({})]) {
+  for (const create of [() => jobs.runner.create('import', {}), () => jobs.runner.create('export', {})]) {
     await t.rejects(create(), {
       name: 'UserError',
       code: 'Conflict',
       message: /the import job 'first-one' is running/,
     });
   }
-  const two = await Promise.allSettled([jobs.runner.createImport({}), jobs.runner.createExport({})]);
+  const two = await Promise.allSettled([jobs.runner.create('import', {}), jobs.runner.create('export', {})]);
   t.same(
     two.map(({ status }) => status),
     ['rejected', 'rejected'],
@@ -34,7 +34,7 @@ await t.test('one job runs at a time, and a second is refused by the name of the
   held.open();
   t.equal(stateOf(await job.done), 'Completed');
   t.equal(jobs.runner.running(), undefined);
-  const both = await Promise.allSettled([jobs.runner.createExport({}), jobs.runner.createExport({})]);
+  const both = await Promise.allSettled([jobs.runner.create('export', {}), jobs.runner.create('export', {})]);
   t.same(
     both.map(({ status }) => status).sort(),
     ['fulfilled', 'rejected'],
@@ -48,15 +48,15 @@ await t.test('requests that make no sense are refused before anything is recorde
   await using jobs = await MemoryJobs.start();
   const { runner } = jobs;
   await (
-    await runner.createImport({ name: 'taken' })
+    await runner.create('import', { name: 'taken' })
   ).done;
   const rows: readonly (readonly [() => Promise<unknown>, string])[] = [
-    [() => runner.createImport({ prefixes: ['/data', '/data2'] }), 'InvalidParameter'],
-    [() => runner.createImport({ maximumErrors: -2 }), 'InvalidParameter'],
-    [() => runner.createImport({ maximumErrors: 0.5 }), 'InvalidParameter'],
-    [() => runner.createImport({ name: '../x' }), 'InvalidParameter'],
-    [() => runner.createImport({ name: 'taken' }), 'Conflict'],
-    [() => runner.createExport({ filesystemPath: '/a/../b' }), 'InvalidParameter'],
+    [() => runner.create('import', { prefixes: ['/data', '/data2'] }), 'InvalidParameter'],
+    [() => runner.create('import', { maximumErrors: -2 }), 'InvalidParameter'],
+    [() => runner.create('import', { maximumErrors: 0.5 }), 'InvalidParameter'],
+    [() => runner.create('import', { name: '../x' }), 'InvalidParameter'],
+    [() => runner.create('import', { name: 'taken' }), 'Conflict'],
+    [() => runner.create('export', { filesystemPath: '/a/../b' }), 'InvalidParameter'],
     [() => runner.cancel('nobody'), 'NotFound'],
     [() => runner.cancel('taken'), 'Conflict'],
     [() => runner.delete('nobody'), 'NotFound'],
@@ -71,14 +71,14 @@ await t.test('a job that is over can be deleted, a running one cannot', async (t
   await using jobs = await MemoryJobs.start();
   const held = gate();
   jobs.hsm.container.before = () => held.opened;
-  const job = await jobs.runner.createImport({ name: 'one' });
+  const job = await jobs.runner.create('import', { name: 'one' });
   await t.rejects(jobs.runner.delete('one'), { code: 'Conflict', message: /'one' is InProgress: cancel it/ });
   held.open();
   await job.done;
   await jobs.runner.delete('one');
   t.throws(() => jobs.runner.get('one'), { code: 'NotFound' });
   t.same(await readdir(join(jobs.folder, 'jobs')), []);
-  const again = await jobs.runner.createImport({ name: 'one' });
+  const again = await jobs.runner.create('import', { name: 'one' });
   t.equal(stateOf(await again.done), 'Completed', 'the name is free');
   await jobs.restart();
   t.same(
@@ -91,7 +91,7 @@ await t.test('a canceled import is Canceled, has said so in the root, and its lo
   await using jobs = await MemoryJobs.start();
   jobs.hsm.container.put('a');
   jobs.hsm.container.before = (call) => (call === 'list' ? new Promise(() => undefined) : undefined);
-  const job = await jobs.runner.createImport({ name: 'to-cancel' });
+  const job = await jobs.runner.create('import', { name: 'to-cancel' });
   await until(() => markers(jobs).length === 1, { what: 'the marker', intervalMs: 1 });
   t.same(markers(jobs), ['IMPORT_Importing.20260131T120000Z']);
   await jobs.runner.cancel('to-cancel');
@@ -105,14 +105,14 @@ await t.test('a canceled import is Canceled, has said so in the root, and its lo
 
   jobs.hsm.container.before = () => undefined;
   jobs.hsm.clock.ms += 5000;
-  t.equal(stateOf(await (await jobs.runner.createImport({ name: 'the-next' })).done), 'Completed');
+  t.equal(stateOf(await (await jobs.runner.create('import', { name: 'the-next' })).done), 'Completed');
   t.same(markers(jobs), [], 'the next import takes the old marker away, and its own on success');
 });
 
 await t.test('a failed import leaves its marker', async (t) => {
   await using jobs = await MemoryJobs.start();
   jobs.hsm.container.put('a//b', 'x');
-  t.equal(stateOf(await (await jobs.runner.createImport({})).done), 'Failed');
+  t.equal(stateOf(await (await jobs.runner.create('import', {})).done), 'Failed');
   t.same(markers(jobs), ['IMPORT_Failed.20260131T120000Z']);
   t.notOk(jobs.hsm.store.everRenamed(), 'a marker that changes is no rename');
 });
@@ -121,7 +121,7 @@ await t.test('a canceled export is Canceled, and nothing of it goes on', async (
   await using jobs = await MemoryJobs.start();
   for (let n = 0; n < 20; n++) jobs.hsm.store.write(`f${n}`, 'x');
   jobs.hsm.pool.gate = () => new Promise(() => undefined);
-  const job = await jobs.runner.createExport({ name: 'to-cancel' });
+  const job = await jobs.runner.create('export', { name: 'to-cancel' });
   await until(() => jobs.hsm.pool.calls.length === 4, { what: 'the uploads', intervalMs: 1 });
   await jobs.runner.cancel('to-cancel');
   t.match((await job.done).properties, { adminStatus: 'Cancel', status: { state: 'Canceled' } });
@@ -134,7 +134,7 @@ await t.test('watchers see every job to its end, and waiting ends with the final
   await using jobs = await MemoryJobs.start();
   const held = gate();
   jobs.hsm.container.before = () => held.opened;
-  const job = await jobs.runner.createImport({ name: 'watched' });
+  const job = await jobs.runner.create('import', { name: 'watched' });
   const states: string[] = [];
   const watching = (async () => {
     for await (const record of jobs.runner.watch('watched')) {
@@ -150,7 +150,7 @@ await t.test('watchers see every job to its end, and waiting ends with the final
   t.same(await jobs.runner.wait('watched'), waited, 'also when it is over already');
   const stop = new AbortController();
   jobs.hsm.container.before = () => new Promise(() => undefined);
-  await jobs.runner.createImport({ name: 'endless' });
+  await jobs.runner.create('import', { name: 'endless' });
   const endless = jobs.runner.wait('endless', stop.signal);
   stop.abort(new Error('enough'));
   await t.rejects(endless, { message: 'enough' });
@@ -166,7 +166,7 @@ await t.test('an import that a stopped daemon left begins again under its name',
   container.put('dir/b', 'b');
   let pages = 0;
   container.before = () => (++pages > 2 ? new Promise(() => undefined) : undefined);
-  const job = await jobs.runner.createImport({ name: 'resumed', conflictResolutionMode: 'Fail' });
+  const job = await jobs.runner.create('import', { name: 'resumed', conflictResolutionMode: 'Fail' });
   await until(() => store.paths().includes('dir/a'), { what: 'the first stub', intervalMs: 1 });
   const waiting = jobs.runner.wait('resumed');
   waiting.catch(() => undefined);
@@ -195,10 +195,10 @@ await t.test('an import that a stopped daemon left begins again under its name',
 await t.test('what a dead daemon left otherwise ends honestly', async (t) => {
   await using jobs = await MemoryJobs.start();
   await (
-    await jobs.runner.createExport({ name: 'exported' })
+    await jobs.runner.create('export', { name: 'exported' })
   ).done;
   await (
-    await jobs.runner.createImport({ name: 'imported' })
+    await jobs.runner.create('import', { name: 'imported' })
   ).done;
   const rows = [
     ['exported', 'InProgress', 'Failed', /the daemon ended while the job ran/],
@@ -207,7 +207,7 @@ await t.test('what a dead daemon left otherwise ends honestly', async (t) => {
   ] as const;
   for (const [name, before, after, message] of rows) {
     const record = await onDisk(jobs, name);
-    const { lastCompletionTime: _, ...status } = record.properties.status;
+    const { lastCompletionTime: _, ...status } = (record as RecordOf<'import' | 'export'>).properties.status;
     const left = { ...record, properties: { ...record.properties, status: { ...status, state: before } } };
     await writeFile(join(jobs.folder, 'jobs', name, 'record.json'), JSON.stringify(left));
     await jobs.restart();
@@ -224,10 +224,10 @@ await t.test('what a dead daemon left otherwise ends honestly', async (t) => {
 await t.test('a record that cannot be read does not keep the others from loading', async (t) => {
   await using jobs = await MemoryJobs.start();
   await (
-    await jobs.runner.createExport({ name: 'broken' })
+    await jobs.runner.create('export', { name: 'broken' })
   ).done;
   await (
-    await jobs.runner.createExport({ name: 'whole' })
+    await jobs.runner.create('export', { name: 'whole' })
   ).done;
   await writeFile(join(jobs.folder, 'jobs', 'broken', 'record.json'), '{"kind":"export"');
   await jobs.restart();
@@ -242,14 +242,14 @@ await t.test('a logging container that is down costs the job its log there, noth
   jobs.logs.before = () => Promise.reject(new BlobError('unreachable', 'down'));
   jobs.hsm.container.put('a//b', 'x');
   t.equal(
-    stateOf(await (await jobs.runner.createImport({ name: 'unlogged', maximumErrors: -1 })).done),
+    stateOf(await (await jobs.runner.create('import', { name: 'unlogged', maximumErrors: -1 })).done),
     'CompletedPartial',
   );
   const local = await readFile(join(jobs.folder, 'jobs', 'unlogged', 'log.jsonl'), 'utf8');
   t.match(local, /"blob":"a\/\/b"/);
   jobs.logs.before = () => undefined;
   await (
-    await jobs.runner.createExport({ name: 'logged' })
+    await jobs.runner.create('export', { name: 'logged' })
   ).done;
   t.match([...jobs.logs.logs.keys()], [/^fs\/export\/logged\/20260131T120000Z\.jsonl$/]);
 });
@@ -270,7 +270,10 @@ await t.test('what an import deletes is in its log before, also when it is inter
     before = await readFile(log, 'utf8');
     reached.open();
   };
-  const job = await jobs.runner.createImport({ name: 'cut-off', conflictResolutionMode: 'OverwriteIfDirty' });
+  const job = await jobs.runner.create('import', {
+    name: 'cut-off',
+    conflictResolutionMode: 'OverwriteIfDirty',
+  });
   await reached.opened;
   await jobs.runner[Symbol.asyncDispose]();
   t.equal(stateOf(await job.done), 'InProgress');

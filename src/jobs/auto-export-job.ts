@@ -1,0 +1,119 @@
+/** Auto-export as a job: one export after the other, until it is disabled. */
+import {
+  autoExportRuns,
+  endedAutoExport,
+  type AutoExportRecord,
+  type AutoExportStatus,
+} from './auto-export-record.js';
+import { noExportCounters, type ExportCounters } from './export-record.js';
+import { runExport, type MutableExportCounters } from './export.js';
+import { canceled, type JobEnd } from './job-end.js';
+import { timeOf, type JobType } from './job-type.js';
+import { RepeatedLines } from './repeated-lines.js';
+
+export const autoExportJob: JobType<AutoExportRecord> = {
+  ending: (record) => ({
+    ...record,
+    properties: {
+      ...record.properties,
+      adminStatus: 'Disable',
+      status: {
+        ...record.properties.status,
+        state: 'Disabling',
+        statusMessage: 'Auto Export ends with the iteration that runs',
+      },
+    },
+  }),
+
+  resume: (_, record) =>
+    Promise.resolve(record.properties.status.state === 'InProgress' ? record : undefined),
+
+  interrupted: (_, record, at) => Promise.resolve(endedAutoExport(record, { kind: 'canceled' }, at)),
+
+  failed: (record, failure, at) => endedAutoExport(record, { kind: 'failed', failure }, at),
+
+  async run({ store, container, coordinator, config, clock }, run) {
+    const { autoExportPrefixes, pollIntervalMs } = run.now().properties;
+    const iteration = iterationSignal(run.signal);
+    const log = new RepeatedLines(run.log);
+    let firstProblem: string | undefined;
+    let end: JobEnd<{ readonly firstProblem: string | undefined }>;
+    do {
+      const before = run.now().properties.status;
+      const counters: MutableExportCounters = { ...noExportCounters };
+      const current = (): AutoExportRecord => withStatus(run.now(), counted(before, counters));
+      end = await run.during(current, { persist: true }, async () => {
+        firstProblem = await runExport({
+          native: store.native,
+          container,
+          coordinator,
+          clock,
+          filesystemPath: autoExportPrefixes[0] ?? '/',
+          parallel: 2 * config.hsm.maxRequests,
+          extended: !config.compat.strict,
+          ifMatch: config.export.ifMatch,
+          counters,
+          onCounted: () => undefined,
+          log,
+          signal: iteration,
+        });
+        return { firstProblem };
+      });
+      const at = timeOf(clock);
+      if (end.kind === 'stopped') return undefined;
+      if (end.kind !== 'done') return endedAutoExport(current(), end, at);
+      log.endIteration();
+      await run.log.written();
+      await run.commit(withStatus(current(), iterated(before, counters, firstProblem, at)));
+      await clock.sleep(pollIntervalMs, run.signal).catch(() => undefined);
+    } while (!run.signal.aborted);
+    if (run.signal.reason !== canceled) return undefined;
+    return endedAutoExport(run.now(), end, timeOf(clock));
+  },
+};
+
+/** Somebody who disables the job waits for its iteration; a daemon that stops does not. */
+function iterationSignal(signal: AbortSignal): AbortSignal {
+  const stop = new AbortController();
+  signal.addEventListener('abort', () => {
+    if (signal.reason !== canceled) stop.abort(signal.reason);
+  });
+  return stop.signal;
+}
+
+function counted(before: AutoExportStatus, now: ExportCounters): Partial<AutoExportStatus> {
+  return {
+    totalFilesExported: before.totalFilesExported + now.totalFilesExported,
+    totalMiBExported: before.totalMiBExported + now.totalMiBExported,
+    exportIterationCount: before.exportIterationCount + 1,
+    currentIterationFilesDiscovered: now.filesDiscovered,
+    currentIterationMiBDiscovered: now.totalMiBExported,
+    currentIterationFilesExported: now.totalFilesExported,
+    currentIterationMiBExported: now.totalMiBExported,
+    currentIterationFilesFailed: now.totalFilesFailed,
+  };
+}
+
+function iterated(
+  before: AutoExportStatus,
+  { totalFilesFailed }: ExportCounters,
+  firstProblem: string | undefined,
+  at: string,
+): Partial<AutoExportStatus> {
+  if (totalFilesFailed === 0) {
+    return {
+      totalFilesFailed: 0,
+      lastSuccessfulIterationCompletionTimeUTC: at,
+      statusMessage: autoExportRuns,
+    };
+  }
+  return {
+    totalFilesFailed: before.totalFilesFailed + totalFilesFailed,
+    statusMessage: `${autoExportRuns}; not everything could be exported, the first: ${firstProblem ?? '?'}`,
+  };
+}
+
+function withStatus(record: AutoExportRecord, status: Partial<AutoExportStatus>): AutoExportRecord {
+  const { properties } = record;
+  return { ...record, properties: { ...properties, status: { ...properties.status, ...status } } };
+}

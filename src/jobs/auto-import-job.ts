@@ -1,0 +1,152 @@
+/** Auto-import as a job: its record, what it keeps others from, and what a restart makes of it. */
+import {
+  endedAutoImport,
+  noBlobSyncCounters,
+  type BlobSyncEvents,
+  type AutoImportRecord,
+  type AutoImportStatus,
+} from './auto-import-record.js';
+import { runAutoImport, type AutoImportEvent } from './auto-import.js';
+import { noImportCounters, type ImportCounters } from './import-record.js';
+import { timeOf, type JobType } from './job-type.js';
+import { ListingSource } from './listing-source.js';
+import { blobPrefixes } from './prefixes.js';
+import { RateWindow } from './rate-window.js';
+import { perSecond } from './record-fields.js';
+
+const rateWindowMs = 10_000;
+
+export const autoImportJob: JobType<AutoImportRecord> = {
+  ending: (record) => ({
+    ...record,
+    properties: {
+      ...record.properties,
+      adminStatus: 'Disable',
+      status: {
+        ...record.properties.status,
+        state: 'Disabling',
+        statusMessage: 'Auto-import is being disabled',
+      },
+    },
+  }),
+
+  resume: (_, record) =>
+    Promise.resolve(record.properties.status.state === 'InProgress' ? record : undefined),
+
+  interrupted: (_, record, at) => Promise.resolve(endedAutoImport(record, { kind: 'canceled' }, at)),
+
+  failed: (record, failure, at) => endedAutoImport(record, { kind: 'failed', failure }, at),
+
+  async run({ store, container, coordinator, config, clock }, run) {
+    const begun = run.now();
+    const { properties } = begun;
+    const scan = countersOf(properties.status, noImportCounters);
+    const sync = countersOf(properties.status.blobSyncEvents, noBlobSyncCounters);
+    const rate = new RateWindow(rateWindowMs);
+    const counted = (): AutoImportRecord => {
+      const rateOfBlobImport = rate.of(sync.totalBlobsImported, clock.now());
+      return withCounters(run.now(), scan, { ...sync, rateOfBlobImport }, timeOf(clock));
+    };
+    const prefixes = blobPrefixes(properties.autoImportPrefixes);
+    coordinator.setBlocked(`the auto-import job '${begun.name}' is enabled`);
+    try {
+      const source = new ListingSource({ container, prefixes, folder: run.folder, hierarchical: false });
+      const end = await run.during(counted, { persist: false }, () =>
+        runAutoImport({
+          native: store.native,
+          container,
+          coordinator,
+          source,
+          prefixes,
+          mode: properties.conflictResolutionMode,
+          enableDeletions: properties.enableDeletions,
+          maximumErrors: properties.maximumErrors,
+          defaults: config.defaults,
+          clock,
+          pollIntervalMs: properties.pollIntervalMs,
+          progress: begun.progress,
+          scan,
+          sync,
+          log: run.log,
+          signal: run.signal,
+          async onEvent(event, progress) {
+            const record = told(counted(), event, timeOf(clock));
+            if (progress === undefined) run.show(record);
+            else await run.commit({ ...record, progress });
+          },
+        }),
+      );
+      if (end.kind === 'stopped') return undefined;
+      return endedAutoImport(counted(), end, timeOf(clock));
+    } finally {
+      coordinator.setBlocked(null);
+    }
+  },
+};
+
+/** The counters named by `names`, to be counted on. */
+function countersOf<Name extends string>(
+  from: Readonly<Record<NoInfer<Name>, number>>,
+  names: Readonly<Record<Name, number>>,
+): Record<Name, number> {
+  const keys = Object.keys(names) as Name[];
+  return Object.fromEntries(keys.map((name) => [name, from[name]])) as Record<Name, number>;
+}
+
+function withCounters(
+  record: AutoImportRecord,
+  scan: ImportCounters,
+  sync: Partial<BlobSyncEvents>,
+  at: string,
+): AutoImportRecord {
+  const { properties } = record;
+  const { status } = properties;
+  const { scanStartTime = at, scanEndTime = at } = status;
+  return withStatus(record, {
+    ...scan,
+    rateOfBlobWalk: perSecond(scan.totalBlobsWalked, scanStartTime, scanEndTime),
+    rateOfBlobImport: perSecond(scan.totalBlobsImported, scanStartTime, scanEndTime),
+    blobSyncEvents: { ...status.blobSyncEvents, ...sync },
+  });
+}
+
+/** The record after something has happened. */
+function told(record: AutoImportRecord, event: AutoImportEvent, at: string): AutoImportRecord {
+  const { status } = record.properties;
+  const disabling = status.state !== 'InProgress';
+  const say = (statusMessage: string): Partial<AutoImportStatus> => (disabling ? {} : { statusMessage });
+  const synced = (events: Partial<BlobSyncEvents>): Partial<AutoImportStatus> => ({
+    blobSyncEvents: { ...status.blobSyncEvents, ...events },
+  });
+  const runs = 'Auto-import: blob sync compares listings';
+  switch (event.kind) {
+    case 'scan-started': {
+      const { scanEndTime: _, ...rest } = status;
+      return withStatus(
+        { ...record, properties: { ...record.properties, status: rest } },
+        { scanStartTime: at, ...say('Auto-import: the full sync is running') },
+      );
+    }
+    case 'scan-ended':
+      return withStatus(record, { scanEndTime: at, ...say(runs) });
+    case 'applied':
+      return event.newestMs === undefined
+        ? record
+        : withStatus(
+            record,
+            synced({ lastChangeFeedEventConsumedTime: new Date(event.newestMs).toISOString() }),
+          );
+    case 'synchronized':
+      return withStatus(record, {
+        ...synced({ lastTimeFullySynchronized: new Date(event.atMs).toISOString() }),
+        ...say(runs),
+      });
+    case 'waiting':
+      return withStatus(record, say(`Auto-import waits for the container: ${event.why}`));
+  }
+}
+
+function withStatus(record: AutoImportRecord, status: Partial<AutoImportStatus>): AutoImportRecord {
+  const { properties } = record;
+  return { ...record, properties: { ...properties, status: { ...properties.status, ...status } } };
+}

@@ -1,0 +1,32 @@
+/** Where auto-import learns what has changed in the container. */
+import type { ListedBlob } from '../blob/port.js';
+
+/** Some changed names, each once, with what the container has there now. */
+export interface Changes {
+  readonly present: readonly ListedBlob[];
+  readonly absent: readonly string[];
+  /** Where to go on once these are applied: JSON, opaque to everyone else. */
+  readonly cursor: unknown;
+  /** Time of the newest event among them, in ms since the epoch; listings have none. */
+  readonly newestMs?: number;
+}
+
+export interface ChangeSource {
+  readonly kind: 'feed' | 'listing';
+  /** Before the full sync lists anything: the cursor from which on changes count. Deletions before it never count. */
+  begin(signal: AbortSignal): Promise<unknown>;
+  /** Each page of the full sync's listing, in order. */
+  observe(page: readonly ListedBlob[]): Promise<void>;
+  /** The full sync has listed everything: the cursor for the first poll. */
+  observed(cursor: unknown): Promise<unknown>;
+  /**
+   * What changed since the cursor, oldest first; ends when everything that is known now was given. Throws SourceGap when
+   * changes since the cursor are lost.
+   */
+  poll(cursor: unknown, signal: AbortSignal): AsyncIterable<Changes>;
+}
+
+/** Changes may have been missed: only a full sync helps. */
+export class SourceGap extends Error {
+  override readonly name = 'SourceGap';
+}

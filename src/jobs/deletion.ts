@@ -1,0 +1,46 @@
+/** What auto-import does about a path whose blob was deleted: a pure function of what is there and the mode. */
+import type { FileState } from '../store/inodes.js';
+import { isModified } from './conflict.js';
+import type { ConflictMode } from './conflict-mode.js';
+
+export type DeletionAction =
+  /** It is deleted. */
+  | 'delete'
+  /** It is deleted unless somebody has it open; then later. */
+  | 'delete-unused'
+  /** It stays: a conflict. */
+  | 'keep'
+  /** A conflict: the job ends. */
+  | 'fail';
+
+export type Deleted =
+  /** Content that no blob had: changed here, never exported, or come here from another name. */
+  'modified' | 'unmodified' | 'directory';
+
+/** Seed 001 "Here are best practices for deletions"; what it leaves open is in src/SEMANTICS.md. */
+export const deletionActions: Readonly<Record<Deleted, Readonly<Record<ConflictMode, DeletionAction>>>> = {
+  modified: { Fail: 'fail', Skip: 'keep', OverwriteIfDirty: 'delete', OverwriteAlways: 'delete' },
+  unmodified: {
+    Fail: 'delete-unused',
+    Skip: 'delete-unused',
+    OverwriteIfDirty: 'delete',
+    OverwriteAlways: 'delete',
+  },
+  directory: { Fail: 'delete', Skip: 'delete', OverwriteIfDirty: 'delete', OverwriteAlways: 'delete' },
+};
+
+/** Undefined: nothing that the blob can have been. */
+export function deletedOf(
+  existing: Pick<FileState, 'type' | 'modified' | 'copy' | 'flags'>,
+  blob: string,
+): Deleted | undefined {
+  switch (existing.type) {
+    case 'file':
+    case 'symlink':
+      return isModified(existing) || existing.copy?.blob !== blob ? 'modified' : 'unmodified';
+    case 'directory':
+      return 'directory';
+    case 'special':
+      return undefined;
+  }
+}

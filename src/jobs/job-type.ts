@@ -1,0 +1,64 @@
+/** What the runner needs of each kind of job, and what a job gets to run with. */
+import type { Clock } from '../base/clock.js';
+import type { Config } from '../base/config.js';
+import type { Log } from '../base/log.js';
+import type { Container } from '../blob/port.js';
+import type { Coordinator } from '../hsm/coordinator.js';
+import type { Store } from '../store/store.js';
+import type { JobRecord } from './job.js';
+import type { JobEnd, JobFailure } from './job-end.js';
+import type { JobLog } from './job-log.js';
+
+export type JobsConfig = Pick<Config, 'defaults' | 'hsm' | 'export' | 'compat'>;
+
+export interface JobContext {
+  readonly store: Pick<Store, 'native' | 'jobsDir' | 'meta'>;
+  readonly coordinator: Pick<Coordinator, 'archive' | 'withBlob' | 'setBlocked'>;
+  readonly container: Container;
+  /** Undefined: logs stay under the store. */
+  readonly loggingContainer?: Container | undefined;
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly config: JobsConfig;
+}
+
+export interface JobRun<R extends JobRecord> {
+  /** The same job was interrupted before. */
+  readonly resumed: boolean;
+  /** Aborted with `canceled` or `stopped` as its reason. */
+  readonly signal: AbortSignal;
+  readonly log: JobLog;
+  /** The job's own, under STORE/jobs. */
+  readonly folder: string;
+  /** The other jobs there are. */
+  readonly history: readonly JobRecord[];
+  /** The record as it is shown. */
+  now(): R;
+  /** Shows a record without writing it down. */
+  show(record: R): void;
+  /** Shows a record and writes it down durably. */
+  commit(record: R): Promise<void>;
+  /** Runs the work and shows its counters meanwhile; `persist` writes them down, too, without a promise. */
+  during<T>(
+    current: () => R,
+    options: { readonly persist: boolean },
+    work: () => Promise<T>,
+  ): Promise<JobEnd<T>>;
+}
+
+export interface JobType<R extends JobRecord> {
+  /** The record of a job that was asked to end. */
+  ending(record: R): R;
+  /** With what an interrupted job goes on after a restart; undefined: it does not. */
+  resume(context: JobContext, record: R, at: string): Promise<R | undefined>;
+  /** The final record of an interrupted job that does not go on. */
+  interrupted(context: JobContext, record: R, at: string): Promise<R>;
+  failed(record: R, failure: JobFailure, at: string): R;
+  /** Does the job. The final record; undefined: stopped, to be taken up at the next start. */
+  run(context: JobContext, run: JobRun<R>): Promise<R | undefined>;
+}
+
+/** ISO 8601. */
+export function timeOf(clock: Clock): string {
+  return new Date(clock.now()).toISOString();
+}

@@ -1,0 +1,140 @@
+/** What people ask of each kind of job, and the record that it begins with. */
+import { UserError } from '../base/errors.js';
+import { autoExportRuns, noAutoExportCounters } from './auto-export-record.js';
+import { noProgress, startedAutoImport, type ChangeSourceKind } from './auto-import-record.js';
+import type { ConflictMode } from './conflict-mode.js';
+import { noExportCounters } from './export-record.js';
+import { startedImport } from './import-record.js';
+import type { JobKind, JobRecord } from './job.js';
+import { blobPrefixes } from './prefixes.js';
+
+export interface ImportRequest {
+  readonly name?: string | undefined;
+  /** Empty: the whole container. */
+  readonly prefixes?: readonly string[] | undefined;
+  /** ARM's default: Fail. */
+  readonly conflictResolutionMode?: ConflictMode | undefined;
+  readonly maximumErrors?: number | undefined;
+}
+
+export interface ExportRequest {
+  readonly name?: string | undefined;
+  readonly filesystemPath?: string | undefined;
+}
+
+export interface AutoImportRequest {
+  readonly name?: string | undefined;
+  readonly prefixes?: readonly string[] | undefined;
+  /** ARM's default: Skip. */
+  readonly conflictResolutionMode?: ConflictMode | undefined;
+  readonly enableDeletions?: boolean | undefined;
+  /** -1, the default: any number. */
+  readonly maximumErrors?: number | undefined;
+  readonly changeSource: ChangeSourceKind;
+  readonly pollIntervalMs: number;
+}
+
+export interface AutoExportRequest {
+  readonly name?: string | undefined;
+  /** At most one. */
+  readonly prefixes?: readonly string[] | undefined;
+  readonly pollIntervalMs: number;
+}
+
+interface Requests {
+  readonly import: ImportRequest;
+  readonly export: ExportRequest;
+  readonly 'auto-import': AutoImportRequest;
+  readonly 'auto-export': AutoExportRequest;
+}
+export type JobRequest<Kind extends JobKind> = Requests[Kind];
+
+type Make<Kind extends JobKind> = (request: Requests[Kind], name: string, startedTime: string) => JobRecord;
+
+const make: { readonly [Kind in JobKind]: Make<Kind> } = {
+  import: ({ prefixes, conflictResolutionMode = 'Fail', maximumErrors = 0 }, name, startedTime) => {
+    const properties = {
+      adminStatus: 'Active',
+      importPrefixes: checkedPrefixes(prefixes),
+      conflictResolutionMode,
+      maximumErrors: checkedErrors(maximumErrors),
+    } as const;
+    return startedImport({ kind: 'import', name, properties }, startedTime);
+  },
+
+  export: ({ filesystemPath = '/' }, name, lastStartedTime) => ({
+    kind: 'export',
+    name,
+    properties: {
+      adminStatus: 'Active',
+      filesystemPath: checkedPath(filesystemPath),
+      status: { state: 'InProgress', lastStartedTime, percentComplete: 0, ...noExportCounters },
+    },
+  }),
+
+  'auto-import': (request, name, startedTime) => ({
+    kind: 'auto-import',
+    name,
+    properties: {
+      adminStatus: 'Enable',
+      autoImportPrefixes: checkedPrefixes(request.prefixes),
+      conflictResolutionMode: request.conflictResolutionMode ?? 'Skip',
+      enableDeletions: request.enableDeletions ?? false,
+      maximumErrors: checkedErrors(request.maximumErrors ?? -1),
+      changeSource: request.changeSource,
+      pollIntervalMs: checkedInterval(request.pollIntervalMs),
+      status: startedAutoImport(startedTime),
+    },
+    progress: noProgress,
+  }),
+
+  'auto-export': ({ prefixes = [], pollIntervalMs }, name, lastStartedTimeUTC) => {
+    if (prefixes.length > 1)
+      throw new UserError('InvalidParameter', `an auto-export has one path prefix, not ${prefixes.length}`);
+    return {
+      kind: 'auto-export',
+      name,
+      properties: {
+        adminStatus: 'Enable',
+        autoExportPrefixes: [checkedPath(prefixes[0] ?? '/')],
+        pollIntervalMs: checkedInterval(pollIntervalMs),
+        status: {
+          state: 'InProgress',
+          statusMessage: autoExportRuns,
+          ...noAutoExportCounters,
+          lastStartedTimeUTC,
+        },
+      },
+    };
+  },
+};
+
+/** The record of a job that begins. UserError `InvalidParameter` where the request makes no sense. */
+export function newJob<Kind extends JobKind>(
+  kind: Kind,
+  request: JobRequest<Kind>,
+  name: string,
+  startedTime: string,
+): JobRecord {
+  return make[kind](request, name, startedTime);
+}
+
+function checkedPrefixes(prefixes: readonly string[] = []): readonly string[] {
+  blobPrefixes(prefixes);
+  return prefixes.length === 0 ? ['/'] : prefixes;
+}
+
+function checkedErrors(maximumErrors: number): number {
+  if (Number.isInteger(maximumErrors) && maximumErrors >= -1) return maximumErrors;
+  throw new UserError('InvalidParameter', `maximumErrors must be -1 or more, not ${maximumErrors}`);
+}
+
+function checkedPath(path: string): string {
+  if (!path.includes('\0') && !path.split('/').some((part) => part === '.' || part === '..')) return path;
+  throw new UserError('InvalidParameter', `not a path below the mount: '${path}'`);
+}
+
+function checkedInterval(ms: number): number {
+  if (Number.isInteger(ms) && ms >= 0) return ms;
+  throw new UserError('InvalidParameter', `pollIntervalMs must be 0 or more, not ${ms}`);
+}

@@ -1,0 +1,225 @@
+import t from 'tap';
+import { HS_LOST } from '../../src/hsm/flags.js';
+import type { AutoExportRecord } from '../../src/jobs/auto-export-record.js';
+import type { AutoImportRecord } from '../../src/jobs/auto-import-record.js';
+import { Deletions } from '../../src/jobs/deletions.js';
+import { stateOf } from '../../src/jobs/job.js';
+import { BlobError } from '../../src/base/errors.js';
+import { MemoryJobs } from '../helpers/memory-jobs.js';
+import { until } from '../helpers/poll.js';
+
+const auto = (jobs: MemoryJobs, name: string): AutoImportRecord['properties']['status'] =>
+  (jobs.runner.get(name) as AutoImportRecord).properties.status;
+
+const autoImport = async (
+  jobs: MemoryJobs,
+  options: { readonly mode?: 'Skip' | 'OverwriteIfDirty' | 'Fail'; readonly deletions?: boolean } = {},
+): Promise<void> => {
+  await jobs.runner.create('auto-import', {
+    name: 'auto',
+    conflictResolutionMode: options.mode ?? 'Skip',
+    enableDeletions: options.deletions ?? true,
+    changeSource: 'listing',
+    pollIntervalMs: 1,
+  });
+  await until(() => auto(jobs, 'auto').scanEndTime !== undefined, { what: 'blob sync', intervalMs: 1 });
+};
+
+const synced = async (jobs: MemoryJobs): Promise<void> => {
+  jobs.hsm.clock.ms += 1000;
+  const after = new Date(jobs.hsm.clock.ms).toISOString();
+  const isSynced = (): boolean =>
+    (auto(jobs, 'auto').blobSyncEvents.lastTimeFullySynchronized ?? '') >= after;
+  await until(isSynced, { what: 'a poll', intervalMs: 1 });
+};
+
+await t.test(
+  'an auto-import brings in what is there, then what changes, and counts them apart',
+  async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { container, store } = jobs.hsm;
+    container.put('d/a', 'a');
+    container.put('d/b', 'b');
+    await autoImport(jobs);
+    t.match(auto(jobs, 'auto'), {
+      totalBlobsWalked: 2,
+      importedFiles: 2,
+      blobSyncEvents: { importedFiles: 0 },
+    });
+    container.put('d/c', 'c');
+    await container.delete('d/a');
+    await synced(jobs);
+    t.same(
+      store.paths().filter((path) => path.startsWith('d/')),
+      ['d/b', 'd/c'],
+    );
+    t.match(auto(jobs, 'auto').blobSyncEvents, { importedFiles: 1, totalBlobsImported: 1, deletions: 1 });
+    await t.rejects(jobs.runner.create('export', {}), {
+      code: 'Conflict',
+      message: /'auto' is running; disable it/,
+    });
+    t.match(jobs.hsm.coordinator.status().blocked, /'auto' is enabled/);
+    await jobs.runner.cancel('auto');
+    t.equal(stateOf(await jobs.runner.wait('auto')), 'Disabled');
+    t.equal(jobs.hsm.coordinator.status().blocked, null);
+  },
+);
+
+await t.test('what was deleted before an auto-import began stays', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  container.put('old', 'x');
+  await (
+    await jobs.runner.create('import', {})
+  ).done;
+  await container.delete('old');
+  await autoImport(jobs, { mode: 'OverwriteIfDirty' });
+  await synced(jobs);
+  t.ok(store.paths().includes('old'));
+  await jobs.runner.cancel('auto');
+  await jobs.runner.wait('auto');
+});
+
+await t.test('without deletions a file stays, and data that is only here is never released', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  container.put('f', 'x');
+  container.put('stub', 'x');
+  await autoImport(jobs, { deletions: false });
+  await jobs.hsm.coordinator.restore(store.fidOf('f'));
+  await container.delete('f');
+  await container.delete('stub');
+  await synced(jobs);
+  const [f, stub] = await store.lookup(['f', 'stub']);
+  t.equal((f?.flags ?? 0) & HS_LOST, HS_LOST);
+  t.equal((stub?.flags ?? 0) & HS_LOST, 0);
+  t.equal(auto(jobs, 'auto').blobSyncEvents.deletions, 0);
+  await jobs.runner.cancel('auto');
+  await jobs.runner.wait('auto');
+});
+
+await t.test('a renamed file whose blob is deleted is modified: its data is only here', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  container.put('old-name', 'x');
+  await autoImport(jobs);
+  await jobs.hsm.coordinator.restore(store.fidOf('old-name'));
+  await store.rename('old-name', 'new-name');
+  await container.delete('old-name');
+  await synced(jobs);
+  const [renamed] = await store.lookup(['new-name']);
+  t.equal(renamed?.modified, true);
+  await jobs.runner.cancel('auto');
+  await jobs.runner.wait('auto');
+});
+
+await t.test(
+  'a file that was changed here stays in mode Skip and goes in mode OverwriteIfDirty',
+  async (t) => {
+    for (const [mode, stays] of [
+      ['Skip', true],
+      ['OverwriteIfDirty', false],
+    ] as const) {
+      await using jobs = await MemoryJobs.start();
+      const { container, store } = jobs.hsm;
+      container.put('f', 'x');
+      await autoImport(jobs, { mode });
+      await jobs.hsm.coordinator.restore(store.fidOf('f'));
+      store.write('f', 'mine');
+      await container.delete('f');
+      await synced(jobs);
+      t.equal(store.paths().includes('f'), stays, mode);
+      t.match(auto(jobs, 'auto').blobSyncEvents, { deletions: stays ? 0 : 1, totalConflicts: stays ? 1 : 0 });
+      await jobs.runner.cancel('auto');
+      await jobs.runner.wait('auto');
+    }
+  },
+);
+
+await t.test(
+  'an auto-import goes on after a restart and waits for a container that does not answer',
+  async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { container, store } = jobs.hsm;
+    container.put('a', 'a');
+    await autoImport(jobs);
+    await jobs.runner[Symbol.asyncDispose]();
+    container.put('b', 'b');
+    container.before = (call) =>
+      call === 'list' ? Promise.reject(new BlobError('unreachable', 'no answer')) : undefined;
+    await jobs.restart();
+    await until(() => /waits for the container: no answer/.test(auto(jobs, 'auto').statusMessage), {
+      what: 'the message',
+      intervalMs: 1,
+    });
+    container.before = () => undefined;
+    await until(() => store.paths().includes('b'), { what: 'the new file', intervalMs: 1 });
+    await synced(jobs);
+    t.match(auto(jobs, 'auto'), {
+      state: 'InProgress',
+      importedFiles: 1,
+      blobSyncEvents: { importedFiles: 1 },
+    });
+    container.before = (call) =>
+      call === 'list' ? Promise.reject(new BlobError('forbidden', 'the SAS is expired')) : undefined;
+    const over = await jobs.runner.wait('auto');
+    t.match(over.properties.status, {
+      state: 'Failed',
+      statusMessage: /could not be read: the SAS is expired/,
+    });
+  },
+);
+
+await t.test(
+  'an auto-export exports in every iteration what is new, and is disabled after one',
+  async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { container, store } = jobs.hsm;
+    store.write('a', 'a');
+    await jobs.runner.create('auto-export', { name: 'out', pollIntervalMs: 1 });
+    await until(() => container.text('a') === 'a', { what: 'the first file', intervalMs: 1 });
+    store.write('b', 'b');
+    await until(() => container.text('b') === 'b', { what: 'the second file', intervalMs: 1 });
+    await jobs.runner.cancel('out');
+    const over = (await jobs.runner.wait('out')) as AutoExportRecord;
+    const { exportIterationCount } = over.properties.status;
+    t.match(over.properties, {
+      adminStatus: 'Disable',
+      status: { state: 'Disabled', totalFilesExported: 2 },
+    });
+    t.ok(exportIterationCount >= 2);
+  },
+);
+
+await t.test(
+  'a deletion that comes again after a crash spares what was made under the name since',
+  async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { store, coordinator } = jobs.hsm;
+    const counters = { deletions: 0, totalConflicts: 0 };
+    const deletions = new Deletions({
+      native: store,
+      coordinator,
+      mode: 'OverwriteIfDirty',
+      enableDeletions: true,
+      counters,
+      log: { add: () => undefined, drained: () => Promise.resolve(), written: () => Promise.resolve() },
+      onError: (_, error) => {
+        throw error;
+      },
+    });
+    const [planned, gone, others] = ['planned', 'gone', 'others'].map((path) => store.write(path, path));
+    if (planned === undefined || gone === undefined || others === undefined) throw new Error('no files');
+    await store.remove('gone', gone);
+    await store.remove('others', others);
+    store.write('others', 'made since');
+    const plan = await deletions.plan(['planned', 'gone', 'others'], { planned, gone, others });
+    t.same(
+      plan.map(({ path }) => path),
+      ['planned'],
+    );
+    t.same(await deletions.run(plan), []);
+    t.same(store.paths(), ['others']);
+    t.equal(counters.deletions, 3, 'each was deleted once');
+  },
+);

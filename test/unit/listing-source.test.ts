@@ -1,0 +1,113 @@
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t from 'tap';
+import { SourceGap, type Changes } from '../../src/jobs/change-source.js';
+import { ListingSource } from '../../src/jobs/listing-source.js';
+import { MemoryContainer } from '../helpers/memory-container.js';
+
+const { signal } = new AbortController();
+
+class Rig implements AsyncDisposable {
+  readonly container = new MemoryContainer();
+  readonly folder: string;
+  readonly source: ListingSource;
+  cursor: unknown;
+
+  private constructor(folder: string, prefixes: readonly string[]) {
+    this.folder = folder;
+    this.source = new ListingSource({ container: this.container, prefixes, folder, hierarchical: false });
+  }
+
+  static async start(names: readonly string[], prefixes: readonly string[] = ['']): Promise<Rig> {
+    const rig = new Rig(await mkdtemp(join(tmpdir(), 'lustrite-listing-')), prefixes);
+    for (const name of names) rig.container.put(name, name);
+    rig.cursor = await rig.source.begin();
+    for (const prefix of prefixes) {
+      for await (const page of rig.container.list({ prefix })) await rig.source.observe(page);
+    }
+    rig.cursor = await rig.source.observed();
+    return rig;
+  }
+
+  /** What a poll tells, `limit` batches of it; each moves the cursor. */
+  async poll(
+    limit = Infinity,
+  ): Promise<{ readonly present: readonly string[]; readonly absent: readonly string[] }> {
+    const batches: Changes[] = [];
+    for await (const changes of this.source.poll(this.cursor, signal)) {
+      batches.push(changes);
+      this.cursor = JSON.parse(JSON.stringify(changes.cursor));
+      if (batches.length >= limit) break;
+    }
+    return {
+      present: batches.flatMap(({ present }) => present.map(({ name }) => name)),
+      absent: batches.flatMap(({ absent }) => [...absent]).sort(),
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await rm(this.folder, { recursive: true });
+  }
+}
+
+await t.test(
+  'a poll tells what was created, changed and deleted since the last, and nothing else',
+  async (t) => {
+    await using rig = await Rig.start(['a', 'b/c', 'b/d', 'odd\u2028name', 'z']);
+    t.same(await rig.poll(), { present: [], absent: [] });
+    const before = rig.cursor;
+    rig.container.put('b/c', 'other');
+    rig.container.put('b/new', 'x');
+    rig.container.put('0', 'first');
+    await rig.container.delete('a');
+    await rig.container.delete('z');
+    t.same(await rig.poll(), { present: ['0', 'b/c', 'b/new'], absent: ['a', 'z'] });
+    t.same(await rig.poll(), { present: [], absent: [] }, 'told once');
+    rig.cursor = before;
+    await t.rejects(rig.poll(), SourceGap, 'the listing behind the cursor is gone');
+  },
+);
+
+await t.test('a name that a listing leaves out is no deletion while the blob is there', async (t) => {
+  await using rig = await Rig.start(['a', 'b', 'c']);
+  const { container } = rig;
+  const whole = container.list.bind(container);
+  container.list = async function* (options) {
+    for await (const page of whole(options)) yield page.filter(({ name }) => name !== 'b');
+  };
+  t.same(await rig.poll(), { present: ['b'], absent: [] });
+});
+
+await t.test('a poll that was cut off after any batch goes on with exactly the rest', async (t) => {
+  const names = Array.from({ length: 2500 }, (_, n) => `n${String(n).padStart(5, '0')}`);
+  await using rig = await Rig.start(names);
+  for (const [n, name] of names.entries()) {
+    if (n % 5 === 0) rig.container.put(name, 'changed');
+    else if (n % 5 === 1) await rig.container.delete(name);
+    else if (n % 5 === 2) rig.container.put(`${name}-new`, 'new');
+  }
+  const present: string[] = [];
+  const absent: string[] = [];
+  for (let cuts = 0; cuts < 10; cuts++) {
+    const told = await rig.poll(1);
+    present.push(...told.present);
+    absent.push(...told.absent);
+  }
+  t.equal(present.length, 1000);
+  t.equal(new Set(present).size, 1000);
+  t.equal(absent.length, 500);
+  t.equal(new Set(absent).size, 500);
+  t.same(await rig.poll(), { present: [], absent: [] });
+  t.equal((await readdir(rig.folder)).length <= 2, true, 'old listings are removed');
+});
+
+await t.test("several prefixes are one listing, and names beside them are nobody's business", async (t) => {
+  await using rig = await Rig.start(['b/1', 'a/1', 'x'], ['b/', 'a/']);
+  rig.container.put('b/2', '');
+  rig.container.put('a/0', '');
+  rig.container.put('y', '');
+  await rig.container.delete('a/1');
+  await rig.container.delete('x');
+  t.same(await rig.poll(), { present: ['b/2', 'a/0'], absent: ['a/1'] });
+});
