@@ -1,9 +1,9 @@
 /** Jobs of every kind: their records and the states these go through. */
 import { z } from 'zod';
-import { autoExportRecord, autoExportTransitions } from './auto-export-record.js';
-import { autoImportRecord, autoImportTransitions } from './auto-import-record.js';
-import { exportRecord, exportTransitions } from './export-record.js';
-import { importRecord, importTransitions } from './import-record.js';
+import { autoExportRecord, autoExportTransitions } from './export/auto-export-record.js';
+import { autoImportRecord, autoImportTransitions } from './auto-import/auto-import-record.js';
+import { exportRecord, exportTransitions } from './export/export-record.js';
+import { importRecord, importTransitions } from './import/import-record.js';
 
 export const jobRecord = z.discriminatedUnion('kind', [
   importRecord.unwrap(),

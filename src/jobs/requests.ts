@@ -1,12 +1,12 @@
 /** What people ask of each kind of job, and the record that it begins with. */
 import { UserError } from '../base/errors.js';
-import { autoExportRuns, noAutoExportCounters } from './auto-export-record.js';
-import { noProgress, startedAutoImport, type ChangeSourceKind } from './auto-import-record.js';
-import type { ConflictMode } from './conflict-mode.js';
-import { noExportCounters } from './export-record.js';
-import { startedImport } from './import-record.js';
+import { autoExportRuns, noAutoExportCounters } from './export/auto-export-record.js';
+import { noProgress, startedAutoImport, type ChangeSourceKind } from './auto-import/auto-import-record.js';
+import type { ConflictMode } from './import/conflict-mode.js';
+import { noExportCounters } from './export/export-record.js';
+import { startedImport } from './import/import-record.js';
 import type { JobKind, JobRecord } from './job.js';
-import { blobPrefixes } from './prefixes.js';
+import { blobPrefixes } from './import/prefixes.js';
 
 export interface ImportRequest {
   readonly name?: string | undefined;

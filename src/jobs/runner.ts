@@ -1,10 +1,10 @@
 /** Runs jobs, one at a time, each with a durable record that never stays InProgress without a job behind it. */
 import { crashPoint } from '../base/crash.js';
 import { messageChain, UserError } from '../base/errors.js';
-import { autoExportJob } from './auto-export-job.js';
-import { autoImportJob } from './auto-import-job.js';
-import { exportJob } from './export-job.js';
-import { importJob } from './import-job.js';
+import { autoExportJob } from './export/auto-export-job.js';
+import { autoImportJob } from './auto-import/auto-import-job.js';
+import { exportJob } from './export/export-job.js';
+import { importJob } from './import/import-job.js';
 import { isAuto, isFinal, startOf, stateOf, type JobKind, type JobRecord, type RecordOf } from './job.js';
 import { canceled, JobFailure, stopped, type JobEnd } from './job-end.js';
 import { JobLog, jobLogName } from './job-log.js';

@@ -1,8 +1,8 @@
 import t from 'tap';
 import { HS_LOST } from '../../src/hsm/flags.js';
-import type { AutoExportRecord } from '../../src/jobs/auto-export-record.js';
-import type { AutoImportRecord } from '../../src/jobs/auto-import-record.js';
-import { Deletions } from '../../src/jobs/deletions.js';
+import type { AutoExportRecord } from '../../src/jobs/export/auto-export-record.js';
+import type { AutoImportRecord } from '../../src/jobs/auto-import/auto-import-record.js';
+import { Deletions } from '../../src/jobs/auto-import/deletions.js';
 import { stateOf } from '../../src/jobs/job.js';
 import { BlobError } from '../../src/base/errors.js';
 import { MemoryJobs } from '../helpers/memory-jobs.js';

@@ -1,6 +1,6 @@
 import t from 'tap';
 import { BlobError } from '../../src/base/errors.js';
-import type { ExportStatus } from '../../src/jobs/export-record.js';
+import type { ExportStatus } from '../../src/jobs/export/export-record.js';
 import type { ExportRequest } from '../../src/jobs/requests.js';
 import { gate } from '../helpers/memory-hsm.js';
 import { MemoryJobs } from '../helpers/memory-jobs.js';

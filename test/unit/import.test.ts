@@ -1,6 +1,6 @@
 import t from 'tap';
 import { BlobError } from '../../src/base/errors.js';
-import type { ImportStatus } from '../../src/jobs/import-record.js';
+import type { ImportStatus } from '../../src/jobs/import/import-record.js';
 import type { ImportRequest } from '../../src/jobs/requests.js';
 import { MemoryJobs } from '../helpers/memory-jobs.js';
 

@@ -1,22 +1,22 @@
 import t from 'tap';
 import { finalStates } from '../../src/base/control-api.js';
-import { exportScope } from '../../src/jobs/export.js';
-import { deletedOf, deletionActions } from '../../src/jobs/deletion.js';
-import { ancestors } from '../../src/jobs/import.js';
-import { conflictActions, differenceOf, situationOf, type Existing } from '../../src/jobs/conflict.js';
+import { exportScope } from '../../src/jobs/export/export.js';
+import { deletedOf, deletionActions } from '../../src/jobs/auto-import/deletion.js';
+import { ancestors } from '../../src/jobs/import/import.js';
+import { conflictActions, differenceOf, situationOf, type Existing } from '../../src/jobs/import/conflict.js';
 import {
   endedExport,
   interruptedExport,
   noExportCounters,
   type ExportRecord,
-} from '../../src/jobs/export-record.js';
-import { endedImport, noImportCounters, type ImportRecord } from '../../src/jobs/import-record.js';
+} from '../../src/jobs/export/export-record.js';
+import { endedImport, noImportCounters, type ImportRecord } from '../../src/jobs/import/import-record.js';
 import { transitions } from '../../src/jobs/job.js';
 import { JobFailure } from '../../src/jobs/job-end.js';
 import { compactTime, isMarker, markerName } from '../../src/jobs/marker.js';
 import { Parallel } from '../../src/jobs/parallel.js';
-import { blobPrefixes } from '../../src/jobs/prefixes.js';
-import { readAhead } from '../../src/jobs/read-ahead.js';
+import { blobPrefixes } from '../../src/jobs/import/prefixes.js';
+import { readAhead } from '../../src/jobs/import/read-ahead.js';
 import { jobNamePattern } from '../../src/jobs/record-fields.js';
 import type { Stub } from '../../src/store/inodes.js';
 

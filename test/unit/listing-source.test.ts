@@ -2,8 +2,8 @@ import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { SourceGap, type Changes } from '../../src/jobs/change-source.js';
-import { ListingSource } from '../../src/jobs/listing-source.js';
+import { SourceGap, type Changes } from '../../src/jobs/auto-import/change-source.js';
+import { ListingSource } from '../../src/jobs/auto-import/listing-source.js';
 import { MemoryContainer } from '../helpers/memory-container.js';
 
 const { signal } = new AbortController();

@@ -1,7 +1,7 @@
 import t from 'tap';
 import type { ListedBlob } from '../../src/blob/port.js';
-import { readAhead } from '../../src/jobs/read-ahead.js';
-import { batchBlobs, stubBatches, type Wanted } from '../../src/jobs/stub-batches.js';
+import { readAhead } from '../../src/jobs/import/read-ahead.js';
+import { batchBlobs, stubBatches, type Wanted } from '../../src/jobs/import/stub-batches.js';
 import type { Fid, Stub, StubDefaults, StubResult } from '../../src/store/inodes.js';
 
 const defaults: StubDefaults = { dirMode: 0o755, uid: 0, gid: 0, mtimeNs: 0n };

@@ -1,8 +1,8 @@
 /** Records of auto-export jobs, in ARM's words (autoExportJobs, amlfs 1.4), and how an end shows in them. */
 import { z } from 'zod';
-import { messageChain } from '../base/errors.js';
-import type { JobEnd } from './job-end.js';
-import { count, jobName, time } from './record-fields.js';
+import { messageChain } from '../../base/errors.js';
+import type { JobEnd } from '../job-end.js';
+import { count, jobName, time } from '../record-fields.js';
 
 export const autoExportStates = ['InProgress', 'Disabling', 'Disabled', 'DisableFailed', 'Failed'] as const;
 export type AutoExportState = (typeof autoExportStates)[number];

@@ -1,6 +1,6 @@
 /** What an import does with a blob whose path is taken: pure functions of what is there, the blob and the mode. */
-import { HS_DIRTY, HS_NORELEASE, HS_RELEASED } from '../hsm/flags.js';
-import type { FileState, Stub } from '../store/inodes.js';
+import { HS_DIRTY, HS_NORELEASE, HS_RELEASED } from '../../hsm/flags.js';
+import type { FileState, Stub } from '../../store/inodes.js';
 import type { ConflictMode } from './conflict-mode.js';
 
 export type ConflictAction =

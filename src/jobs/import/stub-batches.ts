@@ -1,6 +1,6 @@
 /** The stubs of a listing, made ahead of whoever counts them: the disk works while the next page is read. */
-import type { ListedBlob } from '../blob/port.js';
-import type { NativeStore, Stub, StubDefaults, StubResult } from '../store/inodes.js';
+import type { ListedBlob } from '../../blob/port.js';
+import type { NativeStore, Stub, StubDefaults, StubResult } from '../../store/inodes.js';
 
 export interface WantedStub {
   readonly blob: ListedBlob;

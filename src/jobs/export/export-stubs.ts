@@ -1,13 +1,13 @@
 /** The blobs that stand for directories and symlinks. */
 import { constants } from 'node:os';
-import { BlobError, FsError, UserError } from '../base/errors.js';
-import { metadataFor } from '../blob/metadata.js';
-import { blobOfPath } from '../blob/names.js';
-import type { BlobProperties, BlobVersion, Container } from '../blob/port.js';
-import type { Coordinator } from '../hsm/coordinator.js';
-import { foreignMetadata } from '../hsm/foreign-metadata.js';
-import { hasErrno } from '../hsm/movers.js';
-import type { NativeStore, WalkEntry } from '../store/inodes.js';
+import { BlobError, FsError, UserError } from '../../base/errors.js';
+import { metadataFor } from '../../blob/metadata.js';
+import { blobOfPath } from '../../blob/names.js';
+import type { BlobProperties, BlobVersion, Container } from '../../blob/port.js';
+import type { Coordinator } from '../../hsm/coordinator.js';
+import { foreignMetadata } from '../../hsm/foreign-metadata.js';
+import { hasErrno } from '../../hsm/movers.js';
+import type { NativeStore, WalkEntry } from '../../store/inodes.js';
 
 const { EBUSY, EINVAL, ENOENT, ENOTSUP, EPERM, ESTALE } = constants.errno;
 

@@ -5,12 +5,12 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { BlobError } from '../base/errors.js';
-import { listedBlob } from '../blob/listed.js';
-import type { Container, ListedBlob } from '../blob/port.js';
+import { BlobError } from '../../base/errors.js';
+import { listedBlob } from '../../blob/listed.js';
+import type { Container, ListedBlob } from '../../blob/port.js';
 import { SourceGap, type Changes, type ChangeSource } from './change-source.js';
 import { ListingWriter, readListing, type Known } from './listing-file.js';
-import { Parallel } from './parallel.js';
+import { Parallel } from '../parallel.js';
 
 export interface ListingSourceOptions {
   readonly container: Pick<Container, 'list' | 'properties'>;

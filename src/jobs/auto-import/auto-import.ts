@@ -1,18 +1,18 @@
 /** Auto-import: a full sync, then whatever changes in the container, for as long as the job is enabled. */
-import type { Clock } from '../base/clock.js';
-import { BlobError, messageChain } from '../base/errors.js';
-import type { Container } from '../blob/port.js';
-import type { Coordinator } from '../hsm/coordinator.js';
-import type { NativeStore } from '../store/inodes.js';
+import type { Clock } from '../../base/clock.js';
+import { BlobError, messageChain } from '../../base/errors.js';
+import type { Container } from '../../blob/port.js';
+import type { Coordinator } from '../../hsm/coordinator.js';
+import type { NativeStore } from '../../store/inodes.js';
 import type { AutoImportProgress, BlobSyncCounters } from './auto-import-record.js';
 import { SourceGap, type Changes, type ChangeSource } from './change-source.js';
-import { scanActions, syncActions } from './conflict.js';
-import type { ConflictMode } from './conflict-mode.js';
+import { scanActions, syncActions } from '../import/conflict.js';
+import type { ConflictMode } from '../import/conflict-mode.js';
 import { Deletions } from './deletions.js';
-import { importBlobs, runImport, type ImportDefaults, type MutableImportCounters } from './import.js';
-import { noImportCounters } from './import-record.js';
-import { JobFailure } from './job-end.js';
-import type { JobLog } from './job-log.js';
+import { importBlobs, runImport, type ImportDefaults, type MutableImportCounters } from '../import/import.js';
+import { noImportCounters } from '../import/import-record.js';
+import { JobFailure } from '../job-end.js';
+import type { JobLog } from '../job-log.js';
 
 export type MutableBlobSyncCounters = { -readonly [Key in keyof BlobSyncCounters]: BlobSyncCounters[Key] };
 

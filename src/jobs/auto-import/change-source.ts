@@ -1,5 +1,5 @@
 /** Where auto-import learns what has changed in the container. */
-import type { ListedBlob } from '../blob/port.js';
+import type { ListedBlob } from '../../blob/port.js';
 
 /** Some changed names, each once, with what the container has there now. */
 export interface Changes {

@@ -1,7 +1,7 @@
 /** Import as a job: its record, its marker in the root, and what a restart makes of it. */
-import { startOf } from './job.js';
-import { canceled, stopped, type JobEnd } from './job-end.js';
-import { timeOf, type JobContext, type JobType } from './job-type.js';
+import { startOf } from '../job.js';
+import { canceled, stopped, type JobEnd } from '../job-end.js';
+import { timeOf, type JobContext, type JobType } from '../job-type.js';
 import {
   endedImport,
   noImportCounters,
@@ -10,7 +10,7 @@ import {
   type ImportResult,
 } from './import-record.js';
 import { runImport, type MutableImportCounters } from './import.js';
-import { Marker } from './marker.js';
+import { Marker } from '../marker.js';
 import { blobPrefixes } from './prefixes.js';
 import { conflictActions } from './conflict.js';
 

@@ -1,7 +1,7 @@
 /** What auto-import does about a path whose blob was deleted: a pure function of what is there and the mode. */
-import type { FileState } from '../store/inodes.js';
-import { isModified } from './conflict.js';
-import type { ConflictMode } from './conflict-mode.js';
+import type { FileState } from '../../store/inodes.js';
+import { isModified } from '../import/conflict.js';
+import type { ConflictMode } from '../import/conflict-mode.js';
 
 export type DeletionAction =
   /** It is deleted. */

@@ -1,5 +1,5 @@
 /** Import prefixes: strings that blob names begin with. */
-import { UserError } from '../base/errors.js';
+import { UserError } from '../../base/errors.js';
 
 /**
  * The prefixes as blob names know them, without the leading '/' that stands for the root; none: the whole container.

@@ -1,20 +1,20 @@
 /** Export: every file whose content is new or changed goes to the blob of its path; deletions and renames do not. */
 import { constants } from 'node:os';
-import type { Clock } from '../base/clock.js';
-import { crashPoint } from '../base/crash.js';
-import { messageChain } from '../base/errors.js';
-import type { Container } from '../blob/port.js';
-import type { ArchiveOutcome } from '../hsm/archive-mover.js';
-import type { Coordinator } from '../hsm/coordinator.js';
-import { errnoOf, hasErrno } from '../hsm/movers.js';
-import type { Fid, NativeStore, WalkEntry } from '../store/inodes.js';
+import type { Clock } from '../../base/clock.js';
+import { crashPoint } from '../../base/crash.js';
+import { messageChain } from '../../base/errors.js';
+import type { Container } from '../../blob/port.js';
+import type { ArchiveOutcome } from '../../hsm/archive-mover.js';
+import type { Coordinator } from '../../hsm/coordinator.js';
+import { errnoOf, hasErrno } from '../../hsm/movers.js';
+import type { Fid, NativeStore, WalkEntry } from '../../store/inodes.js';
 import { exportDirectory, exportSymlink } from './export-stubs.js';
-import { ancestors } from './import.js';
+import { ancestors } from '../import/import.js';
 import type { ExportCounters } from './export-record.js';
-import { JobFailure } from './job-end.js';
-import type { JobLog } from './job-log.js';
-import { isMarker } from './marker.js';
-import { Parallel } from './parallel.js';
+import { JobFailure } from '../job-end.js';
+import type { JobLog } from '../job-log.js';
+import { isMarker } from '../marker.js';
+import { Parallel } from '../parallel.js';
 
 const { ENOENT, ENOTDIR } = constants.errno;
 

@@ -1,17 +1,17 @@
 /** Import: one stub for each blob of a listing; what is there already is touched only as the conflict mode says. */
 import { constants } from 'node:os';
-import { crashPoint } from '../base/crash.js';
-import { BlobError, FsError, messageChain } from '../base/errors.js';
-import { pathOfBlob } from '../blob/names.js';
-import type { Container, ListedBlob } from '../blob/port.js';
-import { errnoOf } from '../hsm/movers.js';
-import type { Fid, FileState, NativeStore, Stub, StubDefaults, StubResult } from '../store/inodes.js';
+import { crashPoint } from '../../base/crash.js';
+import { BlobError, FsError, messageChain } from '../../base/errors.js';
+import { pathOfBlob } from '../../blob/names.js';
+import type { Container, ListedBlob } from '../../blob/port.js';
+import { errnoOf } from '../../hsm/movers.js';
+import type { Fid, FileState, NativeStore, Stub, StubDefaults, StubResult } from '../../store/inodes.js';
 import type { ConflictMode } from './conflict-mode.js';
 import { differenceOf, situationOf, type ConflictActions, type Existing } from './conflict.js';
 import type { ImportCounters, ImportResult } from './import-record.js';
-import { JobFailure } from './job-end.js';
-import type { JobLog } from './job-log.js';
-import { Parallel } from './parallel.js';
+import { JobFailure } from '../job-end.js';
+import type { JobLog } from '../job-log.js';
+import { Parallel } from '../parallel.js';
 import { readAhead } from './read-ahead.js';
 import { stubBatches, type StubBatch, type Wanted, type WantedStub } from './stub-batches.js';
 

@@ -1,8 +1,8 @@
 /** Records of export jobs, in the words of ARM's archiveStatus (amlfs 1.4), and how an end shows in them. */
 import { z } from 'zod';
-import { messageChain } from '../base/errors.js';
-import type { JobEnd } from './job-end.js';
-import { count, jobName, time } from './record-fields.js';
+import { messageChain } from '../../base/errors.js';
+import type { JobEnd } from '../job-end.js';
+import { count, jobName, time } from '../record-fields.js';
 
 export const exportStates = ['InProgress', 'Cancelling', 'Canceled', 'Completed', 'Failed'] as const;
 export type ExportState = (typeof exportStates)[number];

@@ -1,9 +1,9 @@
 /** Records of import jobs, in ARM's words (importJobs, amlfs 1.4), and how an end shows in them. */
 import { z } from 'zod';
-import { messageChain } from '../base/errors.js';
+import { messageChain } from '../../base/errors.js';
 import { conflictModes } from './conflict-mode.js';
-import type { JobEnd } from './job-end.js';
-import { count, importedCounters, jobName, perSecond, time } from './record-fields.js';
+import type { JobEnd } from '../job-end.js';
+import { count, importedCounters, jobName, perSecond, time } from '../record-fields.js';
 
 export const importStates = [
   'InProgress',

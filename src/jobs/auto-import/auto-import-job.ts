@@ -7,12 +7,12 @@ import {
   type AutoImportStatus,
 } from './auto-import-record.js';
 import { runAutoImport, type AutoImportEvent } from './auto-import.js';
-import { noImportCounters, type ImportCounters } from './import-record.js';
-import { timeOf, type JobType } from './job-type.js';
+import { noImportCounters, type ImportCounters } from '../import/import-record.js';
+import { timeOf, type JobType } from '../job-type.js';
 import { ListingSource } from './listing-source.js';
-import { blobPrefixes } from './prefixes.js';
+import { blobPrefixes } from '../import/prefixes.js';
 import { RateWindow } from './rate-window.js';
-import { perSecond } from './record-fields.js';
+import { perSecond } from '../record-fields.js';
 
 const rateWindowMs = 10_000;
 

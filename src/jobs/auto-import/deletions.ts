@@ -1,15 +1,15 @@
 /** Takes away what the container has no more, as far as the mode lets it. */
 import { constants } from 'node:os';
-import { messageChain } from '../base/errors.js';
-import { pathOfBlob } from '../blob/names.js';
-import type { Coordinator } from '../hsm/coordinator.js';
-import { HS_LOST, HS_RELEASED } from '../hsm/flags.js';
-import { errnoOf } from '../hsm/movers.js';
-import type { Fid, FileState, NativeStore } from '../store/inodes.js';
-import type { ConflictMode } from './conflict-mode.js';
+import { messageChain } from '../../base/errors.js';
+import { pathOfBlob } from '../../blob/names.js';
+import type { Coordinator } from '../../hsm/coordinator.js';
+import { HS_LOST, HS_RELEASED } from '../../hsm/flags.js';
+import { errnoOf } from '../../hsm/movers.js';
+import type { Fid, FileState, NativeStore } from '../../store/inodes.js';
+import type { ConflictMode } from '../import/conflict-mode.js';
 import { deletedOf, deletionActions } from './deletion.js';
-import { JobFailure } from './job-end.js';
-import type { JobLog } from './job-log.js';
+import { JobFailure } from '../job-end.js';
+import type { JobLog } from '../job-log.js';
 
 const { EBUSY, ENOENT, ENOTEMPTY, ESTALE, ETXTBSY } = constants.errno;
 

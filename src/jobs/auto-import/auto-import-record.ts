@@ -1,11 +1,11 @@
 /** Records of auto-import jobs, in ARM's words (autoImportJobs, amlfs 1.4), and how an end shows in them. */
 import { z } from 'zod';
-import { messageChain } from '../base/errors.js';
-import type { Fid } from '../store/inodes.js';
-import { conflictModes } from './conflict-mode.js';
-import { noImportCounters } from './import-record.js';
-import type { JobEnd } from './job-end.js';
-import { count, importedCounters, jobName, time } from './record-fields.js';
+import { messageChain } from '../../base/errors.js';
+import type { Fid } from '../../store/inodes.js';
+import { conflictModes } from '../import/conflict-mode.js';
+import { noImportCounters } from '../import/import-record.js';
+import type { JobEnd } from '../job-end.js';
+import { count, importedCounters, jobName, time } from '../record-fields.js';
 
 export const autoImportStates = ['InProgress', 'Disabling', 'Disabled', 'Failed'] as const;
 export type AutoImportState = (typeof autoImportStates)[number];

@@ -1,7 +1,7 @@
 /** Export as a job: its record, its progress, and what a restart makes of it. */
 import { endedExport, interruptedExport, noExportCounters, type ExportRecord } from './export-record.js';
 import { runExport, type MutableExportCounters } from './export.js';
-import { timeOf, type JobType } from './job-type.js';
+import { timeOf, type JobType } from '../job-type.js';
 
 export const exportJob: JobType<ExportRecord> = {
   ending: (record) => ({

@@ -7,9 +7,9 @@ import {
 } from './auto-export-record.js';
 import { noExportCounters, type ExportCounters } from './export-record.js';
 import { runExport, type MutableExportCounters } from './export.js';
-import { canceled, type JobEnd } from './job-end.js';
-import { timeOf, type JobType } from './job-type.js';
-import { RepeatedLines } from './repeated-lines.js';
+import { canceled, type JobEnd } from '../job-end.js';
+import { timeOf, type JobType } from '../job-type.js';
+import { RepeatedLines } from '../repeated-lines.js';
 
 export const autoExportJob: JobType<AutoExportRecord> = {
   ending: (record) => ({
