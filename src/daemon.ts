@@ -9,8 +9,10 @@ import type { Config } from './base/config.js';
 import {
   finalStates,
   firstImportName,
+  jobView,
   socketName,
   type DirtyFiles,
+  type JobView,
   type StatusReport,
   type UnmountReport,
 } from './base/control-api.js';
@@ -441,8 +443,8 @@ class Daemon implements Control {
       readOnly: this.#config.readOnly,
       lingering: this.#lingering,
       census: await censusWithout(store.native, markerNames),
-      runningJob: this.#runner?.running() ?? null,
-      lastJob: lastJobOf(jobs),
+      runningJob: viewOf(this.#runner?.running()),
+      lastJob: viewOf(lastJobOf(jobs)),
       lastError: lastErrorOf({
         since: this.#startedAt,
         logged: this.#lastError,
@@ -478,7 +480,8 @@ class Daemon implements Control {
     this.#lingering = lingering;
     if (lingering) this.#register(this.#running().store);
     else unregister(this.#config.mountPoint);
-    const stoppedJob = job === undefined || finalStates.includes(job.properties.status.state) ? null : job;
+    const over = job === undefined || finalStates.includes(job.properties.status.state);
+    const stoppedJob = over ? null : jobView(job);
     return { dirty: await this.dirty(20), lingering, stoppedJob };
   }
 
@@ -509,6 +512,10 @@ class Daemon implements Control {
     }
     return { store, coordinator, frontEnd };
   }
+}
+
+function viewOf(job: JobView | null | undefined): JobView | null {
+  return job === null || job === undefined ? null : jobView(job);
 }
 
 async function settled(promise: Promise<void>): Promise<boolean> {

@@ -7,6 +7,11 @@ export interface JobView {
   readonly properties: { readonly status: { readonly state: string } };
 }
 
+/** What others see of a job's record: not what only the job itself needs. */
+export function jobView({ kind, name, properties }: JobView): JobView {
+  return { kind, name, properties };
+}
+
 export interface StatusReport {
   readonly version: string;
   readonly pid: number;

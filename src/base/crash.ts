@@ -17,6 +17,10 @@ export const CRASH_POINTS = {
   'export.file': 'an export job has exported a file and not counted it',
   'export.directory': 'an export job has written a directory stub',
   'import.batch': 'a batch of stubs is in the namespace, the job record does not count it',
+  'auto-import.scanned': 'the full sync of an auto-import is over, the record does not know it',
+  'auto-import.planned': 'the deletions of a batch are written down, none has happened',
+  'auto-import.deleted': 'a file is deleted after its blob, and not counted',
+  'auto-import.applied': 'a batch of changes is in the namespace, the cursor is before it',
   'job.created': 'the record of a new job is durable, the job has not started',
   'job.log-written': 'the log is in the logging container, the record is not final',
 } as const;

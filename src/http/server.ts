@@ -3,6 +3,7 @@ import { Readable } from 'node:stream';
 import fastify, { type FastifyInstance } from 'fastify';
 import type { z } from 'zod';
 import { UserError } from '../base/errors.js';
+import { jobView, type JobView } from '../base/control-api.js';
 import type { Log } from '../base/log.js';
 import type {
   AutoExportRequest,
@@ -59,34 +60,40 @@ export function createServer(control: Control, log: Log): FastifyInstance {
 }
 
 function addJobRoutes(server: FastifyInstance, { jobs }: Control): void {
-  server.get('/v1/jobs', (request) => ({ value: jobs.list(parse(jobsQuery, request.query).kind) }));
+  server.get('/v1/jobs', (request) => ({
+    value: jobs.list(parse(jobsQuery, request.query).kind).map(jobView),
+  }));
   server.post('/v1/jobs/import', async (request, reply) => {
     const body = parse(importBody, request.body ?? {});
-    return reply.code(201).send(await jobs.createImport(withoutUndefined<ImportRequest>(body)));
+    return reply.code(201).send(jobView(await jobs.createImport(withoutUndefined<ImportRequest>(body))));
   });
   server.post('/v1/jobs/export', async (request, reply) => {
     const body = parse(exportBody, request.body ?? {});
-    return reply.code(201).send(await jobs.createExport(withoutUndefined<ExportRequest>(body)));
+    return reply.code(201).send(jobView(await jobs.createExport(withoutUndefined<ExportRequest>(body))));
   });
   server.post('/v1/jobs/auto-import', async (request, reply) => {
     const body = parse(autoImportBody, request.body ?? {});
-    return reply.code(201).send(await jobs.createAutoImport(withoutUndefined<AutoImportRequest>(body)));
+    return reply
+      .code(201)
+      .send(jobView(await jobs.createAutoImport(withoutUndefined<AutoImportRequest>(body))));
   });
   server.post('/v1/jobs/auto-export', async (request, reply) => {
     const body = parse(autoExportBody, request.body ?? {});
-    return reply.code(201).send(await jobs.createAutoExport(withoutUndefined<AutoExportRequest>(body)));
+    return reply
+      .code(201)
+      .send(jobView(await jobs.createAutoExport(withoutUndefined<AutoExportRequest>(body))));
   });
-  server.get('/v1/jobs/:name', (request) => jobs.get(parse(jobParams, request.params).name));
+  server.get('/v1/jobs/:name', (request) => jobView(jobs.get(parse(jobParams, request.params).name)));
   server.post('/v1/jobs/:name/cancel', async (request) => {
     const { name } = parse(jobParams, request.params);
     await jobs.cancel(name);
-    return jobs.get(name);
+    return jobView(jobs.get(name));
   });
   server.delete('/v1/jobs/:name', async (request) => {
     const { name } = parse(jobParams, request.params);
     const job = jobs.get(name);
     await jobs.delete(name);
-    return job;
+    return jobView(job);
   });
   server.get('/v1/jobs/:name/watch', (request, reply) => {
     const { name } = parse(jobParams, request.params);
@@ -95,8 +102,8 @@ function addJobRoutes(server: FastifyInstance, { jobs }: Control): void {
   });
 }
 
-async function* lines(values: AsyncIterable<unknown>): AsyncGenerator<string> {
-  for await (const value of values) yield `${JSON.stringify(value)}\n`;
+async function* lines(jobs: AsyncIterable<JobView>): AsyncGenerator<string> {
+  for await (const job of jobs) yield `${JSON.stringify(jobView(job))}\n`;
 }
 
 /** JSON has no bigint and no undefined. */

@@ -1,5 +1,5 @@
 /** kill -9 at every named crash point: one table of scenarios, each of which drives the real daemon into its point. */
-import { mkdir, open, readFile, stat, rename, writeFile } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, stat, rename, writeFile } from 'node:fs/promises';
 import t, { type Test } from 'tap';
 import { CRASH_POINTS } from '../../src/base/crash.js';
 import { loadAddon } from '../../src/native/binding.js';
@@ -124,6 +124,42 @@ async function overwritten({ lab, file }: Stage, name: string): Promise<void> {
     lustrite(['import', 'create', lab.mount.path, '--conflict', 'overwrite-always', '--wait', ...prefix]),
   );
 }
+
+/** Another client changes, creates and deletes blobs of the folder, which an auto-import follows. */
+async function changedElsewhere({ lab, file }: Stage): Promise<void> {
+  await Promise.all(
+    ['clean', 'new'].map(async (name) => {
+      const body = content(`elsewhere ${file(name)}`, 150_000);
+      await lab.client.getBlockBlobClient(file(name)).uploadData(body);
+      lab.expect(file(name), body);
+    }),
+  );
+  await Promise.all(['stub', 'gone'].map((name) => lab.client.deleteBlob(file(name))));
+  for (const name of ['stub', 'gone']) lab.gone(file(name));
+}
+
+/** What it shows then; the checks of every scenario read the rest. */
+async function isFollowed(t: Test, { lab, at }: Stage): Promise<void> {
+  t.same((await readdir(at(''))).sort(), ['clean', 'new'], 'the names that the container has');
+  const last = (await lab.jobs()).filter(({ kind }) => kind === 'auto-import').at(-1);
+  t.equal(last?.properties.status.state, 'Disabled', 'it went on until it was disabled');
+}
+
+const followed: Omit<Scenario, 'point' | 'title'> = {
+  async prepare(stage) {
+    const { lab, file, at } = stage;
+    await create(stage, 'gone');
+    await exportAll(stage);
+    await read('clean')(stage);
+    await writeFile(at('stub'), content('changed here'));
+    lab.expect(file('stub'), content('changed here'));
+  },
+  async drive(stage) {
+    await stage.lab.follow(stage.file(''));
+    await changedElsewhere(stage);
+  },
+  then: isFollowed,
+};
 
 const scenarios: readonly Scenario[] = [
   {
@@ -376,6 +412,26 @@ const scenarios: readonly Scenario[] = [
     drive: exportAll,
     then: hasFailedExport,
   },
+  {
+    point: 'auto-import.scanned',
+    title: 'an auto-import that dies behind its full sync does it again',
+    async prepare({ lab, file }) {
+      const body = content(`elsewhere ${file('new')}`);
+      await lab.client.getBlockBlobClient(file('new')).uploadData(body);
+      lab.expect(file('new'), body);
+    },
+    drive: ({ lab, file }) => lab.follow(file('')),
+    async then(t, { lab, at }) {
+      t.same((await readdir(at(''))).sort(), ['clean', 'new', 'stub']);
+      const last = (await lab.jobs()).filter(({ kind }) => kind === 'auto-import').at(-1);
+      t.equal(last?.properties.status.state, 'Disabled', 'it went on until it was disabled');
+    },
+  },
+  ...['auto-import.planned', 'auto-import.deleted', 'auto-import.applied'].map((point) => ({
+    point,
+    title: 'an auto-import that dies among changes shows all of them under the next daemon',
+    ...followed,
+  })),
   {
     point: 'job.created',
     title: 'an export that died at once has failed',

@@ -100,6 +100,12 @@ export class CrashLab implements AsyncDisposable {
     this.expect(path, next);
   }
 
+  /** The file is gone for good, or may not have come yet. */
+  gone(path: string): void {
+    this.#allowed.delete(path);
+    this.#blobs.delete(path);
+  }
+
   /** `mv from to`, on the mount too. */
   moved(from: string, to: string): void {
     this.expect(to, this.sure(from));
@@ -114,7 +120,22 @@ export class CrashLab implements AsyncDisposable {
     if (!read.equals(this.sure(path))) throw new Error(`${path} was read wrong`);
   }
 
-  /** Starts a daemon on the store and waits until it serves and no job runs. */
+  /** Enables an auto-import of what is below a path, and waits until its blob sync has begun. */
+  async follow(path: string): Promise<void> {
+    const { name } = (await this.control('POST', '/v1/jobs/auto-import', {
+      prefixes: [`/${path}`],
+      conflictResolutionMode: 'OverwriteIfDirty',
+      enableDeletions: true,
+      pollIntervalMs: 100,
+    })) as JobView;
+    await until(
+      async () =>
+        ((await this.control('GET', `/v1/jobs/${name}`)) as AutoImportView).properties.status.scanEndTime,
+      { what: 'blob sync', timeoutMs: 60_000 },
+    );
+  }
+
+  /** Starts a daemon on the store and waits until it serves, an auto-import has caught up, and no job runs. */
   async revive(env: TestMountOptions['env'] = {}): Promise<void> {
     await this.mount.remount({ ready: 'started', env });
     await this.untilReady();
@@ -122,11 +143,19 @@ export class CrashLab implements AsyncDisposable {
 
   async untilReady(): Promise<void> {
     const { pid } = this.mount;
+    const since = new Date().toISOString();
     await until(
       async () => {
         if (this.mount.gone) throw new Error(`the daemon has ended\n${this.mount.log().slice(-4000)}`);
         const status = (await this.control('GET', '/v1/status')) as StatusReport;
-        if (status.pid !== pid || status.runningJob !== null) return false;
+        const { runningJob } = status;
+        if (runningJob?.kind === 'auto-import' && runningJob.properties.status.state === 'InProgress') {
+          const { lastTimeFullySynchronized = '' } = (runningJob as AutoImportView).properties.status
+            .blobSyncEvents;
+          if (lastTimeFullySynchronized > since)
+            await this.control('POST', `/v1/jobs/${runningJob.name}/cancel`, {});
+        }
+        if (status.pid !== pid || runningJob !== null) return false;
         return mountAt(this.mount.path) !== undefined;
       },
       { what: 'a daemon that serves', timeoutMs: 120_000 },
@@ -248,6 +277,16 @@ export class CrashLab implements AsyncDisposable {
 
 /** No blob: equal to no content that a test writes. */
 const nothing = Buffer.from('there is no such blob');
+
+interface AutoImportView extends JobView {
+  readonly properties: {
+    readonly status: {
+      readonly state: string;
+      readonly scanEndTime?: string;
+      readonly blobSyncEvents: { readonly lastTimeFullySynchronized?: string };
+    };
+  };
+}
 
 interface ExportView extends JobView {
   readonly properties: {

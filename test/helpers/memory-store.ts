@@ -203,10 +203,11 @@ export class MemoryStore implements NativeStore {
     return made.fid;
   }
 
-  async remove(path: string, fid: Fid): Promise<void> {
+  async remove(path: string, fid: Fid, { onlyClean = false } = {}): Promise<void> {
     await Promise.resolve();
     const node = this.#named(path);
     if (node.fid !== fid) throw new FsError(ENOENT, path);
+    if (onlyClean && node.readers + node.writers > 0) throw new FsError(EBUSY, path);
     if ([...this.names.keys()].some((other) => other.startsWith(`${path}/`)))
       throw new FsError(ENOTEMPTY, path);
     this.names.delete(path);

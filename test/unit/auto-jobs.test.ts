@@ -204,6 +204,8 @@ await t.test(
       enableDeletions: true,
       counters,
       log: { add: () => undefined, drained: () => Promise.resolve(), written: () => Promise.resolve() },
+      onBusy: () => undefined,
+      onLeft: () => undefined,
       onError: (_, error) => {
         throw error;
       },
@@ -218,8 +220,60 @@ await t.test(
       plan.map(({ path }) => path),
       ['planned'],
     );
-    t.same(await deletions.run(plan), []);
+    await deletions.run(plan);
     t.same(store.paths(), ['others']);
     t.equal(counters.deletions, 3, 'each was deleted once');
   },
 );
+
+await t.test('what is in use shows its new version, or goes, when it is no more', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  container.put('changed', 'old');
+  container.put('deleted', 'old');
+  await (
+    await jobs.runner.create('import', {})
+  ).done;
+  for (const path of ['changed', 'deleted']) await jobs.hsm.coordinator.restore(store.fidOf(path));
+  const close = ['changed', 'deleted'].map((path) => store.hold(path));
+  await autoImport(jobs, { mode: 'OverwriteIfDirty' });
+  container.put('changed', 'newer');
+  await container.delete('deleted');
+  await synced(jobs);
+  await synced(jobs);
+  t.equal(store.content('changed'), 'old', 'not under a reader');
+  t.match(auto(jobs, 'auto').blobSyncEvents, { totalConflicts: 0, totalErrors: 0 });
+  for (const done of close) done();
+  await synced(jobs);
+  await synced(jobs);
+  await jobs.hsm.coordinator.restore(store.fidOf('changed'));
+  t.equal(store.content('changed'), 'newer');
+  t.same(store.paths(), ['changed']);
+  t.match(auto(jobs, 'auto').blobSyncEvents, { importedFiles: 1, deletions: 1, totalErrors: 0 });
+  await jobs.runner.cancel('auto');
+  await jobs.runner.wait('auto');
+  // The log follows the record.
+  await until(() => jobs.lines('auto'), { what: 'the log', intervalMs: 1 });
+  t.equal(jobs.lines('auto').filter(({ code }) => code === 'Busy').length, 1, 'said once');
+});
+
+await t.test('a directory goes with the last of what was in it, whichever was deleted first', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  const stub = { hdi_isfolder: 'true' };
+  for (const path of ['gone', 'gone/below', 'back', 'kept']) container.put(path, '', stub);
+  for (const path of ['gone/below/file', 'back/file', 'kept/file']) container.put(path, 'x');
+  await autoImport(jobs);
+  store.write('kept/mine', 'mine');
+  for (const path of ['gone/below', 'gone', 'back', 'kept']) await container.delete(path);
+  await synced(jobs);
+  t.equal(auto(jobs, 'auto').blobSyncEvents.deletions, 0, 'something is in each');
+  container.put('back', '', stub);
+  await synced(jobs);
+  for (const path of ['gone/below/file', 'back/file', 'kept/file']) await container.delete(path);
+  await synced(jobs);
+  t.same(store.paths(), ['back', 'kept', 'kept/mine']);
+  t.equal(auto(jobs, 'auto').blobSyncEvents.deletions, 5);
+  await jobs.runner.cancel('auto');
+  await jobs.runner.wait('auto');
+});

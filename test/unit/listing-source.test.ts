@@ -2,6 +2,7 @@ import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
+import type { ListedBlob } from '../../src/blob/port.js';
 import { SourceGap, type Changes } from '../../src/jobs/auto-import/change-source.js';
 import { ListingSource } from '../../src/jobs/auto-import/listing-source.js';
 import { MemoryContainer } from '../helpers/memory-container.js';
@@ -22,11 +23,11 @@ class Rig implements AsyncDisposable {
   static async start(names: readonly string[], prefixes: readonly string[] = ['']): Promise<Rig> {
     const rig = new Rig(await mkdtemp(join(tmpdir(), 'lustrite-listing-')), prefixes);
     for (const name of names) rig.container.put(name, name);
-    rig.cursor = await rig.source.begin();
+    rig.cursor = await rig.source.begin(null);
     for (const prefix of prefixes) {
       for await (const page of rig.container.list({ prefix })) await rig.source.observe(page);
     }
-    rig.cursor = await rig.source.observed();
+    rig.cursor = await rig.source.observed(rig.cursor);
     return rig;
   }
 
@@ -51,6 +52,17 @@ class Rig implements AsyncDisposable {
   }
 }
 
+/** Listings lack the name until the answer is called. */
+function leavingOut(container: MemoryContainer, left: string): () => void {
+  const whole = container.list.bind(container);
+  container.list = async function* (options) {
+    for await (const page of whole(options)) yield page.filter(({ name }) => name !== left);
+  };
+  return () => {
+    container.list = whole;
+  };
+}
+
 await t.test(
   'a poll tells what was created, changed and deleted since the last, and nothing else',
   async (t) => {
@@ -72,10 +84,7 @@ await t.test(
 await t.test('a name that a listing leaves out is no deletion while the blob is there', async (t) => {
   await using rig = await Rig.start(['a', 'b', 'c']);
   const { container } = rig;
-  const whole = container.list.bind(container);
-  container.list = async function* (options) {
-    for await (const page of whole(options)) yield page.filter(({ name }) => name !== 'b');
-  };
+  leavingOut(container, 'b');
   t.same(await rig.poll(), { present: ['b'], absent: [] });
 });
 
@@ -110,4 +119,68 @@ await t.test("several prefixes are one listing, and names beside them are nobody
   await rig.container.delete('a/1');
   await rig.container.delete('x');
   t.same(await rig.poll(), { present: ['b/2', 'a/0'], absent: ['a/1'] });
+});
+
+await t.test('what full syncs that were cut off have shown counts as known', async (t) => {
+  await using rig = await Rig.start([]);
+  const { container, source } = rig;
+  for (const name of ['a', 'b', 'c', 'd']) container.put(name, name);
+  const page = async (...names: readonly string[]): Promise<ListedBlob[]> => {
+    const listed: ListedBlob[] = [];
+    for await (const blobs of container.list())
+      listed.push(...blobs.filter(({ name }) => names.includes(name)));
+    return listed;
+  };
+  const first = await source.begin(null);
+  await source.observe(await page('a', 'b'));
+  await container.delete('a');
+  const second = await source.begin(first);
+  await source.observe(await page('b', 'c'));
+  await container.delete('c');
+  const third = await source.begin(second);
+  await source.observe(await page('b', 'd'));
+  rig.cursor = await source.observed(third);
+  t.same(await rig.poll(), { present: [], absent: ['a', 'c'] });
+  t.same(await rig.poll(), { present: [], absent: [] }, 'told once');
+  t.equal((await readdir(rig.folder)).length <= 2, true, 'old listings are removed');
+});
+
+await t.test('what a poll that was cut off has told and nobody noted is told when it is gone', async (t) => {
+  await using rig = await Rig.start(['a', 'z']);
+  const before = rig.cursor;
+  rig.container.put('m', 'm');
+  rig.container.put('n', 'n');
+  t.same(await rig.poll(1), { present: ['m', 'n'], absent: [] });
+  // The stubs are made, and the process dies before the cursor is written down.
+  rig.cursor = before;
+  await rig.container.delete('m');
+  t.same(await rig.poll(1), { present: ['n'], absent: ['m'] });
+  rig.cursor = before;
+  await rig.container.delete('n');
+  t.same(await rig.poll(), { present: [], absent: ['m', 'n'] });
+  t.same(await rig.poll(), { present: [], absent: [] });
+});
+
+await t.test('so is what was told behind the batch that was noted last', async (t) => {
+  const names = Array.from({ length: 1500 }, (_, n) => `n${String(n).padStart(5, '0')}`);
+  await using rig = await Rig.start([]);
+  for (const name of names) rig.container.put(name, name);
+  await rig.poll(1);
+  const noted = rig.cursor;
+  await rig.poll();
+  rig.cursor = noted;
+  await rig.container.delete('n01400');
+  const told = await rig.poll();
+  t.same(told.absent, ['n01400']);
+  t.equal(told.present.length, 499);
+});
+
+await t.test('a name that only a look has shown is told when it is gone', async (t) => {
+  await using rig = await Rig.start(['a', 'b', 'c']);
+  const { container } = rig;
+  const listsAll = leavingOut(container, 'b');
+  t.same(await rig.poll(), { present: ['b'], absent: [] });
+  listsAll();
+  await container.delete('b');
+  t.same(await rig.poll(), { present: [], absent: ['b'] });
 });

@@ -35,6 +35,13 @@ const blobSyncEvents = z
   })
   .readonly();
 
+const fids = z
+  .record(
+    z.string(),
+    z.custom<Fid>((fid) => typeof fid === 'string'),
+  )
+  .readonly();
+
 /** How far the job has come; written in one step with the counters that belong to it. */
 const progress = z
   .object({
@@ -42,13 +49,10 @@ const progress = z
     /** The change source's; null before it has begun. */
     cursor: z.json(),
     /** Path -> FID of what the batch behind the cursor was about to delete. */
-    deleting: z
-      .record(
-        z.string(),
-        z.custom<Fid>((fid) => typeof fid === 'string'),
-      )
-      .readonly(),
-    /** Paths whose deletion waits for those who have them open. */
+    deleting: fids,
+    /** Path -> FID of the directories whose blobs are gone and in which something is left. */
+    left: fids,
+    /** Blobs whose changes wait for those who have the files open. */
     busy: z.array(z.string()).readonly(),
   })
   .readonly();
@@ -98,7 +102,13 @@ export type BlobSyncCounters = z.infer<typeof syncCounters>;
 const { totalBlobsWalked: _, ...noSyncedCounters } = noImportCounters;
 export const noBlobSyncCounters: BlobSyncCounters = { ...noSyncedCounters, deletions: 0 };
 
-export const noProgress: AutoImportProgress = { phase: 'scan', cursor: null, deleting: {}, busy: [] };
+export const noProgress: AutoImportProgress = {
+  phase: 'scan',
+  cursor: null,
+  deleting: {},
+  left: {},
+  busy: [],
+};
 
 /** The status of a job that begins: every counter is there from the start (amlfs 1.3). */
 export function startedAutoImport(lastStartedTimeUTC: string): AutoImportStatus {

@@ -1,14 +1,16 @@
 /** Auto-import: a full sync, then whatever changes in the container, for as long as the job is enabled. */
 import type { Clock } from '../../base/clock.js';
+import { crashPoint } from '../../base/crash.js';
 import { BlobError, messageChain } from '../../base/errors.js';
-import type { Container } from '../../blob/port.js';
+import { listedBlob } from '../../blob/listed.js';
+import type { Container, ListedBlob } from '../../blob/port.js';
 import type { Coordinator } from '../../hsm/coordinator.js';
-import type { NativeStore } from '../../store/inodes.js';
+import type { Fid, NativeStore } from '../../store/inodes.js';
 import type { AutoImportProgress, BlobSyncCounters } from './auto-import-record.js';
 import { SourceGap, type Changes, type ChangeSource } from './change-source.js';
 import { scanActions, syncActions } from '../import/conflict.js';
 import type { ConflictMode } from '../import/conflict-mode.js';
-import { Deletions } from './deletions.js';
+import { begunDeletions, Deletions, type DeletionPlan } from './deletions.js';
 import { importBlobs, runImport, type ImportDefaults, type MutableImportCounters } from '../import/import.js';
 import { noImportCounters } from '../import/import-record.js';
 import { JobFailure } from '../job-end.js';
@@ -47,6 +49,8 @@ export type AutoImportEvent =
   /** The container cannot be asked now; the job tries again. */
   | { readonly kind: 'waiting'; readonly why: string };
 
+/** Directories whose blobs are gone, to be tried again; the oldest stay behind more. */
+const maxLeft = 10_000;
 /** The longest pause between two tries of a container that does not answer. */
 const maxPauseMs = 60_000;
 
@@ -58,14 +62,15 @@ export async function runAutoImport(options: AutoImportOptions): Promise<never> 
 class AutoImport {
   readonly #options: AutoImportOptions;
   #progress: AutoImportProgress;
-  /** The batch behind the cursor may have been begun by a daemon that died. */
-  #again = true;
+  /** What a batch that was cut off was about to delete, as far as it has not come again. */
+  #begun: DeletionPlan;
   /** As far as the cursor. */
   #counted: BlobSyncCounters;
 
   constructor(options: AutoImportOptions) {
     this.#options = options;
     this.#progress = options.progress;
+    this.#begun = options.progress.deleting;
     this.#counted = { ...options.sync };
   }
 
@@ -82,10 +87,10 @@ class AutoImport {
         signal.throwIfAborted();
         // What comes again is counted then.
         Object.assign(this.#options.sync, this.#counted);
-        this.#again = true;
+        this.#begun = this.#progress.deleting;
         if (error instanceof SourceGap) {
           log.add({ level: 'warn', code: 'Gap', message: `${messageChain(error)}: a full sync follows` });
-          await this.#move({ ...this.#progress, phase: 'scan', cursor: null });
+          await this.#move({ ...this.#progress, phase: 'scan', cursor: null, deleting: {} });
           continue;
         }
         const why = transientCause(error);
@@ -100,21 +105,31 @@ class AutoImport {
   }
 
   async #scan(): Promise<void> {
-    const { source, scan, signal, log, clock, onEvent, mode } = this.#options;
+    const { source, scan, signal, log, clock, onEvent } = this.#options;
     Object.assign(scan, noImportCounters);
     await onEvent({ kind: 'scan-started' });
-    const cursor = await source.begin(signal);
+    const cursor = asJson(await source.begin(this.#progress.cursor, signal));
+    await this.#move({ ...this.#progress, cursor });
+    const busy = new Set(this.#progress.busy);
     await runImport({
       ...this.#options,
-      mode,
       actions: scanActions,
       startedMs: clock.now(),
       resumed: false,
       counters: scan,
+      onBusy: this.#noteBusy(busy),
       onPage: (page) => source.observe(page),
     });
     await log.written();
-    this.#progress = { ...this.#progress, phase: 'sync', cursor: asJson(await source.observed(cursor)) };
+    crashPoint('auto-import.scanned');
+    this.#begun = {};
+    this.#progress = {
+      phase: 'sync',
+      cursor: asJson(await source.observed(cursor)),
+      deleting: {},
+      left: this.#progress.left,
+      busy: [...busy],
+    };
     await onEvent({ kind: 'scan-ended' }, this.#progress);
   }
 
@@ -123,45 +138,65 @@ class AutoImport {
     if (this.#progress.busy.length > 0) await this.#retryBusy();
     for await (const changes of source.poll(this.#progress.cursor, signal)) {
       signal.throwIfAborted();
-      const busy = await this.#apply(changes);
-      this.#again = false;
-      this.#progress = {
-        phase: 'sync',
-        cursor: asJson(changes.cursor),
-        deleting: {},
-        busy: [...new Set([...this.#progress.busy, ...busy])],
-      };
+      const progress = await this.#apply(changes, this.#progress.busy);
+      crashPoint('auto-import.applied');
+      this.#progress = { ...progress, cursor: asJson(changes.cursor) };
       this.#counted = { ...this.#options.sync };
       const { newestMs } = changes;
       await onEvent({ kind: 'applied', ...(newestMs !== undefined && { newestMs }) }, this.#progress);
     }
-    this.#again = false;
+    this.#begun = {};
   }
 
-  /** Deletions first: what is new may need their names. Resolves with the blobs whose files are in use. */
-  async #apply({ present, absent }: Pick<Changes, 'present' | 'absent'>): Promise<readonly string[]> {
+  /** Deletions first: what is new may need their names. Resolves with what is left to do; `waiting` is. */
+  async #apply(
+    { present, absent }: Pick<Changes, 'present' | 'absent'>,
+    waiting: readonly string[],
+  ): Promise<AutoImportProgress> {
+    const busy = new Set(waiting);
+    const left = new Map(Object.entries(this.#progress.left));
+    if (absent.length > 0) await this.#delete(absent, busy, left);
+    for (const { name } of present) left.delete(directoryOf(name));
+    if (present.length > 0) await this.#import(present, busy);
+    const names = new Set([...absent, ...present.map(({ name }) => name)].map(directoryOf));
+    this.#begun = Object.fromEntries(Object.entries(this.#begun).filter(([path]) => !names.has(path)));
+    return {
+      ...this.#progress,
+      deleting: this.#begun,
+      left: Object.fromEntries([...left].slice(-maxLeft)),
+      busy: [...busy],
+    };
+  }
+
+  async #import(present: readonly ListedBlob[], busy: Set<string>): Promise<void> {
     const { sync, clock } = this.#options;
-    const busy = absent.length === 0 ? [] : await this.#delete(absent);
-    if (present.length === 0) return busy;
     const counters: MutableImportCounters = { ...sync, totalBlobsWalked: 0 };
     try {
       const blobs = present.toSorted((a, b) => (a.name < b.name ? -1 : 1));
       await importBlobs(
-        { ...this.#options, actions: syncActions, startedMs: clock.now(), resumed: false, counters },
+        {
+          ...this.#options,
+          actions: syncActions,
+          startedMs: clock.now(),
+          resumed: false,
+          counters,
+          onBusy: this.#noteBusy(busy),
+        },
         blobs,
       );
     } finally {
       const { totalBlobsWalked: _, ...counted } = counters;
       Object.assign(sync, counted);
     }
-    return busy;
   }
 
-  async #delete(absent: readonly string[]): Promise<readonly string[]> {
+  async #delete(absent: readonly string[], busy: Set<string>, left: Map<string, Fid>): Promise<void> {
     const { sync, log, maximumErrors } = this.#options;
     const deletions = new Deletions({
       ...this.#options,
       counters: sync,
+      onBusy: this.#noteBusy(busy),
+      onLeft: (path, fid) => left.set(path, fid),
       onError: (blob, error) => {
         sync.totalErrors++;
         const message = `the deletion of the blob '${blob}' could not be followed: ${messageChain(error)}`;
@@ -170,28 +205,45 @@ class AutoImport {
           throw new JobFailure('TooManyErrors', message);
       },
     });
-    const planned = await deletions.plan(absent, this.#again ? this.#progress.deleting : {});
-    if (planned.length === 0) return [];
-    // A file that somebody makes under a name after it was deleted must not be deleted when this batch comes again.
-    const deleting = Object.fromEntries(planned.map(({ path, state }) => [path, state.fid]));
-    await this.#move({ ...this.#progress, deleting });
-    return deletions.run(planned);
+    const planned = await deletions.plan(absent, this.#begun);
+    const deleting = begunDeletions(planned);
+    if (Object.keys(deleting).length > 0) {
+      // A file that somebody makes under a name after it was deleted must not be deleted when this batch comes again.
+      await this.#move({ ...this.#progress, deleting: { ...this.#begun, ...deleting } });
+      crashPoint('auto-import.planned');
+    }
+    await deletions.run(planned);
+    // What was in them may be gone now; whatever lies below a directory sorts behind it.
+    for (const [path, fid] of [...left].sort(([a], [b]) => (a < b ? 1 : -1))) {
+      if (await deletions.directory(path, fid)) left.delete(path);
+    }
   }
 
-  /** Deletions that waited for open files, as far as the blobs are still gone. */
+  /** What had to wait, by what the container has now. */
   async #retryBusy(): Promise<void> {
     const { container, signal } = this.#options;
+    const present: ListedBlob[] = [];
     const absent: string[] = [];
     for (const blob of this.#progress.busy) {
       try {
-        await container.properties(blob, signal);
+        present.push(listedBlob(blob, await container.properties(blob, signal)));
       } catch (error) {
         if (!(error instanceof BlobError) || error.kind !== 'missing') throw error;
         absent.push(blob);
       }
     }
-    const busy = await this.#delete(absent);
-    await this.#move({ ...this.#progress, deleting: {}, busy });
+    await this.#move(await this.#apply({ present, absent }, []));
+  }
+
+  /** Takes what has to wait, and says so the first time. */
+  #noteBusy(busy: Set<string>): (blob: string, why: string) => void {
+    const said = new Set(this.#progress.busy);
+    return (blob, why) => {
+      busy.add(blob);
+      if (said.has(blob)) return;
+      said.add(blob);
+      this.#options.log.add({ level: 'info', blob, code: 'Busy', message: `${why}: tried again later` });
+    };
   }
 
   async #move(progress: AutoImportProgress): Promise<void> {
@@ -214,6 +266,11 @@ function asFailure(error: unknown): unknown {
   return new JobFailure('SyncFailed', `the container could not be read: ${messageChain(error)}`, {
     cause: error,
   });
+}
+
+/** The path of a directory's blob, with or without the '/' of a marker. */
+function directoryOf(blob: string): string {
+  return blob.replace(/\/$/, '');
 }
 
 /** A cursor as it will come back from the record. */

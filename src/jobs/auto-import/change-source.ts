@@ -13,8 +13,11 @@ export interface Changes {
 
 export interface ChangeSource {
   readonly kind: 'feed' | 'listing';
-  /** Before the full sync lists anything: the cursor from which on changes count. Deletions before it never count. */
-  begin(signal: AbortSignal): Promise<unknown>;
+  /**
+   * Before the full sync lists anything: the cursor from which on changes count. Deletions before it never count.
+   * `previous`: the cursor of a full sync that was cut off, whose deletions count; null: there was none.
+   */
+  begin(previous: unknown, signal: AbortSignal): Promise<unknown>;
   /** Each page of the full sync's listing, in order. */
   observe(page: readonly ListedBlob[]): Promise<void>;
   /** The full sync has listed everything: the cursor for the first poll. */

@@ -1,13 +1,14 @@
 /** Takes away what the container has no more, as far as the mode lets it. */
 import { constants } from 'node:os';
+import { crashPoint } from '../../base/crash.js';
 import { messageChain } from '../../base/errors.js';
 import { pathOfBlob } from '../../blob/names.js';
 import type { Coordinator } from '../../hsm/coordinator.js';
 import { HS_LOST, HS_RELEASED } from '../../hsm/flags.js';
-import { errnoOf } from '../../hsm/movers.js';
+import { errnoOf, hasErrno } from '../../hsm/movers.js';
 import type { Fid, FileState, NativeStore } from '../../store/inodes.js';
 import type { ConflictMode } from '../import/conflict-mode.js';
-import { deletedOf, deletionActions } from './deletion.js';
+import { deletedOf, deletionActions, type Deleted, type DeletionAction } from './deletion.js';
 import { JobFailure } from '../job-end.js';
 import type { JobLog } from '../job-log.js';
 
@@ -20,18 +21,30 @@ export interface DeletionOptions {
   readonly enableDeletions: boolean;
   readonly log: Pick<JobLog, 'add' | 'drained' | 'written'>;
   readonly counters: { deletions: number; totalConflicts: number };
+  /** Takes the blobs whose deletions have to be followed later. */
+  readonly onBusy: (blob: string, why: string) => void;
+  /** Takes a directory whose blob is gone and in which something is left. */
+  readonly onLeft: (path: string, fid: Fid) => void;
   /** Counts an error, and throws when that is one too many. */
   readonly onError: (blob: string, error: unknown) => void;
 }
 
-interface Planned {
+export interface PlannedDeletion {
   readonly blob: string;
   readonly path: string;
   readonly state: FileState;
+  readonly what: Deleted;
+  readonly action: DeletionAction | 'disabled';
 }
 
-/** Paths and what is there, to be deleted. */
-export type Plan = Readonly<Record<string, Fid>>;
+/** Path -> what is there, to be deleted. */
+export type DeletionPlan = Readonly<Record<string, Fid>>;
+
+/** What of the plan is going to be deleted, as `plan` wants it after a crash. */
+export function begunDeletions(planned: readonly PlannedDeletion[]): DeletionPlan {
+  const deleted = planned.filter(({ action }) => action === 'delete' || action === 'delete-unused');
+  return Object.fromEntries(deleted.map(({ path, state }) => [path, state.fid]));
+}
 
 export class Deletions {
   readonly #options: DeletionOptions;
@@ -41,11 +54,11 @@ export class Deletions {
   }
 
   /**
-   * What is to go now that these blobs are gone, children first. `begun`: the same was planned before a crash; what has
-   * come to a path since then is somebody's and stays, what is gone was deleted.
+   * What is to become of the paths now that these blobs are gone, children first. `begun`: what was to be deleted when a
+   * daemon died at it; what has come to a path since then is somebody's and stays, what is gone was deleted.
    */
-  async plan(blobs: readonly string[], begun: Plan): Promise<readonly Planned[]> {
-    const { native, counters } = this.#options;
+  async plan(blobs: readonly string[], begun: DeletionPlan): Promise<readonly PlannedDeletion[]> {
+    const { native, mode, enableDeletions, counters, onBusy } = this.#options;
     const named = blobs.flatMap((blob) => {
       const name = pathOfBlob(blob, 0);
       return 'refused' in name ? [] : [{ blob, path: name.path }];
@@ -53,26 +66,33 @@ export class Deletions {
     // Whatever lies below a directory sorts behind it.
     named.sort((a, b) => (a.path < b.path ? 1 : -1));
     const states = await native.lookup(named.map(({ path }) => path));
-    for (const [at, { blob }] of named.entries()) await this.#saveOthers(blob, states[at]?.fid);
-    return named.flatMap(({ blob, path }, at) => {
+    const planned: PlannedDeletion[] = [];
+    for (const [at, { blob, path }] of named.entries()) {
       const state = states[at];
+      try {
+        await this.#saveOthers(blob, state?.fid);
+      } catch (error) {
+        onBusy(blob, `a renamed file that came from it cannot be saved: ${messageChain(error)}`);
+        continue;
+      }
       const before = begun[path];
       if (before !== undefined && state?.fid !== before) {
         counters.deletions++;
-        return [];
+        continue;
       }
-      return state === undefined ? [] : [{ blob, path, state }];
-    });
+      const what = state === undefined ? undefined : deletedOf(state, blob);
+      if (state === undefined || what === undefined) continue;
+      const action = enableDeletions ? deletionActions[what][mode] : 'disabled';
+      planned.push({ blob, path, state, what, action });
+    }
+    return planned;
   }
 
-  /** Deletes what was planned. Resolves with the blobs whose files are in use: to be tried again. */
-  async run(planned: readonly Planned[]): Promise<readonly string[]> {
-    const { mode, enableDeletions, log } = this.#options;
-    const busy: string[] = [];
-    for (const { blob, path, state } of planned) {
-      const what = deletedOf(state, blob);
-      if (what === undefined) continue;
-      const action = enableDeletions ? deletionActions[what][mode] : 'disabled';
+  /** Does what was planned. */
+  async run(planned: readonly PlannedDeletion[]): Promise<void> {
+    const { log, onBusy } = this.#options;
+    for (const one of planned) {
+      const { blob, path, state, what, action } = one;
       try {
         switch (action) {
           case 'disabled':
@@ -91,7 +111,7 @@ export class Deletions {
             break;
           case 'delete':
           case 'delete-unused':
-            if (!(await this.#delete(blob, path, state, action === 'delete-unused'))) busy.push(blob);
+            if (!(await this.#delete(one))) onBusy(blob, 'its blob is gone, and it is in use');
         }
         await log.drained();
       } catch (error) {
@@ -100,7 +120,6 @@ export class Deletions {
       }
     }
     await log.written();
-    return busy;
   }
 
   /** A renamed file whose copy was this blob has the only data there is now: it is modified, whatever becomes of the path. */
@@ -109,22 +128,19 @@ export class Deletions {
   }
 
   /** False: somebody has it open. */
-  async #delete(blob: string, path: string, state: FileState, onlyClean: boolean): Promise<boolean> {
-    const { native, counters, log } = this.#options;
+  async #delete({ blob, path, state, action }: PlannedDeletion): Promise<boolean> {
+    const { native, counters, log, onLeft } = this.#options;
     if (state.type === 'directory') {
-      // With what lies below it: a directory is there as long as its children are.
-      if (await this.#removed(path, state.fid)) {
-        counters.deletions++;
-        log.add({ level: 'info', blob, path, code: 'Delete', message: 'its blob is gone' });
-      }
+      if (!(await this.directory(path, state.fid))) onLeft(path, state.fid);
       return true;
     }
     // First: what a crash right behind it leaves says nothing of what was deleted.
     log.add({ level: 'info', blob, path, code: 'Delete', message: 'its blob is gone' });
     await log.written();
     try {
-      await native.remove(path, state.fid, { onlyClean });
+      await native.remove(path, state.fid, { onlyClean: action === 'delete-unused' });
       counters.deletions++;
+      crashPoint('auto-import.deleted');
     } catch (error) {
       const errno = errnoOf(error);
       if (errno === EBUSY || errno === ETXTBSY) return false;
@@ -156,16 +172,18 @@ export class Deletions {
     if (action === 'fail') throw new JobFailure('Conflict', `the blob '${blob}' is in conflict: ${message}`);
   }
 
-  /** False: it is not empty, or gone already. */
-  async #removed(path: string, fid: Fid): Promise<boolean> {
+  /** Deletes a directory whose blob is gone; false: something is in it. */
+  async directory(path: string, fid: Fid): Promise<boolean> {
+    const { native, counters, log } = this.#options;
     try {
-      await this.#options.native.remove(path, fid);
-      return true;
+      await native.remove(path, fid);
+      counters.deletions++;
+      log.add({ level: 'info', path, code: 'Delete', message: 'its blob is gone' });
     } catch (error) {
-      const errno = errnoOf(error);
-      if (errno === ENOTEMPTY || errno === ENOENT || errno === ESTALE) return false;
-      throw error;
+      if (hasErrno(error, ENOTEMPTY)) return false;
+      if (!hasErrno(error, ENOENT, ESTALE)) throw error;
     }
+    return true;
   }
 
   /** The data that is here is the only there is: never released (lustre-hsm 3.3). */

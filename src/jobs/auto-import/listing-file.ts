@@ -25,17 +25,18 @@ export class ListingWriter implements AsyncDisposable {
 
   async add({ name, etag }: Known): Promise<void> {
     this.#buffer += `${etag}\t${JSON.stringify(name)}\n`;
-    if (this.#buffer.length >= bufferChars) await this.#flush();
+    if (this.#buffer.length >= bufferChars) await this.flush();
   }
 
   /** Makes everything so far durable. Resolves with its length in bytes. */
   async sync(): Promise<number> {
-    await this.#flush();
+    await this.flush();
     await this.#file.datasync();
     return this.#bytes;
   }
 
-  async #flush(): Promise<void> {
+  /** Writes everything so far, so that the end of this process cannot lose it. */
+  async flush(): Promise<void> {
     const bytes = Buffer.from(this.#buffer);
     this.#buffer = '';
     await this.#file.appendFile(bytes);

@@ -26,13 +26,22 @@ export interface ListingSourceOptions {
 const batchChanges = 1000;
 const parallelLooks = 32;
 
+/** Listings that were cut off, and names that one left out: what stubs were made of may be gone in the whole one. */
+const partials = z.array(z.string()).readonly();
+
+const scanSchema = z.object({ scan: z.string(), partials });
+
 const cursorSchema = z.object({
   /** The last whole listing. */
   file: z.string(),
+  partials: partials.default([]),
   /** The one after it, as far as its changes are applied. */
   partial: z.object({ file: z.string(), bytes: z.int(), after: z.string() }).exactOptional(),
 });
 type Cursor = z.infer<typeof cursorSchema>;
+
+/** Of no blob: its name is told again. */
+const unknownEtag = '';
 
 const namePattern = /^listing\.(\d+)$/;
 
@@ -40,57 +49,67 @@ export class ListingSource implements ChangeSource {
   readonly kind = 'listing';
   readonly #options: ListingSourceOptions;
   #writer: ListingWriter | undefined;
-  #writing = '';
 
   constructor(options: ListingSourceOptions) {
     this.#options = options;
   }
 
-  async begin(): Promise<unknown> {
+  async begin(previous: unknown): Promise<unknown> {
     await this.#writer?.[Symbol.asyncDispose]();
-    await this.#forget([]);
-    this.#writing = 'listing.1';
-    this.#writer = await ListingWriter.create(this.#path(this.#writing));
-    return null;
+    const { data } = scanSchema.safeParse(previous);
+    const before = data === undefined ? [] : [...data.partials, data.scan];
+    await this.#forget(before);
+    const kept = await readdir(this.#options.folder);
+    const cutOff = before.filter((file) => kept.includes(file));
+    const scan = fileAfter(cutOff);
+    this.#writer = await ListingWriter.create(this.#path(scan));
+    return { scan, partials: cutOff } satisfies z.infer<typeof scanSchema>;
   }
 
   async observe(page: readonly ListedBlob[]): Promise<void> {
     for (const blob of page) await this.#writer?.add(blob);
+    // Before the page's stubs: whatever the next daemon finds, it knows where it came from.
+    await this.#writer?.flush();
   }
 
-  async observed(): Promise<unknown> {
+  async observed(begun: unknown): Promise<unknown> {
+    const { scan, partials } = scanSchema.parse(begun);
     await this.#writer?.sync();
     await this.#writer?.[Symbol.asyncDispose]();
     this.#writer = undefined;
-    return { file: this.#writing } satisfies Cursor;
+    return { file: scan, partials } satisfies Cursor;
   }
 
   async *poll(from: unknown, signal: AbortSignal): AsyncGenerator<Changes, void, undefined> {
     const { success, data: cursor } = cursorSchema.safeParse(from);
     if (!success) throw new SourceGap('the last listing is not known');
-    const files = [cursor.file, ...(cursor.partial === undefined ? [] : [cursor.partial.file])];
-    await this.#forget(files);
-    const next = `listing.${1 + Math.max(...files.map(numberOf))}`;
+    const partials = await this.#partials(cursor);
+    const next = fileAfter([cursor.file, ...partials]);
     await using writer = await ListingWriter.create(this.#path(next));
+    await using unlisted = new Unlisted(this.#path(fileAfter([next])));
+    const hidden = (): readonly string[] => (unlisted.any ? [fileAfter([next])] : []);
     let present: ListedBlob[] = [];
     let absent: string[] = [];
-    const told = { any: false };
-    const batch = async (after: string | undefined): Promise<Changes> => {
+    const told = { any: partials.length > 0 };
+    const batch = async (at: { readonly after: string } | 'absent' | 'end'): Promise<Changes> => {
       const bytes = await writer.sync();
-      const partial = after === undefined ? {} : { partial: { file: next, bytes, after } };
       const looked = await this.#look(absent, signal);
-      const changes: Changes = {
-        present: [...present, ...looked.present],
-        absent: looked.absent,
-        cursor: { file: after === undefined ? next : cursor.file, ...partial } satisfies Cursor,
-      };
+      await unlisted.add(looked.present.toSorted((a, b) => this.#compare(a.name, b.name)));
+      const still = { file: cursor.file, partials: [...partials, ...hidden()] };
+      const reached: Cursor =
+        at === 'end'
+          ? { file: next, partials: [...hidden()] }
+          : at === 'absent'
+            ? still
+            : { ...still, partial: { file: next, bytes, after: at.after } };
+      const changes = { present: [...present, ...looked.present], absent: looked.absent, cursor: reached };
       present = [];
       absent = [];
       told.any = true;
       return changes;
     };
 
-    const known = this.#known(cursor);
+    const known = this.#known({ ...cursor, partials });
     try {
       let old = await nextOf(known);
       for await (const blob of this.#list(signal)) {
@@ -103,18 +122,30 @@ export class ListingSource implements ChangeSource {
           old = await nextOf(known);
         }
         await writer.add(blob);
-        if (present.length + absent.length >= batchChanges) yield await batch(blob.name);
+        if (present.length + absent.length >= batchChanges) yield await batch({ after: blob.name });
       }
       for (; old !== undefined; old = await nextOf(known)) {
         absent.push(old.name);
         // No name is behind these: after a crash all of them are found again.
-        if (absent.length >= batchChanges) yield { ...(await batch('')), cursor };
+        if (absent.length >= batchChanges) yield await batch('absent');
       }
     } finally {
       await known.return();
     }
-    if (told.any || present.length + absent.length > 0 || cursor.partial !== undefined)
-      yield await batch(undefined);
+    if (told.any || present.length + absent.length > 0) yield await batch('end');
+    else await rm(this.#path(next));
+  }
+
+  /**
+   * Listings that were begun and did not become the cursor: stubs may have been made of what they have, and nobody else
+   * remembers that. Everything older is removed.
+   */
+  async #partials({ file, partials, partial }: Cursor): Promise<readonly string[]> {
+    const names = (await readdir(this.#options.folder)).filter((name) => namePattern.test(name));
+    const newer = names.filter((name) => numberOf(name) > numberOf(file));
+    const kept = [...new Set([...partials, ...(partial === undefined ? [] : [partial.file]), ...newer])];
+    await this.#forget([file, ...kept]);
+    return kept;
   }
 
   async *#list(signal: AbortSignal): AsyncGenerator<ListedBlob, void, undefined> {
@@ -123,13 +154,31 @@ export class ListingSource implements ChangeSource {
   }
 
   /** What the last listing showed, up to where its successor was applied what that one shows. */
-  async *#known({ file, partial }: Cursor): AsyncGenerator<Known, void, undefined> {
+  async *#known({ file, partials, partial }: Cursor): AsyncGenerator<Known, void, undefined> {
+    let whole = this.#read(file);
+    for (const part of partials) whole = this.#merge(whole, this.#read(part));
     if (partial === undefined) {
-      yield* this.#read(file);
+      yield* whole;
       return;
     }
     yield* this.#read(partial.file, partial.bytes);
-    for await (const one of this.#read(file)) if (this.#compare(one.name, partial.after) > 0) yield one;
+    for await (const one of whole) if (this.#compare(one.name, partial.after) > 0) yield one;
+  }
+
+  /** The whole listing, and what only the partial one has: whether that was applied nobody knows. */
+  async *#merge(
+    whole: AsyncGenerator<Known, void, undefined>,
+    partial: AsyncGenerator<Known, void, undefined>,
+  ): AsyncGenerator<Known, void, undefined> {
+    let old = await nextOf(partial);
+    for await (const one of whole) {
+      for (; old !== undefined && this.#compare(old.name, one.name) < 0; old = await nextOf(partial)) {
+        yield { ...old, etag: unknownEtag };
+      }
+      yield one;
+      if (old?.name === one.name) old = await nextOf(partial);
+    }
+    for (; old !== undefined; old = await nextOf(partial)) yield { ...old, etag: unknownEtag };
   }
 
   async *#read(file: string, bytes?: number): AsyncGenerator<Known, void, undefined> {
@@ -183,9 +232,40 @@ export class ListingSource implements ChangeSource {
   }
 }
 
+/** A listing of the names that the big one lacks although they are there; a file only when there is one. */
+class Unlisted implements AsyncDisposable {
+  readonly #path: string;
+  #writer: ListingWriter | undefined;
+
+  constructor(path: string) {
+    this.#path = path;
+  }
+
+  get any(): boolean {
+    return this.#writer !== undefined;
+  }
+
+  /** In the order of the listing; durable when it resolves. */
+  async add(blobs: readonly Known[]): Promise<void> {
+    if (blobs.length === 0) return;
+    this.#writer ??= await ListingWriter.create(this.#path);
+    for (const blob of blobs) await this.#writer.add(blob);
+    await this.#writer.sync();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#writer?.[Symbol.asyncDispose]();
+  }
+}
+
 async function nextOf<T>(items: AsyncIterator<T, void, undefined>): Promise<T | undefined> {
   const { value } = await items.next();
   return value ?? undefined;
+}
+
+/** A name that no listing has had since these. */
+function fileAfter(files: readonly string[]): string {
+  return `listing.${1 + Math.max(0, ...files.map(numberOf))}`;
 }
 
 function numberOf(file: string): number {

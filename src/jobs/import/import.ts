@@ -42,6 +42,11 @@ export interface ImportOptions {
   readonly resumed: boolean;
   readonly counters: MutableImportCounters;
   readonly log: JobLog;
+  /**
+   * Takes the blobs whose files are in use or change at this moment, to import them again later; without it they are
+   * conflicts.
+   */
+  readonly onBusy?: (blob: string, why: string) => void;
   readonly signal: AbortSignal;
 }
 
@@ -64,14 +69,15 @@ const done = {
   replace: 'it was deleted and imported again',
 } as const;
 
-/** Why a mode could not do what it should, where that is no error. */
-const unresolved: Readonly<Record<number, string>> = {
+/** Why a mode could not do what it should, where that is no error: it may be able to later. */
+const busy: Readonly<Record<number, string>> = {
   [EBUSY]: 'it is open, mapped or in a transfer',
   [ETXTBSY]: 'it is being executed',
   [ESTALE]: 'it changed meanwhile',
   [ENOENT]: 'it is gone meanwhile',
-  [ENOTEMPTY]: 'the directory is not empty',
 };
+/** The same; it stays so. */
+const unresolved: Readonly<Record<number, string>> = { [ENOTEMPTY]: 'the directory is not empty' };
 
 /**
  * Imports every blob under the prefixes, which are as blobPrefixes() gives them. Resolves with the state the job ends in;
@@ -388,8 +394,12 @@ class Import {
 
   /** The mode's action failed: a conflict that stays where it is a matter of what is there, else an error. */
   #unresolved(blob: string, path: string, reason: string, error: unknown): void {
-    const why = unresolved[errnoOf(error) ?? 0];
-    if (why !== undefined) this.#conflict(blob, path, `${reason}, and ${why}`);
+    const errno = errnoOf(error) ?? 0;
+    const { onBusy } = this.#options;
+    const later = busy[errno];
+    const why = later ?? unresolved[errno];
+    if (later !== undefined && onBusy !== undefined) onBusy(blob, `${reason}, and ${later}`);
+    else if (why !== undefined) this.#conflict(blob, path, `${reason}, and ${why}`);
     else this.#error(blob, 'Overwrite', `${reason}: ${messageChain(error)}`);
   }
 
