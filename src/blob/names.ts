@@ -72,6 +72,9 @@ export function blobOfPath(path: string | Uint8Array): BlobName {
     const code = found[0].charCodeAt(0).toString(16).toUpperCase().padStart(4, '0');
     return { refused: `the path has the character U+${code}, which a blob listing cannot carry` };
   }
+  // The service drops it, as its own clients do, and `a.` would be written over `a`.
+  if (/\.(\/|$)/.test(name))
+    return { refused: "a component of the path ends in '.', which the service drops" };
   if (name.length > maxNameChars)
     return { refused: `the path is longer than ${String(maxNameChars)} characters` };
   if (name.split('/').length > maxNameSegments) {

@@ -7,6 +7,7 @@ import type { Clock } from '../base/clock.js';
 import { crashPoint } from '../base/crash.js';
 import { BlobError, FsError, messageChain } from '../base/errors.js';
 import type { Log } from '../base/log.js';
+import { pathText } from '../base/path-text.js';
 import { blobOfPath } from '../blob/names.js';
 import type { Container } from '../blob/port.js';
 import type { Fid, FileState, HsmRequest, HsmStateSet, ShownAction } from '../store/inodes.js';
@@ -315,7 +316,9 @@ export class Coordinator implements AsyncDisposable {
         const path = await this.#paths.find(state);
         if (path === undefined) throw new FsError(ENOENT, 'the file has no name any more');
         const name = blobOfPath(path);
-        if ('refused' in name) throw new FsError('EINVAL', `no blob can have this name: ${name.refused}`);
+        if ('refused' in name) {
+          throw new FsError('EINVAL', `${pathText(path)} cannot be the name of a blob: ${name.refused}`);
+        }
         throwUnlessArchived(await this.#archive(state, name.name, archiveId, self));
         return;
       }

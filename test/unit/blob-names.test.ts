@@ -1,5 +1,7 @@
+import { isUtf8 } from 'node:buffer';
 import t from 'tap';
 import { blobOfPath, encodeBlobName, pathOfBlob } from '../../src/blob/names.js';
+import { namesIn } from '../helpers/names.js';
 
 const long = 'x'.repeat(255);
 
@@ -50,37 +52,23 @@ t.test('a blob name becomes a path, or is refused with a reason', (t) => {
 });
 
 t.test('a path becomes a blob name, or is refused with a reason', (t) => {
-  const cases: readonly [path: string | Buffer, expected: string | RegExp][] = [
-    ['a/b', 'a/b'],
-    [Buffer.from('\u00e4/\ud83d\ude00'), '\u00e4/\ud83d\ude00'],
-    [Buffer.from('\ufeffbom'), '\ufeffbom'],
-    ['tab\tnew\nline', 'tab\tnew\nline'],
-    ['del\u007f', 'del\u007f'],
-    ['x'.repeat(1024), 'x'.repeat(1024)],
-    ['a/'.repeat(253) + 'a', 'a/'.repeat(253) + 'a'],
-    ['a\\b', /'\\'/],
+  for (const { what, path, refused } of namesIn('in/a/folder')) {
+    const wanted = refused ? { refused } : { name: path.toString() };
+    t.match(blobOfPath(path), wanted, what);
+    if (isUtf8(path)) t.match(blobOfPath(path.toString()), wanted, `${what}, as text`);
+  }
+  // What no path of a mount can be.
+  const cases: readonly [path: string | Buffer, refused: RegExp][] = [
     ['a/../b', /'\.' or '\.\.'/],
     ['.', /'\.' or '\.\.'/],
-    [Buffer.from([0x61, 0xff]), /not valid UTF-8/],
-    [Buffer.from([0xed, 0xa0, 0x80]), /not valid UTF-8/],
     ['\udc00', /Unicode/],
-    ['a\u0001', /U\+0001/],
-    ['Icon\r', 'Icon\r'],
-    ['a\u001f', /U\+001F/],
-    ['a\ufffe', /U\+FFFE/],
-    ['a\uffff', /U\+FFFF/],
-    ['x'.repeat(1025), /1024 characters/],
-    ['a/'.repeat(254) + 'a', /254 components/],
+    ['a\0b', /NUL/],
     ['/a', /empty component/],
+    ['a//b', /empty component/],
     ['a/', /empty component/],
     ['', /empty/],
   ];
-  for (const [path, expected] of cases) {
-    const title = JSON.stringify(path.toString().slice(0, 40));
-    const result = blobOfPath(path);
-    if (typeof expected === 'string') t.same(result, { name: expected }, title);
-    else t.match(result, { refused: expected }, title);
-  }
+  for (const [path, refused] of cases) t.match(blobOfPath(path), { refused }, JSON.stringify(path));
   t.end();
 });
 

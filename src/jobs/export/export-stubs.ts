@@ -1,6 +1,6 @@
 /** The blobs that stand for directories and symlinks. */
 import { constants } from 'node:os';
-import { BlobError, FsError, UserError } from '../../base/errors.js';
+import { BlobError, UserError } from '../../base/errors.js';
 import { metadataFor } from '../../blob/metadata.js';
 import { blobOfPath } from '../../blob/names.js';
 import type { BlobProperties, BlobVersion, Container } from '../../blob/port.js';
@@ -62,7 +62,7 @@ export async function exportSymlink(
   const { native, container, coordinator, extended, signal } = options;
   const target = entry.target ?? (await native.readlink(entry.fid));
   if (target === null) return undefined;
-  if (target.includes('\ufffd')) throw new FsError(EINVAL, 'the target is not valid UTF-8');
+  if (target.includes('\ufffd')) throw new UserError('InvalidTarget', 'the target is not valid UTF-8');
   const name = blobName(entry.pathBytes ?? entry.path);
   const body = Buffer.from(target);
   const metadata = metadataFor({ ...entry, kind: 'symlink' }, { extended });
@@ -132,6 +132,6 @@ function carries(found: Readonly<Record<string, string>>, wanted: Readonly<Recor
 
 function blobName(path: string | Buffer): string {
   const name = blobOfPath(path);
-  if ('refused' in name) throw new FsError(EINVAL, name.refused);
+  if ('refused' in name) throw new UserError('InvalidName', name.refused);
   return name.name;
 }

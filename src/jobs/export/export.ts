@@ -3,6 +3,7 @@ import { constants } from 'node:os';
 import type { Clock } from '../../base/clock.js';
 import { crashPoint } from '../../base/crash.js';
 import { messageChain } from '../../base/errors.js';
+import { pathText } from '../../base/path-text.js';
 import type { Container } from '../../blob/port.js';
 import type { ArchiveOutcome } from '../../hsm/archive-mover.js';
 import type { Coordinator } from '../../hsm/coordinator.js';
@@ -143,7 +144,7 @@ class Export {
       return await next();
     } catch (error) {
       if (errnoOf(error) === undefined) throw error;
-      this.#fail({ code: 'Unreadable', message: messageChain(error) });
+      this.#fail(undefined, 'Unreadable', messageChain(error));
       return [];
     }
   }
@@ -158,19 +159,19 @@ class Export {
         return Promise.resolve();
       case 'special':
         this.#options.counters.totalFilesSkipped++;
-        this.#log('warn', entry.path, 'SpecialFile', 'blobs cannot hold devices, pipes and sockets');
+        this.#log('warn', pathOf(entry), 'SpecialFile', 'blobs cannot hold devices, pipes and sockets');
         return Promise.resolve();
     }
   }
 
   async #file(entry: WalkEntry): Promise<void> {
     const { counters, clock, coordinator, signal } = this.#options;
-    const path = entry.pathBytes ?? entry.path;
+    const path = pathOf(entry);
     if (entry.nlink > 1) {
       const exported = this.#linked.get(entry.fid);
       if (exported !== undefined) {
         counters.totalFilesSkipped++;
-        this.#log('warn', entry.path, 'HardLink', `the file is exported under its other name ${exported}`);
+        this.#log('warn', path, 'HardLink', `the file is exported under its other name ${exported}`);
         return;
       }
       this.#linked.set(entry.fid, entry.path);
@@ -187,40 +188,38 @@ class Export {
     await this.#tally(entry, outcome);
   }
 
-  async #tally({ path }: WalkEntry, outcome: ArchiveOutcome): Promise<void> {
+  async #tally(entry: WalkEntry, outcome: ArchiveOutcome): Promise<void> {
     const { counters } = this.#options;
+    const path = pathOf(entry);
     switch (outcome.kind) {
       case 'archived':
         this.#exported(outcome.copy.size);
-        await this.#ancestors(path);
+        await this.#ancestors(entry.path);
         return;
       case 'gone':
       case 'not-needed':
         counters.filesDiscovered--;
         return;
       case 'moved':
-        this.#fail({ path, code: 'Renamed', message: 'the file was renamed during the export' });
+        this.#fail(path, 'Renamed', 'the file was renamed during the export');
         return;
-      case 'busy': {
-        this.#fail({ path, code: 'Busy', message: outcome.reason });
+      case 'busy':
+        this.#fail(path, 'Busy', outcome.reason);
         return;
-      }
       case 'refused':
         if (outcome.code !== 'NoArchive') {
-          this.#fail({ path, code: outcome.code, message: outcome.reason });
+          this.#fail(path, outcome.code, outcome.reason);
           return;
         }
         counters.totalFilesSkipped++;
         this.#log('warn', path, outcome.code, outcome.reason);
         return;
-      case 'failed': {
-        this.#fail({ path, code: codeOf(outcome.error), message: messageChain(outcome.error) });
+      case 'failed':
+        this.#fail(path, codeOf(outcome.error), messageChain(outcome.error));
         return;
-      }
-      case 'canceled': {
-        this.#fail({ path, code: 'Canceled', message: 'the transfer was canceled' });
+      case 'canceled':
+        this.#fail(path, 'Canceled', 'the transfer was canceled');
         return;
-      }
     }
   }
 
@@ -235,7 +234,7 @@ class Export {
     } catch (error) {
       signal.throwIfAborted();
       counters.filesDiscovered++;
-      this.#fail({ path: entry.path, code: codeOf(error), message: messageChain(error) });
+      this.#fail(pathOf(entry), codeOf(error), messageChain(error));
     }
   }
 
@@ -270,19 +269,30 @@ class Export {
       crashPoint('export.directory');
     } catch (error) {
       signal.throwIfAborted();
-      this.#fail({ path, code: codeOf(error), message: messageChain(error) });
+      this.#fail(path, codeOf(error), messageChain(error));
     }
   }
 
-  #fail(line: { readonly path?: string; readonly code: string; readonly message: string }): void {
+  #fail(path: string | Buffer | undefined, code: string, message: string): void {
     this.#options.counters.totalFilesFailed++;
-    this.#firstProblem ??= line.path === undefined ? line.message : `${line.path}: ${line.message}`;
-    this.#options.log.add({ level: 'error', ...line });
+    this.#firstProblem ??= path === undefined ? message : `${pathText(path)}: ${message}`;
+    this.#log('error', path, code, message);
   }
 
-  #log(level: 'info' | 'warn', path: string, code: string, message: string): void {
-    this.#options.log.add({ level, path, code, message });
+  #log(
+    level: 'info' | 'warn' | 'error',
+    path: string | Buffer | undefined,
+    code: string,
+    message: string,
+  ): void {
+    const named = path === undefined ? {} : { path: typeof path === 'string' ? path : pathText(path) };
+    this.#options.log.add({ level, ...named, code, message });
   }
+}
+
+/** As text or, where the name is not UTF-8, as bytes. */
+function pathOf({ path, pathBytes }: WalkEntry): string | Buffer {
+  return pathBytes ?? path;
 }
 
 function isDirectory(native: NativeStore, path: string): boolean {
