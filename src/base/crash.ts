@@ -10,6 +10,7 @@ export const CRASH_POINTS = {
   'request.journaled': 'an explicit HSM request is durable, nothing has happened for it',
   'restore.downloaded': 'all bytes of a file are in its inode, RELEASED is still set',
   'archive.staged': 'all blocks are staged, the blob is the old one',
+  'archive.linked': 'one of the blobs of a file with several names is committed, not all of them',
   'archive.uploaded': 'the blob is committed, the record does not know it',
   'remove.marked': 'the file is dirty, its blob still there',
   'remove.deleted': 'the blob is gone, the record still names it',

@@ -1,4 +1,4 @@
-/** Writes one file to its blob, with its attributes, and never a mix of two contents. */
+/** Writes one file to its blob, one for each of its names, with its attributes, and never a mix of two contents. */
 import { createHash, randomUUID } from 'node:crypto';
 import { constants } from 'node:os';
 import { crashPoint } from '../base/crash.js';
@@ -13,7 +13,11 @@ const { EBUSY, ENODATA, ENOENT, ESTALE, ETXTBSY } = constants.errno;
 
 /** What became of an archive. Unless `archived`, the file is as dirty as it was. */
 export type ArchiveOutcome =
-  | { readonly kind: 'archived'; readonly copy: Copy }
+  | {
+      readonly kind: 'archived';
+      readonly copy: Copy;
+      /** That of the copy first. */ readonly blobs: BlobNames;
+    }
   /** A writer or a mapping was in the way, or the file changed meanwhile: worth another try. */
   | { readonly kind: 'busy'; readonly reason: string }
   | { readonly kind: 'not-needed'; readonly reason: string }
@@ -29,9 +33,12 @@ export type ArchiveOutcome =
   | { readonly kind: 'failed'; readonly error: unknown }
   | { readonly kind: 'canceled' };
 
+/** The name that the record keeps, then the further names of the file. */
+export type BlobNames = readonly [string, ...string[]];
+
 export interface ArchiveRequest {
   readonly fid: Fid;
-  readonly blob: string;
+  readonly blobs: BlobNames;
   readonly archiveId: number;
 }
 
@@ -42,8 +49,8 @@ type Replaced = BlobProperties | 'nothing' | 'unknown';
 const maxUploads = 4;
 
 /**
- * Archives `fid` as `blob`. The caller holds the name (BlobOwners), so that no other file's only copy is overwritten.
- * Never rejects.
+ * Archives `fid` as the first of `blobs`, and the same content under the others before: the file is dirty until all of
+ * them have it. The caller holds the names (BlobOwners), so that no other file's only copy is overwritten. Never rejects.
  */
 export async function archiveFile(
   context: MoverContext,
@@ -59,12 +66,23 @@ export async function archiveFile(
   }
   const quiet = { lost: false };
   try {
-    const version = await upload(context, request, plan, hooks, quiet);
+    const { fid, blobs } = request;
+    const [blob, ...links] = blobs;
+    let sent = 0;
+    const onProgress = (bytes: number): void => {
+      hooks.onProgress(sent + bytes);
+    };
+    for (const link of links) {
+      await upload(context, { fid, blob: link }, plan, { ...hooks, onProgress }, quiet);
+      sent += plan.size;
+      crashPoint('archive.linked');
+    }
+    const version = await upload(context, { fid, blob }, plan, { ...hooks, onProgress }, quiet);
     crashPoint('archive.uploaded');
-    const copy: Copy = { blob: request.blob, ...version };
+    const copy: Copy = { blob, ...version };
     const state = await native.finishArchive(plan.token, copy);
     return state === 'clean'
-      ? { kind: 'archived', copy }
+      ? { kind: 'archived', copy, blobs }
       : { kind: 'busy', reason: 'the file changed while it was uploaded' };
   } catch (error) {
     await native.abortArchive(plan.token).catch((failure: unknown) => {
@@ -84,7 +102,7 @@ class Conflict extends Error {}
 
 async function upload(
   context: MoverContext,
-  { fid, blob }: ArchiveRequest,
+  { fid, blob }: { readonly fid: Fid; readonly blob: string },
   plan: ArchivePlan,
   hooks: TransferHooks,
   quiet: { lost: boolean },

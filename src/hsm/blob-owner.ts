@@ -21,11 +21,13 @@ export interface BlobOwnersOptions {
   readonly log: Log;
 }
 
+/** Blob -> files whose copy it is, and which have another path, too. */
+type Displaced = Map<string, Fid[]>;
+
 interface Index {
   /** BlobOwners.#changes() before the walk began. */
   readonly changes: number;
-  /** Files whose copy is a blob of another name than their path. */
-  readonly displaced: ReadonlyMap<string, readonly Fid[]>;
+  readonly displaced: Displaced;
 }
 
 const walkBatch = 1024;
@@ -35,6 +37,8 @@ export class BlobOwners {
   #index: Promise<Index> | undefined;
   #indexed: Index | undefined;
   #displaced = 0;
+  /** That of the walk that runs. */
+  #building: Displaced | undefined;
 
   constructor(options: BlobOwnersOptions) {
     this.#options = options;
@@ -62,6 +66,12 @@ export class BlobOwners {
   /** A copy was recorded of a file that may have lost its path meanwhile: no walk before this moment has seen that. */
   displaced(): void {
     this.#displaced++;
+  }
+
+  /** `blob` was recorded as the copy of a file that has further names; its caller holds the name of the blob. */
+  linked(blob: string, fid: Fid): void {
+    // Told rather than looked for: a walk for each such file would cost the whole tree each time.
+    for (const displaced of [this.#indexed?.displaced, this.#building]) add(displaced, blob, fid);
   }
 
   /** Grows with everything that makes an index out of date. */
@@ -113,24 +123,30 @@ export class BlobOwners {
   async #build(): Promise<Index> {
     const { native, log } = this.#options;
     const changes = this.#changes();
-    const displaced = new Map<string, Fid[]>();
+    const displaced: Displaced = new Map();
+    this.#building = displaced;
     const walk = native.walk({ select: 'all', batch: walkBatch });
     try {
       for (let batch = await walk.next(); batch !== null; batch = await walk.next()) {
         for (const entry of batch) {
           if (entry.type === 'directory' || entry.copy === undefined) continue;
           if (entry.copy.blob === entry.path) continue;
-          const known = displaced.get(entry.copy.blob);
-          if (known === undefined) displaced.set(entry.copy.blob, [entry.fid]);
-          else if (!known.includes(entry.fid)) known.push(entry.fid);
+          add(displaced, entry.copy.blob, entry.fid);
         }
       }
     } finally {
+      this.#building = undefined;
       walk.close();
     }
     log.debug({ displaced: displaced.size, changes }, 'renamed files indexed by blob');
     return { changes, displaced };
   }
+}
+
+function add(displaced: Displaced | undefined, blob: string, fid: Fid): void {
+  const known = displaced?.get(blob);
+  if (known === undefined) displaced?.set(blob, [fid]);
+  else if (!known.includes(fid)) known.push(fid);
 }
 
 function holds(state: FileState | undefined, blob: string): state is FileState {

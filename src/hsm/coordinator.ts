@@ -13,7 +13,7 @@ import type { Container } from '../blob/port.js';
 import type { Fid, FileState, HsmRequest, HsmStateSet, ShownAction } from '../store/inodes.js';
 import { Journal, type JournalEntry } from '../store/journal.js';
 import type { Store } from '../store/store.js';
-import { archiveFile, type ArchiveOutcome } from './archive-mover.js';
+import { archiveFile, type ArchiveOutcome, type BlobNames } from './archive-mover.js';
 import { BlobOwners } from './blob-owner.js';
 import { ExplicitRequests } from './explicit-requests.js';
 import { actionName, HS_NOARCHIVE, HUA_ARCHIVE, HUA_RESTORE, type HUA_REMOVE } from './flags.js';
@@ -110,14 +110,23 @@ export class Coordinator implements AsyncDisposable {
 
   /**
    * Archives a file under its path; waits for its turn and its end. `path`: where it is, text or, where that is not
-   * UTF-8, bytes. Never rejects.
+   * UTF-8, bytes; `links`: further names of it that get the same blob, those that it has no more are left out. Never
+   * rejects.
    */
   async archive(
     fid: Fid,
-    options: { readonly path: string | Uint8Array; readonly signal?: AbortSignal },
+    options: {
+      readonly path: string | Uint8Array;
+      readonly links?: readonly (string | Uint8Array)[];
+      readonly signal?: AbortSignal;
+    },
   ): Promise<ArchiveOutcome> {
-    const name = blobOfPath(options.path);
-    if ('refused' in name) return { kind: 'refused', code: 'InvalidName', reason: name.refused };
+    const blobs: string[] = [];
+    for (const path of [options.path, ...(options.links ?? [])]) {
+      const name = blobOfPath(path);
+      if ('refused' in name) return { kind: 'refused', code: 'InvalidName', reason: name.refused };
+      blobs.push(name.name);
+    }
     let state: FileState;
     try {
       state = await this.#context.native.state(fid);
@@ -129,7 +138,7 @@ export class Coordinator implements AsyncDisposable {
     }
     let outcome: ArchiveOutcome = { kind: 'canceled' };
     const transfer = new Transfer(fid, HUA_ARCHIVE, 'archive', state.size, async (self) => {
-      outcome = await this.#archive(state, name.name, 0, self);
+      outcome = await this.#archive(state, blobs, 0, self);
       throwUnlessArchived(outcome);
     });
     await this.#table.run(transfer, options.signal).catch(() => undefined);
@@ -224,26 +233,35 @@ export class Coordinator implements AsyncDisposable {
     });
   }
 
-  async #archive(state: FileState, blob: string, archiveId: number, self: Transfer): Promise<ArchiveOutcome> {
+  async #archive(
+    state: FileState,
+    names: readonly string[],
+    archiveId: number,
+    self: Transfer,
+  ): Promise<ArchiveOutcome> {
     const { native, config } = this.#context;
     const { fid } = state;
-    self.blob = blob;
+    self.blob = names[0];
     try {
-      return await this.#locks.hold(blob, async () => {
+      return await this.#locks.holdAll(names, async () => {
         const renames = native.renames();
-        const before = await whereabouts(native, fid, blob);
-        if (before !== 'there') return { kind: before };
-        await unlessAborted(() => this.#owners.claim(blob, fid), self.signal);
+        const before = await namesLeft(native, fid, names);
+        if (typeof before === 'string') return { kind: before };
+        for (const blob of before.blobs)
+          await unlessAborted(() => this.#owners.claim(blob, fid), self.signal);
         // Again: the claim may have waited for a restore.
-        const now = await whereabouts(native, fid, blob);
-        if (now !== 'there') return { kind: now };
+        const now = await namesLeft(native, fid, before.blobs);
+        if (typeof now === 'string') return { kind: now };
+        const { blobs, nlink } = now;
         const outcome = await archiveFile(
           this.#context,
-          { fid, blob, archiveId: archiveId || state.archiveId || config.hsm.defaultArchiveId },
+          { fid, blobs, archiveId: archiveId || state.archiveId || config.hsm.defaultArchiveId },
           { signal: self.signal, onProgress: (bytes) => this.#table.progress(self, bytes) },
         );
         if (native.renames() !== renames) this.#owners.displaced();
-        if (outcome.kind === 'archived') self.moved = outcome.copy.size;
+        // Also where the file is dirty again: the copy may be recorded.
+        if (nlink > 1) this.#owners.linked(blobs[0], fid);
+        if (outcome.kind === 'archived') self.moved = outcome.copy.size * outcome.blobs.length;
         return outcome;
       });
     } catch (error) {
@@ -313,19 +331,26 @@ export class Coordinator implements AsyncDisposable {
     return new Transfer(fid, action, named, size, async (self) => {
       const state = await this.#checked(fid, action, archiveId);
       if (action === HUA_ARCHIVE) {
-        const path = await this.#paths.find(state);
-        if (path === undefined) throw new FsError(ENOENT, 'the file has no name any more');
-        const name = blobOfPath(path);
-        if ('refused' in name) {
-          throw new FsError('EINVAL', `${pathText(path)} cannot be the name of a blob: ${name.refused}`);
-        }
-        throwUnlessArchived(await this.#archive(state, name.name, archiveId, self));
+        throwUnlessArchived(await this.#archive(state, await this.#blobsOf(state), archiveId, self));
         return;
       }
       self.blob = state.copy?.blob;
       if (state.copy === undefined) await removeCopy(this.#context, state, self.signal);
       else await this.withBlob(state.copy.blob, fid, () => removeCopy(this.#context, state, self.signal));
     });
+  }
+
+  /** A blob for each of the file's names that one can have. */
+  async #blobsOf(state: FileState): Promise<readonly string[]> {
+    const paths = await this.#paths.find(state);
+    if (paths.length === 0) throw new FsError(ENOENT, 'the file has no name any more');
+    const names = paths.map((path) => ({ path, ...blobOfPath(path) }));
+    const refused = names.flatMap((name) =>
+      'refused' in name ? [`${pathText(name.path)} cannot be the name of a blob: ${name.refused}`] : [],
+    );
+    if (refused.length === paths.length) throw new FsError('EINVAL', refused.join('; '));
+    for (const cause of refused) this.#context.log.warn({ fid: state.fid, cause }, 'a name is not archived');
+    return names.flatMap((name) => ('name' in name ? [name.name] : []));
   }
 
   /** The state at dispatch; a request that no longer fits it fails there (lustre-hsm 3.1). */
@@ -373,14 +398,16 @@ async function unlessAborted<T>(work: () => Promise<T>, signal: AbortSignal): Pr
   }
 }
 
-/** Whether a file has a path, has lost it to another name, or is deleted. */
-async function whereabouts(
+/** Those of the paths that a file has; or whether it has lost them to another name, or is deleted. */
+async function namesLeft(
   native: Store['native'],
   fid: Fid,
-  path: string,
-): Promise<'there' | 'moved' | 'gone'> {
-  const [there] = await native.lookup([path]);
-  if (there?.fid === fid) return 'there';
+  paths: readonly string[],
+): Promise<{ readonly blobs: BlobNames; readonly nlink: number } | 'moved' | 'gone'> {
+  const there = await native.lookup(paths);
+  const state = there.find((found) => found?.fid === fid);
+  const [first, ...others] = paths.filter((_, at) => there[at]?.fid === fid);
+  if (state !== undefined && first !== undefined) return { blobs: [first, ...others], nlink: state.nlink };
   try {
     return (await native.state(fid)).nlink > 0 ? 'moved' : 'gone';
   } catch (error) {

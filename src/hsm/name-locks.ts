@@ -13,4 +13,11 @@ export class NameLocks {
       if (this.#tails.get(name) === tail) this.#tails.delete(name);
     }
   }
+
+  /** Holds all of the names at once; taken in one order everywhere, so that nobody waits in a circle. */
+  holdAll<T>(names: readonly string[], work: () => Promise<T>): Promise<T> {
+    return [...new Set(names)]
+      .sort()
+      .reduceRight<() => Promise<T>>((inner, name) => () => this.hold(name, inner), work)();
+  }
 }

@@ -1,11 +1,16 @@
-/** Where a file is now: what an archive by FID names its blob after. */
-import type { Fid, FileState, NativeStore } from '../store/inodes.js';
+/** Where a file is now: what an archive by FID names its blobs after. */
+import type { Copy, Fid, FileState, NativeStore } from '../store/inodes.js';
 
 const walkBatch = 1024;
 
+/** Relative to the root: text or, where it is not UTF-8, bytes. */
+export type FilePath = string | Buffer;
+
 interface Search {
   readonly fid: Fid;
-  readonly found: (path: string | Buffer | undefined) => void;
+  readonly names: number;
+  readonly paths: FilePath[];
+  readonly found: (paths: readonly FilePath[]) => void;
   readonly failed: (error: unknown) => void;
 }
 
@@ -19,21 +24,29 @@ export class PathFinder {
     this.#native = native;
   }
 
-  /** One of the file's names, as text or, where it is not UTF-8, as bytes. Undefined: it has none any more. */
-  async find(state: FileState): Promise<string | Buffer | undefined> {
+  /** All of the file's names, as `recordedFirst` has them. Empty: it has none any more. */
+  async find(state: FileState): Promise<readonly FilePath[]> {
+    const { fid, nlink, copy } = state;
+    if (nlink === 0) return [];
+    const one = nlink === 1 ? await this.#findOne(state) : undefined;
+    if (one !== undefined) return [one];
+    const paths = await new Promise<readonly FilePath[]>((found, failed) => {
+      this.#waiting.push({ fid, names: nlink, paths: [], found, failed });
+      if (!this.#walking) void this.#walk();
+    });
+    return recordedFirst(paths, copy);
+  }
+
+  async #findOne({ fid, copy }: FileState): Promise<FilePath | undefined> {
     const native = this.#native;
-    const candidates = [await native.pathOf?.(state.fid), state.copy?.blob];
+    const candidates = [await native.pathOf?.(fid), copy?.blob];
     for (const path of candidates) {
       if (path === undefined) continue;
       if (typeof path !== 'string') return path;
       const [there] = await native.lookup([path]);
-      if (there?.fid === state.fid) return path;
+      if (there?.fid === fid) return path;
     }
-    if (state.nlink === 0) return undefined;
-    return new Promise((found, failed) => {
-      this.#waiting.push({ fid: state.fid, found, failed });
-      if (!this.#walking) void this.#walk();
-    });
+    return undefined;
   }
 
   async #walk(): Promise<void> {
@@ -48,11 +61,13 @@ export class PathFinder {
           for (const entry of batch) {
             const searches = wanted.get(entry.fid);
             if (searches === undefined) continue;
+            for (const { paths } of searches) paths.push(entry.pathBytes ?? entry.path);
+            if (searches.some(({ paths, names }) => paths.length < names)) continue;
             wanted.delete(entry.fid);
-            for (const { found } of searches) found(entry.pathBytes ?? entry.path);
+            for (const { paths, found } of searches) found(paths);
           }
         }
-        for (const searches of wanted.values()) for (const { found } of searches) found(undefined);
+        for (const searches of wanted.values()) for (const { paths, found } of searches) found(paths);
       } catch (error) {
         for (const searches of wanted.values()) for (const { failed } of searches) failed(error);
       } finally {
@@ -61,4 +76,12 @@ export class PathFinder {
     }
     this.#walking = false;
   }
+}
+
+/** The names of a file in the order in which they become blobs: that of its copy or, without one, the first in byte order leads. */
+export function recordedFirst(paths: readonly FilePath[], copy: Copy | undefined): readonly FilePath[] {
+  const [first, ...others] = [...paths].sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)));
+  if (first === undefined) return [];
+  if (copy === undefined || !paths.includes(copy.blob)) return [first, ...others];
+  return [copy.blob, ...[first, ...others].filter((path) => path !== copy.blob)];
 }

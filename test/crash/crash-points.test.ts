@@ -1,5 +1,5 @@
 /** kill -9 at every named crash point: one table of scenarios, each of which drives the real daemon into its point. */
-import { mkdir, open, readdir, readFile, stat, rename, writeFile } from 'node:fs/promises';
+import { link, mkdir, open, readdir, readFile, stat, rename, writeFile } from 'node:fs/promises';
 import t, { type Test } from 'tap';
 import { CRASH_POINTS } from '../../src/base/crash.js';
 import { loadAddon } from '../../src/native/binding.js';
@@ -269,6 +269,23 @@ const scenarios: readonly Scenario[] = [
       await hasFailedExport(t, stage);
       await shows('stub', states.dirty)(t, stage);
       t.ok(lab.sure(file('stub')).indexOf((await lab.blob(file('stub'))) ?? 'no blob') === 0, 'the old blob');
+    },
+  },
+  {
+    point: 'archive.linked',
+    title: 'a file of which one of two blobs was uploaded is as new as it was, and both are written then',
+    async prepare(stage) {
+      await create(stage, 'one');
+      await link(stage.at('one'), stage.at('two'));
+    },
+    drive: exportAll,
+    async then(t, stage) {
+      await shows('one', 1)(t, stage);
+      const { lab, file } = stage;
+      const ended = await lustrite(['export', 'create', lab.mount.path, '--wait']);
+      t.equal(ended.code, 0, ended.stderr);
+      for (const name of ['one', 'two'])
+        t.ok((await lab.blob(file(name)))?.equals(lab.sure(file('one'))), `the blob ${name}`);
     },
   },
   {

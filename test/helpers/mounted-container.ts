@@ -17,11 +17,19 @@ export class MountedContainer {
   readonly storage: FaultServer;
   /** Another client of the same container. */
   readonly container: ContainerClient;
+  /** Of the account, past `storage`. */
+  readonly connectionString: string;
 
-  private constructor(mount: TestMount, storage: FaultServer, container: ContainerClient) {
+  private constructor(
+    mount: TestMount,
+    storage: FaultServer,
+    container: ContainerClient,
+    connectionString: string,
+  ) {
     this.mount = mount;
     this.storage = storage;
     this.container = container;
+    this.connectionString = connectionString;
   }
 
   /** Uploads `blobs`, mounts, and waits for the first import. Everything goes with the teardown of `t`. */
@@ -43,7 +51,7 @@ export class MountedContainer {
     };
     const mount = await TestMount.start(t, { ...options, container: name, env });
     storage.clearLog();
-    return new MountedContainer(mount, storage, container);
+    return new MountedContainer(mount, storage, container, azurite.connectionString);
   }
 
   at(path: string): string {

@@ -98,6 +98,21 @@ await t.test('without deletions a file stays, and data that is only here is neve
   await jobs.runner.wait('auto');
 });
 
+await t.test('a file whose blob is deleted is modified where it stays under another name', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store, coordinator } = jobs.hsm;
+  container.put('one', 'x');
+  await autoImport(jobs, { mode: 'OverwriteIfDirty' });
+  await coordinator.restore(store.fidOf('one'));
+  await store.link('one', 'two');
+  await container.delete('one');
+  await synced(jobs);
+  t.same(store.paths(), ['two']);
+  t.match(await store.state(store.fidOf('two')), { modified: true, flags: 0x0b });
+  await jobs.runner.cancel('auto');
+  await jobs.runner.wait('auto');
+});
+
 await t.test('a renamed file whose blob is deleted is modified: its data is only here', async (t) => {
   await using jobs = await MemoryJobs.start();
   const { container, store } = jobs.hsm;

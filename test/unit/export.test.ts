@@ -209,6 +209,67 @@ await t.test('new symlinks are exported once, and come back as they were', async
   t.same(container.calls, [], 'both are known now');
 });
 
+await t.test('a file with several names has a blob of each, or of none that its record knows', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store, pool } = jobs.hsm;
+  store.write('d/two', 'linked');
+  store.mkdir('e');
+  for (const name of ['d/one', 'e/three', 'outside']) await store.link('d/two', name);
+  const blobs = ['d/one', 'd/two', 'e/three', 'outside'];
+
+  pool.gate = (_kind, blob) => {
+    if (blob === 'e/three') throw new BlobError('forbidden', 'no');
+  };
+  t.match(await run(jobs), { state: 'Failed', totalFilesFailed: 4, totalFilesExported: 0 });
+  t.match(await store.state(store.fidOf('d/one')), { modified: true, copy: undefined });
+  pool.gate = () => undefined;
+  t.match(await run(jobs), {
+    state: 'Completed',
+    filesDiscovered: 4,
+    totalFilesExported: 4,
+    totalBytesExported: 24,
+    totalFilesSkipped: 0,
+    totalDirectoriesExported: 2,
+  });
+  for (const blob of blobs) t.equal(container.text(blob), 'linked', blob);
+  t.match(await store.state(store.fidOf('d/one')), { modified: false, copy: { blob: 'd/one' } }, 'the first');
+
+  store.write('e/three', 'changed');
+  pool.calls.length = 0;
+  t.match(await run(jobs, { name: 'some', filesystemPath: '/d/' }), { totalFilesExported: 2 });
+  t.same([...new Set(uploads(jobs))], ['d/two', 'd/one'], 'the one that the record keeps is the last');
+  t.match(jobs.lines('some')[0], { level: 'warn', path: 'd/one', code: 'HardLink', message: /^2 of/ });
+  t.equal(container.text('outside'), 'linked');
+
+  store.unlink('d/one');
+  store.write('d/two', 'once more');
+  t.match(await run(jobs), { totalFilesExported: 3 });
+  t.match(await store.state(store.fidOf('d/two')), { copy: { blob: 'd/two' } });
+  t.equal(container.text('outside'), 'once more');
+});
+
+await t.test(
+  'a name that is gone, and one that no blob can have, keep no other from being exported',
+  async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { container, store, pool } = jobs.hsm;
+    store.write('a', 'x');
+    for (const name of ['b\\', 'c', 'd']) await store.link('a', name);
+    pool.gate = () => undefined;
+    store.before = (call) => {
+      if (call === 'state') store.unlink('c');
+    };
+    t.match(await run(jobs, { name: 'links' }), {
+      state: 'Failed',
+      totalFilesExported: 2,
+      totalFilesFailed: 1,
+    });
+    t.same([...container.blobs.keys()].sort(), ['a', 'd']);
+    const failed = jobs.lines('links').filter(({ level }) => level === 'error');
+    t.match(failed, [{ path: 'b\\', code: 'InvalidName' }]);
+  },
+);
+
 await t.test('special and never_archive files are skipped and named', async (t) => {
   await using jobs = await MemoryJobs.start();
   const { store } = jobs.hsm;

@@ -165,6 +165,24 @@ await t.test('the tree is walked once a rename, not once an archive, and never w
   t.equal(hsm.store.walks, 2);
 });
 
+await t.test('a file with several names is known to be a holder without another walk', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const { store, coordinator, container } = hsm;
+  const old = store.write('a', 'old');
+  await store.link('a', 'b');
+  t.match(await coordinator.archive(old, { path: 'a', links: ['b'] }), {
+    kind: 'archived',
+    copy: { blob: 'a' },
+    blobs: ['a', 'b'],
+  });
+  t.equal(container.text('b'), 'old');
+  const { walks } = store;
+  store.unlink('a');
+  t.match(await coordinator.archive(store.write('a', 'new'), { path: 'a' }), { kind: 'archived' });
+  t.match(await store.state(old), { flags: 0x0b, modified: true });
+  t.equal(store.walks, walks);
+});
+
 await t.test('two writers of one blob name take turns', async (t) => {
   await using hsm = await MemoryHsm.start();
   const held = gate();

@@ -3,7 +3,13 @@ import { finalStates } from '../../src/base/control-api.js';
 import { exportScope } from '../../src/jobs/export/export.js';
 import { deletedOf, deletionActions } from '../../src/jobs/auto-import/deletion.js';
 import { ancestors } from '../../src/jobs/import/import.js';
-import { conflictActions, differenceOf, situationOf, type Existing } from '../../src/jobs/import/conflict.js';
+import {
+  actionOf,
+  conflictActions,
+  differenceOf,
+  situationOf,
+  type Existing,
+} from '../../src/jobs/import/conflict.js';
 import {
   endedExport,
   interruptedExport,
@@ -92,6 +98,7 @@ const there: Existing = {
   uid: 1,
   gid: 2,
   mtimeNs: 7n,
+  nlink: 1,
 };
 const blob: Stub = { path: 'a', kind: 'file', mode: 0o644, uid: 1, gid: 2, mtimeNs: 7n, size: 3, copy };
 const directory: Stub = { path: 'd', kind: 'directory', mode: 0o755, uid: 1, gid: 2, mtimeNs: 7n, size: 0 };
@@ -108,6 +115,8 @@ const link: Stub = {
 
 await t.test('what is there stands to a blob in one of eleven ways, and the reason says in which', (t) => {
   const resident = { ...there, flags: 0x09 };
+  const linked = { ...resident, nlink: 2 };
+  const hashed: Stub = { ...blob, copy: { ...copy, md5: 'x' } };
   const other = { ...copy, etag: '0x2' };
   const dir: Existing = { ...there, type: 'directory', flags: 0, mode: 0o40755 };
   const symlink: Existing = { ...there, type: 'symlink', flags: 0, target: 'x' };
@@ -125,6 +134,11 @@ await t.test('what is there stands to a blob in one of eleven ways, and the reas
     ['another version', { ...resident, copy: other }, blob, 'clean', /another version/],
     ['another version, never_release', { ...resident, flags: 0x19, copy: other }, blob, 'never-release', /another version/],
     ['a file of another blob', { ...there, copy: { ...copy, blob: 'b' } }, blob, 'released', /from the blob 'b'/],
+    ['a link to the same content', { ...linked, copy: { ...copy, blob: 'b', md5: 'x' } }, hashed, 'same', undefined],
+    ['a link to other content', { ...linked, copy: { ...copy, blob: 'b', md5: 'y' } }, hashed, 'clean', /from the blob 'b'/],
+    ['a link to content of another size', { ...linked, copy: { ...copy, blob: 'b', size: 4, md5: 'x' } }, hashed, 'clean', /from the blob 'b'/],
+    ['a link to content that nobody has hashed', { ...linked, copy: { ...copy, blob: 'b' } }, blob, 'clean', /from the blob 'b'/],
+    ['a renamed file of the same content', { ...resident, copy: { ...copy, blob: 'b', md5: 'x' } }, hashed, 'clean', /from the blob 'b'/],
     ['another mode', { ...resident, mode: 0o100600 }, blob, 'attributes', /the mode 0600, the blob's has 0644/],
     ['another owner', { ...there, uid: 9 }, blob, 'released', /belongs to 9:2, the blob's to 1:2/],
     ['another group', { ...there, gid: 9 }, blob, 'released', /belongs to 1:9/],
@@ -144,6 +158,19 @@ await t.test('what is there stands to a blob in one of eleven ways, and the reas
     else t.match(differenceOf(existing, stub), reason, what);
   }
   t.same([...new Set(rows.map((row) => row[3]))].sort(), Object.keys(conflictActions).sort(), 'all of them');
+  t.end();
+});
+
+await t.test('a file never gets the record of a blob that only one of its names stands for', (t) => {
+  const other = { ...copy, blob: 'b' };
+  const rows: readonly (readonly [string, Existing, string])[] = [
+    ['one name', { ...there, copy: other }, 'release'],
+    ['two names, of this blob', { ...there, nlink: 2, copy: { ...copy, etag: '0x2' } }, 'release'],
+    ['two names, of another blob', { ...there, nlink: 2, copy: other }, 'replace'],
+  ];
+  for (const [what, existing, action] of rows)
+    t.equal(actionOf(conflictActions, 'OverwriteAlways', existing, blob), action, what);
+  t.equal(actionOf(conflictActions, 'Skip', { ...there, nlink: 2, copy: other }, blob), 'skip');
   t.end();
 });
 

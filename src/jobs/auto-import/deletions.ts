@@ -70,7 +70,7 @@ export class Deletions {
     for (const [at, { blob, path }] of named.entries()) {
       const state = states[at];
       try {
-        await this.#saveOthers(blob, state?.fid);
+        await this.#saveOthers(blob, state);
       } catch (error) {
         onBusy(blob, `a renamed file that came from it cannot be saved: ${messageChain(error)}`);
         continue;
@@ -123,7 +123,9 @@ export class Deletions {
   }
 
   /** A renamed file whose copy was this blob has the only data there is now: it is modified, whatever becomes of the path. */
-  async #saveOthers(blob: string, owner: Fid | undefined): Promise<void> {
+  async #saveOthers(blob: string, there: FileState | undefined): Promise<void> {
+    // Under another name it stays.
+    const owner = there !== undefined && there.nlink > 1 ? undefined : there?.fid;
     await this.#options.coordinator.withBlob(blob, owner, () => Promise.resolve());
   }
 

@@ -18,13 +18,13 @@ export const exportTransitions: Readonly<Record<ExportState, readonly ExportStat
 
 const counters = z
   .object({
-    /** Files and symlinks that were new or changed when the job met them. */
+    /** Files and symlinks that were new or changed when the job met them; a file with several names counts for each. */
     filesDiscovered: count,
     totalFilesExported: count,
     totalBytesExported: count,
     totalMiBExported: count,
     totalFilesFailed: count,
-    /** Special files, files marked never_archive, and further names of a file that is exported. */
+    /** Special files and files marked never_archive. */
     totalFilesSkipped: count,
     totalDirectoriesExported: count,
   })

@@ -4,10 +4,12 @@ import type { Clock } from '../../base/clock.js';
 import { crashPoint } from '../../base/crash.js';
 import { messageChain } from '../../base/errors.js';
 import { pathText } from '../../base/path-text.js';
+import { blobOfPath } from '../../blob/names.js';
 import type { Container } from '../../blob/port.js';
 import type { ArchiveOutcome } from '../../hsm/archive-mover.js';
 import type { Coordinator } from '../../hsm/coordinator.js';
 import { errnoOf, hasErrno } from '../../hsm/movers.js';
+import { recordedFirst, type FilePath } from '../../hsm/paths.js';
 import type { Fid, NativeStore, WalkEntry } from '../../store/inodes.js';
 import { exportDirectory, exportSymlink } from './export-stubs.js';
 import { ancestors } from '../import/import.js';
@@ -64,8 +66,8 @@ class Export {
   readonly #options: ExportOptions;
   /** Directories that were looked at, or are being; each once a job. */
   readonly #directories = new Map<string, Promise<void>>();
-  /** Files with several names -> the one they are exported under: a file has one copy. */
-  readonly #linked = new Map<Fid, string>();
+  /** New or changed files with several names: exported behind the walk, which has met all of their names then. */
+  readonly #linked = new Map<Fid, WalkEntry[]>();
 
   #firstProblem: string | undefined;
 
@@ -85,6 +87,11 @@ class Export {
         signal.throwIfAborted();
         counted ??= this.#count(directory, prefix, over.signal);
         await files.start(() => this.#entry(entry));
+        await log.drained();
+      }
+      for (const entries of this.#linked.values()) {
+        signal.throwIfAborted();
+        await files.start(() => this.#links(entries));
         await log.drained();
       }
       await files.finish();
@@ -164,28 +171,54 @@ class Export {
     }
   }
 
-  async #file(entry: WalkEntry): Promise<void> {
-    const { counters, clock, coordinator, signal } = this.#options;
-    const path = pathOf(entry);
-    if (entry.nlink > 1) {
-      const exported = this.#linked.get(entry.fid);
-      if (exported !== undefined) {
-        counters.totalFilesSkipped++;
-        this.#log('warn', path, 'HardLink', `the file is exported under its other name ${exported}`);
-        return;
-      }
-      this.#linked.set(entry.fid, entry.path);
+  #file(entry: WalkEntry): Promise<void> {
+    if (entry.nlink <= 1) return this.#archive([entry]);
+    // As long as none of its names is exported the walk shows them all.
+    const known = this.#linked.get(entry.fid);
+    if (known === undefined) this.#linked.set(entry.fid, [entry]);
+    else known.push(entry);
+    return Promise.resolve();
+  }
+
+  /** Every name in what is exported gets a blob, all of them with the same content. */
+  async #links(entries: readonly WalkEntry[]): Promise<void> {
+    const [first] = entries;
+    if (first === undefined) return;
+    const others = first.nlink - entries.length;
+    if (others > 0) {
+      const message = `${String(others)} of the file's names are not below the path of the export: their blobs stay as they are`;
+      this.#log('warn', pathOf(first), 'HardLink', message);
     }
-    counters.filesDiscovered++;
+    const possible: WalkEntry[] = [];
+    for (const path of recordedFirst(entries.map(pathOf), first.copy)) {
+      const entry = entries.find((one) => pathOf(one) === path);
+      if (entry === undefined) continue;
+      const name = blobOfPath(path);
+      if (!('refused' in name)) possible.push(entry);
+      else {
+        this.#options.counters.filesDiscovered++;
+        this.#fail(path, 'InvalidName', name.refused);
+      }
+    }
+    if (possible.length > 0) await this.#archive(possible);
+  }
+
+  /** Archives one file under these names, of which it keeps the first. */
+  async #archive(names: readonly WalkEntry[]): Promise<void> {
+    const { counters, clock, coordinator, signal } = this.#options;
+    const [entry, ...links] = names;
+    if (entry === undefined) return;
+    counters.filesDiscovered += names.length;
+    const wanted = { path: pathOf(entry), links: links.map(pathOf), signal };
     let outcome: ArchiveOutcome = { kind: 'canceled' };
     for (let attempt = 1; attempt <= tries; attempt++) {
-      outcome = await coordinator.archive(entry.fid, { path, signal });
+      outcome = await coordinator.archive(entry.fid, wanted);
       signal.throwIfAborted();
       if (outcome.kind !== 'busy' || attempt === tries) break;
       await clock.sleep(firstPauseMs * 2 ** (attempt - 1), signal);
     }
     crashPoint('export.file');
-    await this.#tally(entry, outcome);
+    for (const name of names) await this.#tally(name, outcome);
   }
 
   async #tally(entry: WalkEntry, outcome: ArchiveOutcome): Promise<void> {
@@ -193,6 +226,10 @@ class Export {
     const path = pathOf(entry);
     switch (outcome.kind) {
       case 'archived':
+        if (!outcome.blobs.includes(entry.path)) {
+          counters.filesDiscovered--;
+          return;
+        }
         this.#exported(outcome.copy.size);
         await this.#ancestors(entry.path);
         return;
@@ -273,25 +310,20 @@ class Export {
     }
   }
 
-  #fail(path: string | Buffer | undefined, code: string, message: string): void {
+  #fail(path: FilePath | undefined, code: string, message: string): void {
     this.#options.counters.totalFilesFailed++;
     this.#firstProblem ??= path === undefined ? message : `${pathText(path)}: ${message}`;
     this.#log('error', path, code, message);
   }
 
-  #log(
-    level: 'info' | 'warn' | 'error',
-    path: string | Buffer | undefined,
-    code: string,
-    message: string,
-  ): void {
+  #log(level: 'info' | 'warn' | 'error', path: FilePath | undefined, code: string, message: string): void {
     const named = path === undefined ? {} : { path: typeof path === 'string' ? path : pathText(path) };
     this.#options.log.add({ level, ...named, code, message });
   }
 }
 
 /** As text or, where the name is not UTF-8, as bytes. */
-function pathOf({ path, pathBytes }: WalkEntry): string | Buffer {
+function pathOf({ path, pathBytes }: WalkEntry): FilePath {
   return pathBytes ?? path;
 }
 

@@ -20,7 +20,7 @@ export type ConflictAction =
 /** What is there, as far as it matters. */
 export type Existing = Pick<
   FileState,
-  'type' | 'flags' | 'modified' | 'copy' | 'mode' | 'uid' | 'gid' | 'mtimeNs'
+  'type' | 'flags' | 'modified' | 'copy' | 'mode' | 'uid' | 'gid' | 'mtimeNs' | 'nlink'
 > & {
   /** Symlinks: where it leads. */
   readonly target?: string;
@@ -101,12 +101,29 @@ export function situationOf(existing: Existing, blob: Stub): Situation {
   if (blob.kind !== 'file') return same ? 'same' : blob.kind;
   const isReleased = (existing.flags & HS_RELEASED) !== 0;
   const neverRelease = (existing.flags & HS_NORELEASE) !== 0;
-  if (same) return isReleased || neverRelease ? 'same' : 'same-resident';
+  // The record of a file with several names is that of another one, and is not to become that of this one.
+  const linked = existing.copy?.blob !== blob.copy?.blob;
+  if (same) return isReleased || neverRelease || linked ? 'same' : 'same-resident';
   if (isReleased) return 'released';
   const current = isCopyOf(existing, blob);
   if (isModified(existing)) return current ? 'dirty-current' : 'dirty';
   if (neverRelease) return 'never-release';
   return current ? 'attributes' : 'clean';
+}
+
+/**
+ * What the mode does about it. All names of a file have one record: where a file came from another blob under another of
+ * its names, not its record changes but the name goes to the blob.
+ */
+export function actionOf(
+  actions: ConflictActions,
+  mode: ConflictMode,
+  existing: Existing,
+  blob: Stub,
+): ConflictAction {
+  const action = actions[situationOf(existing, blob)][mode];
+  const linked = existing.nlink > 1 && existing.copy?.blob !== blob.copy?.blob;
+  return action === 'release' && linked ? 'replace' : action;
 }
 
 /** Its content is in no blob. */
@@ -118,8 +135,11 @@ export function isModified({
   return modified || copy === undefined || (flags & HS_DIRTY) !== 0;
 }
 
-function isCopyOf({ copy }: Existing, blob: Stub): boolean {
-  return copy !== undefined && copy.blob === blob.copy?.blob && copy.etag === blob.copy.etag;
+function isCopyOf({ copy, nlink }: Existing, blob: Stub): boolean {
+  if (copy === undefined || blob.copy === undefined) return false;
+  if (copy.blob === blob.copy.blob) return copy.etag === blob.copy.etag;
+  // An export wrote one for each name of the file, and the record keeps one.
+  return nlink > 1 && copy.size === blob.copy.size && copy.md5 !== undefined && copy.md5 === blob.copy.md5;
 }
 
 /** In what they differ, for people; undefined: an import of the blob would make exactly what is there. */
@@ -130,8 +150,11 @@ export function differenceOf(existing: Existing, blob: Stub): string | undefined
     return `the symlink here leads to '${existing.target ?? ''}'`;
   if (blob.kind === 'file') {
     if (copy === undefined || isModified(existing)) return 'the file here is new or changed';
-    if (copy.blob !== blob.copy?.blob) return `the file here came from the blob '${copy.blob}'`;
-    if (copy.etag !== blob.copy.etag) return 'the file here came from another version of the blob';
+    if (!isCopyOf(existing, blob)) {
+      return copy.blob === blob.copy?.blob
+        ? 'the file here came from another version of the blob'
+        : `the file here came from the blob '${copy.blob}'`;
+    }
   }
   if (uid !== blob.uid || gid !== blob.gid)
     return `the ${type} here belongs to ${uid}:${gid}, the blob's to ${blob.uid}:${blob.gid}`;

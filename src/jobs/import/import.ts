@@ -7,7 +7,7 @@ import type { Container, ListedBlob } from '../../blob/port.js';
 import { errnoOf } from '../../hsm/movers.js';
 import type { Fid, FileState, NativeStore, Stub, StubDefaults, StubResult } from '../../store/inodes.js';
 import type { ConflictMode } from './conflict-mode.js';
-import { differenceOf, situationOf, type ConflictActions, type Existing } from './conflict.js';
+import { actionOf, differenceOf, situationOf, type ConflictActions, type Existing } from './conflict.js';
 import type { ImportCounters, ImportResult } from './import-record.js';
 import { JobFailure } from '../job-end.js';
 import type { JobLog } from '../job-log.js';
@@ -349,7 +349,7 @@ class Import {
     const { native, mode, actions, resumed, log } = this.#options;
     const existing = await this.#existing(state);
     const situation = situationOf(existing, stub);
-    const action = actions[situation][mode];
+    const action = actionOf(actions, mode, existing, stub);
     const reason = differenceOf(existing, stub) ?? 'its data is here';
     let { fid } = state;
     try {
