@@ -152,6 +152,39 @@ await t.test(
 );
 
 await t.test(
+  'a deletion that cannot be judged now is an error, is tried again, and keeps no other',
+  async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { container, store, coordinator } = jobs.hsm;
+    for (const name of ['a', 'b', 'c']) container.put(name, name);
+    await autoImport(jobs);
+    const withBlob = coordinator.withBlob.bind(coordinator);
+    coordinator.withBlob = (name, owner, work) => {
+      if (name === 'b') throw new Error('the disk is tired');
+      return withBlob(name, owner, work);
+    };
+    for (const name of ['a', 'b', 'c']) await container.delete(name);
+    await until(() => auto(jobs, 'auto').blobSyncEvents.totalErrors > 0, {
+      what: 'the error',
+      intervalMs: 1,
+    });
+    await until(() => store.paths().length === 1, { what: 'the others to go', intervalMs: 1 });
+    t.same(store.paths(), ['b']);
+    coordinator.withBlob = withBlob;
+    await until(() => store.paths().length === 0, { what: 'it to go as well', intervalMs: 1 });
+    t.match(auto(jobs, 'auto'), { state: 'InProgress', blobSyncEvents: { deletions: 3 } });
+    await jobs.runner.cancel('auto');
+    await jobs.runner.wait('auto');
+    // The log follows the record.
+    await until(() => jobs.lines('auto'), { what: 'the log', intervalMs: 1 });
+    t.match(
+      jobs.lines('auto').find(({ level }) => level === 'error'),
+      { blob: 'b', message: /the disk is tired/ },
+    );
+  },
+);
+
+await t.test(
   'an auto-import goes on after a restart and waits for a container that does not answer',
   async (t) => {
     await using jobs = await MemoryJobs.start();

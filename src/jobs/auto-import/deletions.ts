@@ -72,7 +72,8 @@ export class Deletions {
       try {
         await this.#saveOthers(blob, state);
       } catch (error) {
-        onBusy(blob, `a renamed file that came from it cannot be saved: ${messageChain(error)}`);
+        this.#options.onError(blob, error);
+        onBusy(blob, 'a file that came from it cannot be saved now');
         continue;
       }
       const before = begun[path];
