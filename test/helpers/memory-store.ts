@@ -409,10 +409,13 @@ export class MemoryStore implements NativeStore {
 
   async rename(from: string, to: string): Promise<void> {
     await Promise.resolve();
-    const node = this.#named(from);
+    this.#named(from);
     this.#renames++;
-    this.names.delete(from);
-    this.names.set(to, node);
+    for (const [path, node] of [...this.names]) {
+      if (path !== from && !path.startsWith(`${from}/`)) continue;
+      this.names.delete(path);
+      this.names.set(to + path.slice(from.length), node);
+    }
   }
 
   async link(from: string, to: string): Promise<void> {

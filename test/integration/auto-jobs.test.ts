@@ -93,6 +93,10 @@ await t.test('the container follows the mount while an auto-export is enabled', 
   await until(async () => (await text()) === 'first', { what: 'the file in the container' });
   await writeFile(mount.at('results/a'), 'second');
   await until(async () => (await text()) === 'second', { what: 'the changed file in the container' });
+  await mkdir(mount.at('results/empty'), { mode: 0o750 });
+  const empty = azurite.client(container).getBlobClient('results/empty');
+  await until(() => empty.exists(), { what: 'the new directory in the container' });
+  t.match((await empty.getProperties()).metadata, { hdi_isfolder: 'true', permissions: '0750' });
   t.equal((await lustrite(['auto-export', 'disable', mount.path])).code, 0);
   await mount.untilJobsEnd();
   const shown = await lustrite(['auto-export', 'show', mount.path, '--json']);

@@ -14,16 +14,17 @@ import { namesIn, type Name } from '../helpers/names.js';
 import { until } from '../helpers/poll.js';
 import { ok } from '../helpers/run.js';
 
-const kinds = ['file', 'symlink', 'directory'] as const;
+type Kind = 'file' | 'symlink' | 'directory' | 'empty directory';
+const kinds: readonly Kind[] = ['file', 'symlink', 'directory'];
 
 interface Made extends Name {
-  readonly kind: (typeof kinds)[number];
-  /** What an export has to write: a directory has a file in it. */
+  readonly kind: Kind;
+  /** What an export has to write: a directory that is not empty has a file in it. */
   readonly leaf: Buffer;
 }
 
-function table(folder: string): readonly Made[] {
-  return kinds.flatMap((kind) =>
+function table(folder: string, of: readonly Kind[] = kinds): readonly Made[] {
+  return of.flatMap((kind) =>
     namesIn(`${folder}/${kind}`).flatMap((name): readonly Made[] => {
       if (kind !== 'directory') return [{ ...name, kind, leaf: name.path }];
       if (name.exact === true) return [];
@@ -42,8 +43,9 @@ for kind, path in json.load(sys.stdin):
     if what == 'make':
         os.makedirs(os.path.dirname(path), exist_ok=True)
         if kind == 'symlink': os.symlink(b'target', path)
+        elif kind == 'empty directory': os.mkdir(path)
         else: open(path, 'xb').write(b'content')
-    elif kind != 'symlink':
+    elif kind in ('file', 'directory'):
         said = subprocess.run([lfs, what, path], check=True, stdout=subprocess.PIPE).stdout
         states += [int(flags, 16) for flags in re.findall(rb'\\(0x(\\w+)\\)[^()]*$', said)]
 print(json.dumps(states))
@@ -77,10 +79,11 @@ t.test('names that a blob can and cannot have', { skip: cannotMount }, async (t)
   const refusedOf = (made: readonly Made[]): readonly Made[] => made.filter(({ refused }) => refused);
   const possible = (made: readonly Made[]): readonly Made[] => made.filter(({ refused }) => !refused);
   /** What both kinds of job have to make of the table. */
-  const check = async (t: Test, folder: string, job: string): Promise<void> => {
-    const made = table(folder);
-    t.same(await names(folder, false), listed(possible(made)), 'these blobs and no others');
-    t.same(await names(folder, true), [...parents(possible(made))].sort(), 'and the directories above them');
+  const check = async (t: Test, made: readonly Made[], folder: string, job: string): Promise<void> => {
+    const [empty, full] = [possible(made).filter(isEmpty), possible(made).filter((one) => !isEmpty(one))];
+    t.same(await names(folder, false), listed(full), 'these blobs and no others');
+    const above = new Set([...parents(possible(made)), ...listed(empty)]);
+    t.same(await names(folder, true), [...above].sort(), 'and the directories above them');
     const lines = await failures(job);
     for (const { kind, what, leaf, refused } of refusedOf(made)) {
       const path = isUtf8(leaf) ? leaf.toString() : pathText(leaf);
@@ -89,7 +92,7 @@ t.test('names that a blob can and cannot have', { skip: cannotMount }, async (t)
       t.same(more, [], 'said once');
     }
     t.equal(lines.length, refusedOf(made).length);
-    const files = made.filter(({ kind }) => kind !== 'symlink');
+    const files = made.filter(({ kind }) => kind === 'file' || kind === 'directory');
     t.same(
       await forEach('hsm_state', files),
       files.map(({ refused }) => (refused ? states.new : states.clean)),
@@ -114,12 +117,18 @@ t.test('names that a blob can and cannot have', { skip: cannotMount }, async (t)
         },
       },
     });
-    await check(t, 'export', 'job');
+    await check(t, made, 'export', 'job');
   });
 
   await t.test('auto-export', async (t) => {
-    const made = table('auto');
-    await forEach('make', made);
+    const all = table('auto', [...kinds, 'empty directory']);
+    await forEach('make', all);
+    // Of a name that is no text nobody can say what lies below it.
+    const unknown = all.filter(({ kind, path }) => kind === 'directory' && !isUtf8(path));
+    const made: readonly Made[] = [
+      ...all,
+      ...unknown.map((one): Made => ({ ...one, kind: 'empty directory', leaf: one.path })),
+    ];
     const args = ['--name', 'auto', '--path', '/auto', '--poll-interval', '100ms'];
     const created = await lustrite(['auto-export', 'create', mount.path, ...args]);
     t.equal(created.code, 0, created.stderr);
@@ -135,8 +144,9 @@ t.test('names that a blob can and cannot have', { skip: cannotMount }, async (t)
     });
     t.equal((await lustrite(['auto-export', 'disable', mount.path])).code, 0);
     await mount.untilJobsEnd();
-    t.match(await status(), { state: 'DisableFailed', totalFilesExported: possible(made).length });
-    await check(t, 'auto', 'auto');
+    const files = possible(made).filter((one) => !isEmpty(one));
+    t.match(await status(), { state: 'DisableFailed', totalFilesExported: files.length });
+    await check(t, made, 'auto', 'auto');
   });
 
   await t.test('hsm_archive', async (t) => {
@@ -169,6 +179,10 @@ t.test('names that a blob can and cannot have', { skip: cannotMount }, async (t)
     t.equal(causes.length, refusedOf(made).length);
   });
 });
+
+function isEmpty({ kind }: Made): boolean {
+  return kind === 'empty directory';
+}
 
 /** `a`, `a/b` of `a/b/c`. */
 function ancestors(path: string): readonly string[] {

@@ -239,6 +239,87 @@ await t.test(
   },
 );
 
+const autoExport = (jobs: MemoryJobs): AutoExportRecord['properties']['status'] =>
+  (jobs.runner.get('out') as AutoExportRecord).properties.status;
+
+/** Lets the iteration that runs and a whole one behind it end. */
+const iterated = async (jobs: MemoryJobs): Promise<void> => {
+  const wanted = autoExport(jobs).exportIterationCount + 2;
+  await until(() => autoExport(jobs).exportIterationCount >= wanted, {
+    what: 'two iterations',
+    intervalMs: 1,
+  });
+};
+
+await t.test(
+  'an auto-export exports new and changed directories, and an idle iteration asks nothing',
+  async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { container, store } = jobs.hsm;
+    const stub = { hdi_isfolder: 'true' };
+    container.put('implied/file', 'x');
+    container.put('theirs', '', { ...stub, by: 'blobfuse2' });
+    container.put('chmodded', '', { ...stub, owner: '10', group: '20', permissions: '0700' });
+    await (
+      await jobs.runner.create('import', {})
+    ).done;
+    store.mkdir('empty/within', { mode: 0o711 });
+    store.mkdir('bad.');
+    store.mkdir('pipes');
+    store.special('pipes/pipe');
+    await store.setAttributes('chmodded', { mode: 0o755 });
+    await jobs.runner.create('auto-export', { name: 'out', pollIntervalMs: 1 });
+    await iterated(jobs);
+    t.match(container.metadata('empty/within'), { ...stub, permissions: '0711' });
+    t.match(container.metadata('empty'), stub);
+    t.match(container.metadata('chmodded'), { permissions: '0755' });
+    t.equal(container.metadata('theirs')?.['owner'], undefined, 'as it was imported');
+    t.notOk(container.blobs.has('implied'), 'nobody asked for it');
+    t.match(autoExport(jobs), {
+      state: 'InProgress',
+      currentIterationFilesFailed: 1,
+      statusMessage: /bad\./,
+    });
+
+    container.calls.length = 0;
+    await iterated(jobs);
+    t.same(container.calls, [], 'idle');
+    store.mkdir('later');
+    await store.setAttributes('implied', { uid: 5 });
+    await store.rename('empty', 'moved');
+    await iterated(jobs);
+    t.match(container.metadata('later'), stub);
+    t.match(container.metadata('implied'), { ...stub, owner: '5' });
+    t.notOk(container.blobs.has('moved'), 'renames are not exported');
+    await store.rename('moved', 'empty');
+
+    container.before = (call, blob) => {
+      if (call === 'write' && blob === 'later') throw new BlobError('forbidden', 'no');
+    };
+    await store.setAttributes('later', { gid: 6 });
+    await iterated(jobs);
+    t.match(autoExport(jobs), { state: 'InProgress', currentIterationFilesFailed: 2 });
+    container.before = () => undefined;
+    await iterated(jobs);
+    t.match(container.metadata('later'), { group: '6' });
+    t.match(autoExport(jobs), { state: 'InProgress', currentIterationFilesFailed: 1 });
+
+    await jobs.runner[Symbol.asyncDispose]();
+    container.calls.length = 0;
+    await jobs.restart();
+    await iterated(jobs);
+    t.same(
+      container.calls.filter((call) => call.startsWith('write')),
+      [],
+      'a restart looks again, and writes nothing',
+    );
+    await jobs.runner.cancel('out');
+    t.equal(stateOf(await jobs.runner.wait('out')), 'DisableFailed');
+    await until(() => jobs.lines('out'), { what: 'the log', intervalMs: 1 });
+    t.equal(jobs.lines('out').filter(({ path }) => path === 'bad.').length, 2, 'said once a daemon');
+  },
+);
+
 await t.test(
   'a deletion that comes again after a crash spares what was made under the name since',
   async (t) => {

@@ -5,6 +5,7 @@ import {
   type AutoExportRecord,
   type AutoExportStatus,
 } from './auto-export-record.js';
+import { ExportMemory } from './export-memory.js';
 import { noExportCounters, type ExportCounters } from './export-record.js';
 import { runExport, type MutableExportCounters } from './export.js';
 import { canceled, type JobEnd } from '../job-end.js';
@@ -36,6 +37,7 @@ export const autoExportJob: JobType<AutoExportRecord> = {
     const { autoExportPrefixes, pollIntervalMs } = run.now().properties;
     const iteration = iterationSignal(run.signal);
     const log = new RepeatedLines(run.log);
+    const memory = new ExportMemory();
     let firstProblem: string | undefined;
     let end: JobEnd<{ readonly firstProblem: string | undefined }>;
     do {
@@ -53,7 +55,7 @@ export const autoExportJob: JobType<AutoExportRecord> = {
           extended: !config.compat.strict,
           ifMatch: config.export.ifMatch,
           counters,
-          onCounted: () => undefined,
+          memory,
           log,
           signal: iteration,
         });
@@ -63,6 +65,7 @@ export const autoExportJob: JobType<AutoExportRecord> = {
       if (end.kind === 'stopped') return undefined;
       if (end.kind !== 'done') return endedAutoExport(current(), end, at);
       log.endIteration();
+      memory.endIteration();
       await run.log.written();
       await run.commit(withStatus(current(), iterated(before, counters, firstProblem, at)));
       await clock.sleep(pollIntervalMs, run.signal).catch(() => undefined);

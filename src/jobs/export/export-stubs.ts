@@ -1,7 +1,7 @@
 /** The blobs that stand for directories and symlinks. */
 import { constants } from 'node:os';
 import { BlobError, UserError } from '../../base/errors.js';
-import { metadataFor } from '../../blob/metadata.js';
+import { metadataFor, posixOf } from '../../blob/metadata.js';
 import { blobOfPath } from '../../blob/names.js';
 import type { BlobProperties, BlobVersion, Container } from '../../blob/port.js';
 import type { Coordinator } from '../../hsm/coordinator.js';
@@ -21,22 +21,34 @@ export interface StubExportOptions {
   readonly signal: AbortSignal;
 }
 
-/**
- * Writes the hdi_isfolder stub of a directory when it is missing or says something else. 'file': the name is a blob
- * with content, which stays.
- */
+/** Which stubs of directories are written. */
+export type DirectoryRule =
+  /** Missing ones, and those that say something else: a file in it, or its attributes, are new. */
+  | 'changed'
+  /** Missing ones, and those of another owner or mode: nobody knows what was exported of it before. */
+  | 'found'
+  /** Those of another owner or mode: missing ones are implied by what lies below. */
+  | 'implied';
+
+/** 'file': the name is a blob with content, which stays. */
+export type DirectoryResult = 'written' | 'same' | 'gone' | 'file';
+
+/** Writes the hdi_isfolder stub of a directory. */
 export async function exportDirectory(
   options: StubExportOptions,
   path: string,
-): Promise<'written' | 'same' | 'gone' | 'file'> {
+  rule: DirectoryRule,
+): Promise<DirectoryResult> {
   const { native, container, coordinator, extended, signal } = options;
   const [state] = await native.lookup([path]);
   if (state?.type !== 'directory') return 'gone';
   const metadata = metadataFor({ ...state, kind: 'directory' }, { extended });
   const name = blobName(path);
   const before = await lookAt(container, name, signal);
+  if (before === undefined && rule === 'implied') return 'same';
   if (before !== undefined && before.size > 0) return 'file';
   if (before !== undefined && carries(before.metadata, metadata)) return 'same';
+  if (before !== undefined && rule !== 'changed' && agrees(before.metadata, metadata)) return 'same';
   return coordinator.withBlob(name, state.fid, async () => {
     // Again: the name may have been waited for, and a file's content never makes way.
     const found = await lookAt(container, name, signal);
@@ -128,6 +140,14 @@ function only(found: BlobProperties | undefined): { ifMatch: string } | { ifNone
 
 function carries(found: Readonly<Record<string, string>>, wanted: Readonly<Record<string, string>>): boolean {
   return Object.entries(wanted).every(([key, value]) => found[key] === value);
+}
+
+/** Whether they say the same of owner and mode, as far as the found one says anything, in whichever dialect. */
+function agrees(found: Readonly<Record<string, string>>, wanted: Readonly<Record<string, string>>): boolean {
+  const [there, here] = [posixOf(found), posixOf(wanted)];
+  return (['uid', 'gid', 'mode'] as const).every(
+    (key) => there[key] === undefined || there[key] === here[key],
+  );
 }
 
 function blobName(path: string | Buffer): string {

@@ -11,7 +11,8 @@ import type { Coordinator } from '../../hsm/coordinator.js';
 import { errnoOf, hasErrno } from '../../hsm/movers.js';
 import { recordedFirst, type FilePath } from '../../hsm/paths.js';
 import type { Fid, NativeStore, WalkEntry } from '../../store/inodes.js';
-import { exportDirectory, exportSymlink } from './export-stubs.js';
+import type { ExportMemory } from './export-memory.js';
+import { exportDirectory, exportSymlink, type DirectoryResult, type DirectoryRule } from './export-stubs.js';
 import { ancestors } from '../import/import.js';
 import type { ExportCounters } from './export-record.js';
 import { JobFailure } from '../job-end.js';
@@ -38,7 +39,9 @@ export interface ExportOptions {
   readonly ifMatch: boolean;
   readonly counters: MutableExportCounters;
   /** Called when it is known how many files and symlinks the job will try. */
-  readonly onCounted: (files: number) => void;
+  readonly onCounted?: (files: number) => void;
+  /** Export directories on their own, too, as far as it does not know them. */
+  readonly memory?: ExportMemory;
   readonly log: Pick<JobLog, 'add' | 'drained'>;
   readonly signal: AbortSignal;
 }
@@ -65,7 +68,7 @@ export function exportScope(filesystemPath: string): { readonly directory: strin
 class Export {
   readonly #options: ExportOptions;
   /** Directories that were looked at, or are being; each once a job. */
-  readonly #directories = new Map<string, Promise<void>>();
+  readonly #directories = new Map<string, Promise<DirectoryResult | undefined>>();
   /** New or changed files with several names: exported behind the walk, which has met all of their names then. */
   readonly #linked = new Map<Fid, WalkEntry[]>();
 
@@ -123,6 +126,7 @@ class Export {
   /** The walk that exports goes no faster than its uploads: another one knows how many there will be. */
   async #count(directory: string, prefix: string, over: AbortSignal): Promise<void> {
     const { native, onCounted } = this.#options;
+    if (onCounted === undefined) return;
     const walk = native.walk({
       select: 'changed',
       batch: walkBatch,
@@ -163,7 +167,7 @@ class Export {
       case 'symlink':
         return entry.copy === undefined ? this.#symlink(entry) : Promise.resolve();
       case 'directory':
-        return Promise.resolve();
+        return this.#ownDirectory(entry);
       case 'special':
         this.#options.counters.totalFilesSkipped++;
         this.#log('warn', pathOf(entry), 'SpecialFile', 'blobs cannot hold devices, pipes and sockets');
@@ -261,9 +265,11 @@ class Export {
   }
 
   async #symlink(entry: WalkEntry): Promise<void> {
-    const { counters, signal } = this.#options;
+    const { counters, memory, signal } = this.#options;
+    if (memory?.novelty(entry) === 'same') return;
     try {
       const size = await exportSymlink(this.#options, entry);
+      memory?.exported(entry);
       if (size === undefined) return;
       counters.filesDiscovered++;
       this.#exported(size);
@@ -283,30 +289,54 @@ class Export {
   }
 
   async #ancestors(path: string): Promise<void> {
-    await Promise.all(ancestors(path).map((directory) => this.#directory(directory)));
+    await Promise.all(ancestors(path).map((directory) => this.#directory(directory, 'changed')));
   }
 
-  #directory(path: string): Promise<void> {
+  /**
+   * A directory that is empty, and so known to nobody by what lies below it, or whose attributes have changed. One that
+   * only names of blobs imply gets no blob because somebody looked at it.
+   */
+  async #ownDirectory(entry: WalkEntry): Promise<void> {
+    const { memory, native } = this.#options;
+    const novelty = memory?.novelty(entry) ?? 'same';
+    if (novelty === 'same') return;
+    const rule = novelty === 'changed' ? 'changed' : (await isEmpty(native, entry)) ? 'found' : 'implied';
+    const name = blobOfPath(pathOf(entry));
+    if ('refused' in name) {
+      if (rule !== 'implied') this.#fail(pathOf(entry), 'InvalidName', name.refused);
+      return;
+    }
+    const result = await this.#directory(entry.path, rule);
+    if (result === undefined) return;
+    memory?.exported(entry);
+    if (result === 'written') await this.#ancestors(entry.path);
+  }
+
+  /** Undefined: that failed, and is counted. */
+  #directory(path: string, rule: DirectoryRule): Promise<DirectoryResult | undefined> {
     const known = this.#directories.get(path);
     if (known !== undefined) return known;
-    const done = this.#exportDirectory(path);
-    this.#directories.set(path, done);
+    const done = this.#exportDirectory(path, rule);
+    // A file in it may still have something to say.
+    if (rule === 'changed') this.#directories.set(path, done);
     return done;
   }
 
-  async #exportDirectory(path: string): Promise<void> {
+  async #exportDirectory(path: string, rule: DirectoryRule): Promise<DirectoryResult | undefined> {
     const { counters, signal } = this.#options;
     try {
-      const result = await exportDirectory(this.#options, path);
+      const result = await exportDirectory(this.#options, path, rule);
       if (result === 'written') counters.totalDirectoriesExported++;
       if (result === 'file') {
         const message = 'a blob with content has the name of this directory: its attributes are not exported';
         this.#log('warn', path, 'Conflict', message);
       }
       crashPoint('export.directory');
+      return result;
     } catch (error) {
       signal.throwIfAborted();
       this.#fail(path, codeOf(error), messageChain(error));
+      return undefined;
     }
   }
 
@@ -319,6 +349,21 @@ class Export {
   #log(level: 'info' | 'warn' | 'error', path: FilePath | undefined, code: string, message: string): void {
     const named = path === undefined ? {} : { path: typeof path === 'string' ? path : pathText(path) };
     this.#options.log.add({ level, ...named, code, message });
+  }
+}
+
+/** Not where its name cannot be walked to: that cannot be a blob's name in any case. */
+async function isEmpty(native: NativeStore, { path, pathBytes }: WalkEntry): Promise<boolean> {
+  if (pathBytes !== undefined) return true;
+  const walk = native.walk({ path, select: 'all', batch: 1 });
+  try {
+    return (await walk.next()) === null;
+  } catch (error) {
+    // Gone, or not to be read: the export of it says so.
+    if (errnoOf(error) === undefined) throw error;
+    return true;
+  } finally {
+    walk.close();
   }
 }
 
