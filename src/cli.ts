@@ -115,7 +115,7 @@ jobCommands('import', 'bring names and attributes of blobs into the namespace')
   .option('--name <name>', 'name of the job')
   .option(
     '--prefix <prefix>',
-    'only blobs whose names begin with this (repeatable)',
+    'only blobs whose names begin with this (repeatable); with a hierarchical namespace a path',
     (value: string, former: readonly string[] | undefined) => [...(former ?? []), value],
   )
   .option(
@@ -140,7 +140,7 @@ jobCommands('auto-import', 'bring in what changes in the container, as long as i
   .option('--name <name>', 'name of the job')
   .option(
     '--prefix <prefix>',
-    'only blobs whose names begin with this (repeatable)',
+    'only blobs whose names begin with this (repeatable); with a hierarchical namespace a path',
     (value: string, former: readonly string[] | undefined) => [...(former ?? []), value],
   )
   .option(

@@ -200,6 +200,7 @@ class Daemon implements Control {
     signal: AbortSignal,
   ): Promise<{ readonly container: Container; readonly loggingContainer: Container | undefined }> {
     const { container: name, loggingContainer: logs, credentialsFile, transfer } = this.#config;
+    const { hierarchicalNamespace } = this.#config;
     const [{ resolveContainer }, { openContainer }] = await Promise.all([
       import('./blob/credentials.js'),
       import('./blob/azure-container.js'),
@@ -212,18 +213,28 @@ class Daemon implements Control {
         if (!variable.startsWith('AZURE_STORAGE_')) process.env[variable] = value;
       }
     }
-    const container = this.#own(openContainer(reach));
+    const known = hierarchicalNamespace === 'auto' ? {} : { hierarchical: hierarchicalNamespace === 'on' };
+    const container = this.#own(openContainer({ ...reach, ...known }));
     this.#container = container;
     await container.check(signal);
+    const { hierarchical, source: said } = container.namespace;
+    const isFirst = readFirstMount(this.#config.store) === undefined;
+    if (said === 'nobody') {
+      const assumed =
+        'these credentials may not ask whether the account has a hierarchical namespace: it is taken for a flat one; ' +
+        '--hierarchical-namespace on or off says which it is';
+      this.#log.warn(assumed);
+      if (isFirst) this.#notices.push(assumed);
+    }
     if (logs === undefined) {
-      if (readFirstMount(this.#config.store) === undefined) {
+      if (isFirst) {
         this.#notices.push(
           `no --logging-container: the logs of jobs stay in ${join(this.#config.store, 'jobs')}`,
         );
       }
       return { container, loggingContainer: undefined };
     }
-    const logged = { ...resolveContainer({ ...source, container: logs }), ...patience };
+    const logged = { ...resolveContainer({ ...source, container: logs }), ...patience, hierarchical };
     const loggingContainer = this.#own(openContainer(logged));
     await loggingContainer.check(signal);
     return { container, loggingContainer };
@@ -437,6 +448,7 @@ class Daemon implements Control {
       mountPoint: this.#config.mountPoint,
       store: store.path,
       container: this.#container?.identity ?? this.#config.container,
+      ...(this.#container && { namespace: this.#container.namespace }),
       loggingContainer: this.#config.loggingContainer ?? null,
       frontEnd: frontEnd.name,
       passthrough: frontEnd.passthrough,

@@ -60,13 +60,23 @@ export const settings: readonly Setting[] = [
     description: 'file of AZURE_STORAGE_*=value lines, readable by its owner only',
   },
   {
+    path: 'hierarchicalNamespace',
+    kind: 'text',
+    flag: '--hierarchical-namespace <auto|on|off>',
+    env: 'LUSTRITE_HIERARCHICAL_NAMESPACE',
+    default: 'auto',
+    choices: ['auto', 'on', 'off'],
+    description: 'the account has a hierarchical namespace (ADLS Gen2); auto: it is asked',
+  },
+  {
     path: 'import.prefixes',
     kind: 'texts',
     flag: '--import-prefix <prefix>',
     env: 'LUSTRITE_IMPORT_PREFIXES',
     default: ['/'],
     firstMount: true,
-    description: 'import only blobs whose names begin with this (repeatable)',
+    description:
+      'import only blobs whose names begin with this (repeatable); with a hierarchical namespace a path',
   },
   {
     path: 'import.conflict',

@@ -11,6 +11,7 @@ export interface Config {
   readonly store: string;
   readonly mountPoint: string;
   readonly credentialsFile?: string | undefined;
+  readonly hierarchicalNamespace: 'auto' | 'on' | 'off';
   readonly import: {
     readonly prefixes: readonly string[];
     readonly conflict: 'fail' | 'skip';

@@ -21,6 +21,11 @@ export interface StatusReport {
   /** Account and container. */
   readonly container: string;
   readonly loggingContainer: string | null;
+  /** How the account keeps names, and who said so. Daemons that were started before an update may lack it. */
+  readonly namespace?: {
+    readonly hierarchical: boolean;
+    readonly source: 'account' | 'setting' | 'nobody';
+  };
   readonly frontEnd: string;
   readonly passthrough: boolean;
   readonly readOnly: boolean;

@@ -1,10 +1,11 @@
 /** The Container port on Azure Blob Storage or Azurite. */
 import { BlobError } from '../base/errors.js';
+import { accountAttributesOf, accountKindOf, accountPosixOf } from './account-attributes.js';
 import { AppendLog } from './append-log.js';
 import { BlobConnection } from './connection.js';
 import { scanListPage } from './list-scanner.js';
 import type { ListPage } from './list-scanner.js';
-import { kindOf } from './metadata.js';
+import { listedBlob } from './listed.js';
 import type {
   BlobHeaders,
   BlobProperties,
@@ -13,6 +14,7 @@ import type {
   ContainerConfig,
   ListedBlob,
   ListOptions,
+  Namespace,
   WriteOptions,
 } from './port.js';
 import { FastBlobReader, versionOf } from './reader.js';
@@ -21,6 +23,8 @@ import { uploadBlob } from './upload.js';
 
 /** The service's own limit of a page. */
 const defaultPageSize = 5000;
+/** Answers that say nothing of the account, and that a later request would not change. */
+const untold: ReadonlySet<string> = new Set(['forbidden', 'missing', 'unsupported', 'other']);
 /** `read` holds the blob in memory. */
 const maxReadBytes = 256 * 1024 ** 2;
 
@@ -35,6 +39,7 @@ export class AzureContainer implements Container, AsyncDisposable {
   readonly #connection: BlobConnection;
   readonly #reader: FastBlobReader;
   readonly #log: AppendLog;
+  #namespace: Namespace;
 
   constructor(config: ContainerConfig) {
     this.name = config.container;
@@ -43,6 +48,15 @@ export class AzureContainer implements Container, AsyncDisposable {
     this.#connection = new BlobConnection(config);
     this.#reader = new FastBlobReader(this.#connection);
     this.#log = new AppendLog(this.#connection);
+    const { hierarchical } = config;
+    this.#namespace =
+      hierarchical === undefined
+        ? { hierarchical: false, source: 'nobody' }
+        : { hierarchical, source: 'setting' };
+  }
+
+  get namespace(): Namespace {
+    return this.#namespace;
   }
 
   // A getter on the prototype: serialising a container never shows its secrets.
@@ -52,7 +66,8 @@ export class AzureContainer implements Container, AsyncDisposable {
 
   async check(signal?: AbortSignal): Promise<void> {
     try {
-      await this.#page({ pageSize: 1, ...(signal && { signal }) }, undefined, signal);
+      await this.#page({ pageSize: 1 }, undefined, signal);
+      if (this.#connection.config.hierarchical === undefined) await this.#learnNamespace(signal);
     } catch (error) {
       throw explained(error, this.#connection.config);
     }
@@ -65,12 +80,16 @@ export class AzureContainer implements Container, AsyncDisposable {
     };
     if (options.signal?.aborted === true) stop.abort();
     options.signal?.addEventListener('abort', onAbort, { once: true });
+    const { prefix = '' } = options;
+    const isPath = this.#namespace.hierarchical && prefix !== '';
+    const request = isPath ? { ...options, prefix: `${prefix}/` } : options;
     const fetch = (marker: string | undefined): Promise<ListPage> => {
-      const page = this.#page(options, marker, stop.signal);
+      const page = this.#page(request, marker, stop.signal);
       page.catch(() => undefined); // it is awaited below, or was abandoned with the listing
       return page;
     };
     try {
+      if (isPath) yield* await this.#itself(prefix, stop.signal);
       let marker: string | undefined;
       let next: Promise<ListPage> | undefined = fetch(undefined);
       while (next) {
@@ -105,10 +124,12 @@ export class AzureContainer implements Container, AsyncDisposable {
       if (header.startsWith('x-ms-meta-')) metadata[header.slice(10)] = value;
     }
     const version = versionOf(response, Number(response.header('content-length')));
+    const account = accountAttributesOf((header) => response.header(header));
     const tier = response.header('x-ms-access-tier');
     return {
       ...version,
-      kind: kindOf(metadata, version.size),
+      kind: accountKindOf(account, metadata, version.size),
+      posix: accountPosixOf(account, metadata),
       metadata,
       ...(tier !== undefined && { tier }),
       headers: headersOf(response),
@@ -158,13 +179,41 @@ export class AzureContainer implements Container, AsyncDisposable {
     return this.close();
   }
 
+  async #learnNamespace(signal: AbortSignal | undefined): Promise<void> {
+    try {
+      const answer = await this.#connection.call({
+        method: 'GET',
+        query: 'restype=account&comp=properties',
+        signal,
+        what: 'look-up of the account',
+      });
+      // Azurite and versions before 2019-07-07 do not have the header, nor such accounts.
+      const hierarchical = answer.header('x-ms-is-hns-enabled')?.toLowerCase() === 'true';
+      this.#namespace = { hierarchical, source: 'account' };
+    } catch (error) {
+      // Credentials that may do everything else need not be allowed this one.
+      if (!(error instanceof BlobError) || !untold.has(error.kind)) throw error;
+    }
+  }
+
+  /** What has exactly this path, as a page of a listing. */
+  async #itself(path: string, signal: AbortSignal): Promise<readonly (readonly ListedBlob[])[]> {
+    try {
+      return [[listedBlob(path, await this.properties(path, signal))]];
+    } catch (error) {
+      if (error instanceof BlobError && error.kind === 'missing') return [];
+      throw error;
+    }
+  }
+
   async #page(
     options: ListOptions,
     marker: string | undefined,
     signal: AbortSignal | undefined,
   ): Promise<ListPage> {
     const query = [
-      'restype=container&comp=list&include=metadata',
+      // Flat accounts need not know `permissions`.
+      `restype=container&comp=list&include=metadata${this.#namespace.hierarchical ? ',permissions' : ''}`,
       `maxresults=${String(options.pageSize ?? defaultPageSize)}`,
       ...(options.prefix === undefined || options.prefix === ''
         ? []

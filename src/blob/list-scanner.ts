@@ -4,7 +4,7 @@
  * every kept value is a small string of its own and no page outlives its blobs.
  */
 import { BlobError } from '../base/errors.js';
-import { kindOf, posixOf } from './metadata.js';
+import { accountKindOf, accountPosixOf, type AccountAttributes } from './account-attributes.js';
 import type { ListedBlob } from './port.js';
 
 export interface ListPage {
@@ -98,9 +98,7 @@ class Scan {
     let lastModifiedMs = 0;
     let md5: string | undefined;
     let tier: string | undefined;
-    let permissions: string | undefined;
-    let owner: string | undefined;
-    let group: string | undefined;
+    const account: { -readonly [Key in keyof AccountAttributes]: AccountAttributes[Key] } = {};
     let metadata: Record<string, string> = {};
     let at = from;
     for (;;) {
@@ -144,13 +142,16 @@ class Scan {
           tier = this.#ascii(at, stop);
           break;
         case 'Owner':
-          owner = this.value(at, stop);
+          account.owner = this.value(at, stop);
           break;
         case 'Group':
-          group = this.value(at, stop);
+          account.group = this.value(at, stop);
           break;
         case 'Permissions':
-          permissions = this.#ascii(at, stop);
+          account.permissions = this.#ascii(at, stop);
+          break;
+        case 'ResourceType':
+          account.resourceType = this.#ascii(at, stop);
           break;
         default:
           if (tag.startsWith('Name ')) {
@@ -172,18 +173,13 @@ class Scan {
       at = stop;
     }
     if (name === undefined) throw new BlobError('corrupt', 'the blob listing has a blob without a name');
-    let posix = posixOf(metadata);
-    if (permissions !== undefined) {
-      // Accounts with a hierarchical namespace keep these beside the metadata.
-      posix = { ...posixOf({ permissions, owner: owner ?? '', group: group ?? '' }), ...posix };
-    }
     const blob: { -readonly [Key in keyof ListedBlob]: ListedBlob[Key] } = {
       name,
-      kind: kindOf(metadata, size),
+      kind: accountKindOf(account, metadata, size),
       size,
       etag,
       lastModifiedMs,
-      posix,
+      posix: accountPosixOf(account, metadata),
       metadata,
     };
     if (md5 !== undefined && md5 !== '') blob.md5 = md5;

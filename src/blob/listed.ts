@@ -1,16 +1,15 @@
 /** A blob that was looked up, as a listing would have shown it. */
-import { posixOf } from './metadata.js';
 import type { BlobProperties, ListedBlob } from './port.js';
 
 export function listedBlob(name: string, properties: BlobProperties): ListedBlob {
-  const { kind, size, etag, lastModifiedMs, md5, tier, metadata } = properties;
+  const { kind, size, etag, lastModifiedMs, md5, tier, posix, metadata } = properties;
   return {
     name,
     kind,
     size,
     etag,
     lastModifiedMs,
-    posix: posixOf(metadata),
+    posix,
     metadata,
     ...(md5 !== undefined && { md5 }),
     ...(tier !== undefined && { tier }),

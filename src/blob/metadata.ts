@@ -75,7 +75,7 @@ export function posixOf(metadata: Metadata): PosixAttributes {
 }
 
 /** A numeric id; names (`$superuser`, Entra object ids, Hadoop users) are nobody here. */
-function idOf(text: string | undefined): number | undefined {
+export function idOf(text: string | undefined): number | undefined {
   if (text === undefined || !/^\s*\d{1,10}\s*$/.test(text)) return undefined;
   const id = Number(text);
   return id <= maxId ? id : undefined;
@@ -96,7 +96,7 @@ function permissionsOf(text: string | undefined, octal: boolean): number | undef
 }
 
 /** "rwxr-xr-t", also with the file type in front and an ACL mark behind ("-rw-r--r--+"). */
-function textMode(text: string | undefined): number | undefined {
+export function textMode(text: string | undefined): number | undefined {
   const match = /^[-dlpscbD]?([-r][-w][-xsS])([-r][-w][-xsS])([-r][-w][-xtT])[+.@]?$/.exec(
     text?.trim() ?? '',
   );

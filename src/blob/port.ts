@@ -3,7 +3,7 @@
  * or replace it. Every call takes a signal, has a deadline of its own, and rejects with a BlobError.
  */
 
-/** POSIX attributes as the blob's metadata tells them; absent where it is silent (amlfs 3.4). */
+/** POSIX attributes as the blob's metadata or its account tells them; absent where both are silent (amlfs 3.4). */
 export interface PosixAttributes {
   readonly uid?: number;
   readonly gid?: number;
@@ -11,6 +11,8 @@ export interface PosixAttributes {
   readonly mode?: number;
   /** Nanoseconds since the epoch. */
   readonly mtimeNs?: bigint;
+  /** An owner or group that the account knows by a name (an Entra object id), which no file system does. */
+  readonly unknownName?: string;
 }
 
 export type BlobKind = 'file' | 'directory' | 'symlink';
@@ -34,6 +36,7 @@ export interface ListedBlob {
 }
 
 export interface ListOptions {
+  /** Names that begin with it. On a hierarchical account a path without slashes at its ends: what it is and all below it. */
   readonly prefix?: string;
   readonly pageSize?: number;
   readonly signal?: AbortSignal;
@@ -49,6 +52,7 @@ export interface BlobVersion {
 
 export interface BlobProperties extends BlobVersion {
   readonly kind: BlobKind;
+  readonly posix: PosixAttributes;
   readonly metadata: Readonly<Record<string, string>>;
   readonly tier?: string;
   readonly headers: BlobHeaders;
@@ -72,13 +76,26 @@ export interface WriteOptions {
   readonly signal?: AbortSignal;
 }
 
+/** How an account keeps names. */
+export interface Namespace {
+  /** ADLS Gen2: directories are real and first in listings, and have owners, permissions and ACLs, as files do. */
+  readonly hierarchical: boolean;
+  /** Who said so; nobody: the account does not tell these credentials, and a flat one is assumed. */
+  readonly source: 'account' | 'setting' | 'nobody';
+}
+
 export interface Container {
   readonly name: string;
   /** Account and container, without secrets: what meta.json remembers the store by. */
   readonly identity: string;
-  /** Rejects with a BlobError that says what to do when the container cannot be used (missing, forbidden, wrong API version). */
+  /** Flat until `check` has asked the account, unless the configuration says which it is. */
+  readonly namespace: Namespace;
+  /**
+   * Rejects with a BlobError that says what to do when the container cannot be used (missing, forbidden, wrong API
+   * version). Learns its namespace.
+   */
   check(signal?: AbortSignal): Promise<void>;
-  /** Pages in name order; memory does not grow with the container. */
+  /** Pages in the order of listing-order.ts; memory does not grow with the container. */
   list(options?: ListOptions): AsyncIterable<readonly ListedBlob[]>;
   properties(name: string, signal?: AbortSignal): Promise<BlobProperties>;
   /** A whole small blob. Pinned to `ifMatch` where given. */
@@ -112,4 +129,6 @@ export interface ContainerConfig {
   };
   /** Milliseconds without a byte after which a request counts as stalled. */
   readonly stallMs?: number;
+  /** Whether the account has a hierarchical namespace; absent: it is asked. */
+  readonly hierarchical?: boolean;
 }

@@ -54,6 +54,7 @@ function text(report: StatusReport): string {
   const entries = ['files', 'directories', 'symlinks'].map((type) => `${census[type] ?? 0} ${type}`);
   const rows: readonly (readonly [string, string])[] = [
     ['container', report.container],
+    ['namespace', namespaceText(report)],
     ['logs of jobs', report.loggingContainer ?? 'in the store only'],
     ['store', report.store],
     ['daemon', `pid ${report.pid}, lustrite ${report.version}, since ${report.startedAt}`],
@@ -69,6 +70,16 @@ function text(report: StatusReport): string {
   ];
   const how = report.lingering === true ? ' (unmounted lazily; files are still open)' : '';
   return `${report.mountPoint}${how}\n${table(rows.map(([name, value]) => [`  ${name}`, value]))}`;
+}
+
+function namespaceText({ namespace }: StatusReport): string {
+  if (namespace === undefined) return 'unknown';
+  const saidBy = {
+    account: 'as the account says',
+    setting: 'as --hierarchical-namespace says',
+    nobody: 'assumed: these credentials may not ask',
+  } as const;
+  return `${namespace.hierarchical ? 'hierarchical' : 'flat'}, ${saidBy[namespace.source]}`;
 }
 
 /** The running job, or else how the last one ended, and when. */

@@ -49,13 +49,24 @@ interface Requests {
 }
 export type JobRequest<Kind extends JobKind> = Requests[Kind];
 
-type Make<Kind extends JobKind> = (request: Requests[Kind], name: string, startedTime: string) => JobRecord;
+/** What a request is judged by. */
+export interface RequestContext {
+  /** Prefixes are paths. */
+  readonly hierarchical: boolean;
+}
+
+type Make<Kind extends JobKind> = (
+  request: Requests[Kind],
+  name: string,
+  startedTime: string,
+  context: RequestContext,
+) => JobRecord;
 
 const make: { readonly [Kind in JobKind]: Make<Kind> } = {
-  import: ({ prefixes, conflictResolutionMode = 'Fail', maximumErrors = 0 }, name, startedTime) => {
+  import: ({ prefixes, conflictResolutionMode = 'Fail', maximumErrors = 0 }, name, startedTime, context) => {
     const properties = {
       adminStatus: 'Active',
-      importPrefixes: checkedPrefixes(prefixes),
+      importPrefixes: checkedPrefixes(prefixes, context),
       conflictResolutionMode,
       maximumErrors: checkedErrors(maximumErrors),
     } as const;
@@ -72,12 +83,12 @@ const make: { readonly [Kind in JobKind]: Make<Kind> } = {
     },
   }),
 
-  'auto-import': (request, name, startedTime) => ({
+  'auto-import': (request, name, startedTime, context) => ({
     kind: 'auto-import',
     name,
     properties: {
       adminStatus: 'Enable',
-      autoImportPrefixes: checkedPrefixes(request.prefixes),
+      autoImportPrefixes: checkedPrefixes(request.prefixes, context),
       conflictResolutionMode: request.conflictResolutionMode ?? 'Skip',
       enableDeletions: request.enableDeletions ?? false,
       maximumErrors: checkedErrors(request.maximumErrors ?? -1),
@@ -115,12 +126,16 @@ export function newJob<Kind extends JobKind>(
   request: JobRequest<Kind>,
   name: string,
   startedTime: string,
+  context: RequestContext,
 ): JobRecord {
-  return make[kind](request, name, startedTime);
+  return make[kind](request, name, startedTime, context);
 }
 
-function checkedPrefixes(prefixes: readonly string[] = []): readonly string[] {
-  blobPrefixes(prefixes);
+function checkedPrefixes(
+  prefixes: readonly string[] = [],
+  { hierarchical }: RequestContext,
+): readonly string[] {
+  blobPrefixes(prefixes, hierarchical);
   return prefixes.length === 0 ? ['/'] : prefixes;
 }
 

@@ -89,7 +89,7 @@ export class JobRunner implements AsyncDisposable {
       );
     }
     if (this.has(name)) throw new UserError('Conflict', `there is a job '${name}' already`);
-    const record = newJob(kind, request, name, startedTime);
+    const record = newJob(kind, request, name, startedTime, this.#context.container.namespace);
     const { recorded, done } = this.#begin(record, false);
     await recorded;
     return { name, record, done };

@@ -10,6 +10,8 @@ export interface FakeBlob {
   readonly md5?: string;
   readonly tier?: string;
   readonly metadata?: Readonly<Record<string, string>>;
+  /** Of accounts with a hierarchical namespace: `Owner`, `Group`, `Permissions`, `Acl`, `ResourceType`. */
+  readonly account?: Readonly<Record<string, string>>;
   /** As newer service versions write names that XML cannot carry. */
   readonly encoded?: boolean;
 }
@@ -48,6 +50,7 @@ export function blobXml(blob: FakeBlob): string {
       ? `<Name Encoded="true">${encodeURIComponent(blob.name)}</Name>`
       : `<Name>${escapeXml(blob.name)}</Name>`;
   const metadata = Object.entries(blob.metadata ?? {});
+  const account = Object.entries(blob.account ?? {}).map(([k, v]) => `<${k}>${escapeXml(v)}</${k}>`);
   return (
     `<Blob>${name}<Properties><Creation-Time>${blob.lastModified}</Creation-Time>` +
     `<Last-Modified>${blob.lastModified}</Last-Modified><Etag>${blob.etag}</Etag>` +
@@ -58,7 +61,7 @@ export function blobXml(blob: FakeBlob): string {
     (blob.tier === undefined
       ? ''
       : `<AccessTier>${blob.tier}</AccessTier><AccessTierInferred>true</AccessTierInferred>`) +
-    `<LeaseStatus>unlocked</LeaseStatus><LeaseState>available</LeaseState><ServerEncrypted>true</ServerEncrypted></Properties>` +
+    `<LeaseStatus>unlocked</LeaseStatus><LeaseState>available</LeaseState><ServerEncrypted>true</ServerEncrypted>${account.join('')}</Properties>` +
     (metadata.length === 0
       ? '<Metadata />'
       : `<Metadata>${metadata.map(([k, v]) => (v === '' ? `<${k} />` : `<${k}>${escapeXml(v)}</${k}>`)).join('')}</Metadata>`) +

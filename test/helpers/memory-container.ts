@@ -1,5 +1,6 @@
 /** A blob container in memory, with the conditions of the real one and a failure for each call on demand. */
 import { BlobError } from '../../src/base/errors.js';
+import { compareListed, isUnderPrefix } from '../../src/blob/listing-order.js';
 import { kindOf, lowerCaseKeys, posixOf } from '../../src/blob/metadata.js';
 import type {
   BlobProperties,
@@ -8,6 +9,7 @@ import type {
   ContainerConfig,
   ListedBlob,
   ListOptions,
+  Namespace,
   WriteOptions,
 } from '../../src/blob/port.js';
 
@@ -24,6 +26,8 @@ export class MemoryContainer implements Container {
   readonly name: string;
   readonly identity: string;
   readonly workerConfig: ContainerConfig;
+  /** What a hierarchical account does by itself, tests do: directories are put like blobs. */
+  namespace: Namespace = { hierarchical: false, source: 'account' };
   readonly blobs = new Map<string, StoredBlob>();
   readonly logs = new Map<string, string>();
   /** `read a/b`, in order. */
@@ -85,7 +89,10 @@ export class MemoryContainer implements Container {
 
   async *list(options: ListOptions = {}): AsyncGenerator<readonly ListedBlob[], void, undefined> {
     const { prefix = '', signal } = options;
-    const names = [...this.blobs.keys()].filter((name) => name.startsWith(prefix)).sort();
+    const { hierarchical } = this.namespace;
+    const names = [...this.blobs.keys()]
+      .filter((name) => isUnderPrefix(name, prefix, hierarchical))
+      .sort((a, b) => compareListed(a, b, hierarchical));
     const size = options.pageSize ?? this.pageSize;
     for (let at = 0; at === 0 || at < names.length; at += size) {
       await this.#called('list', prefix, signal);
@@ -100,7 +107,14 @@ export class MemoryContainer implements Container {
     const metadata = lowerCaseKeys(blob.options.metadata);
     const { tier, headers = {} } = blob.options;
     const kind = kindOf(metadata, blob.body.length);
-    return { ...versionOf(blob), kind, metadata, headers, ...(tier === undefined ? {} : { tier }) };
+    return {
+      ...versionOf(blob),
+      kind,
+      posix: posixOf(metadata),
+      metadata,
+      headers,
+      ...(tier === undefined ? {} : { tier }),
+    };
   }
 
   async read(

@@ -241,7 +241,8 @@ t.test('metadata, headers and tier come with the data, and every PUT has its MD5
   ] as const) {
     const version = await upload(s.connection, name, body, { metadata, headers, tier: 'Cool', blockBytes });
     const found = await s.container.properties(name);
-    t.same(found, { ...version, kind: 'file', metadata, tier: 'Cool', headers }, name);
+    const posix = { uid: 1, gid: 1, mode: 0o644 };
+    t.same(found, { ...version, kind: 'file', posix, metadata, tier: 'Cool', headers }, name);
     t.ok(
       await s.connection
         .client()

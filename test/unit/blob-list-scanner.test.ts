@@ -88,18 +88,11 @@ t.test('the forms that services write differently are all read', (t) => {
 });
 
 t.test('attributes of accounts with a hierarchical namespace are read, metadata goes before them', (t) => {
-  const hns = (metadata: string): ListedBlob['posix'] | undefined =>
-    scanListPage(
-      page(
-        `<Blob><Name>a</Name><Properties><Owner>$superuser</Owner><Group>100</Group><Permissions>rwxr-x--T+</Permissions></Properties>${metadata}</Blob>`,
-      ),
-    ).blobs[0]?.posix;
-  t.same(hns(''), { gid: 100, mode: 0o1750 });
-  t.same(hns('<Metadata><owner>5</owner><permissions>0600</permissions></Metadata>'), {
-    uid: 5,
-    gid: 100,
-    mode: 0o600,
-  });
+  const account = { Owner: '$superuser', Group: '100', Permissions: 'rwxr-x--T+', ResourceType: 'directory' };
+  const listed = (metadata: Record<string, string>): ListedBlob | undefined =>
+    scanListPage(page(blobXml({ ...fake, size: 0, account, metadata }))).blobs[0];
+  t.match(listed({}), { kind: 'directory', posix: { uid: 0, gid: 100, mode: 0o1750 } });
+  t.same(listed({ owner: '5', permissions: '0600' })?.posix, { uid: 5, gid: 100, mode: 0o600 });
   t.end();
 });
 

@@ -397,3 +397,33 @@ await t.test('an import that has failed does not wait for the next page', async 
   container.before = () => (++pages > 2 ? new Promise(() => undefined) : undefined);
   t.match(await run(jobs, { conflictResolutionMode: 'Fail' }), { state: 'Failed', totalConflicts: 1 });
 });
+
+await t.test(
+  'on a hierarchical account a directory is finished when everything below it is there',
+  async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { container, store } = jobs.hsm;
+    container.namespace = { hierarchical: true, source: 'account' };
+    container.pageSize = 1;
+    const directories = ['d', 'd/s', 'd-e', 'd-e/s'];
+    for (const name of directories) container.put(name, '', { hdi_isfolder: 'true' });
+    for (const name of ['d/0', 'd/s/1', 'd/z', 'd!', 'd-e/s/1', 'd.f', 'f', 'f!']) container.put(name, 'x');
+    const order: string[] = [];
+    const [createStubs, setAttributes] = [store.createStubs.bind(store), store.setAttributes.bind(store)];
+    store.createStubs = (stubs, defaults) => {
+      order.push(...stubs.map(({ path }) => path));
+      return createStubs(stubs, defaults);
+    };
+    store.setAttributes = (path, attributes) => {
+      order.push(`${path} done`);
+      return setAttributes(path, attributes);
+    };
+    t.match(await run(jobs), { state: 'Completed', importedDirectories: 4, importedFiles: 8 });
+    for (const directory of directories) {
+      const done = order.indexOf(`${directory} done`);
+      const last = order.findLastIndex((name) => name.startsWith(`${directory}/`) && !name.endsWith(' done'));
+      t.ok(done > last, `${directory} after ${order[last] ?? '?'}`);
+    }
+    t.ok(order.indexOf('d done') < order.indexOf('f'), 'and not only at the end');
+  },
+);

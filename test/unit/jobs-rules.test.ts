@@ -26,35 +26,61 @@ import { readAhead } from '../../src/jobs/import/read-ahead.js';
 import { jobNamePattern } from '../../src/jobs/record-fields.js';
 import type { Stub } from '../../src/store/inodes.js';
 
-await t.test('prefixes lose their leading slash, and overlap is refused string-wise', (t) => {
-  const good: readonly (readonly [readonly string[], readonly string[]])[] = [
-    [[], ['']],
-    [['/'], ['']],
-    [['/data'], ['data']],
-    [
-      ['/a/', 'b'],
-      ['a/', 'b'],
-    ],
-    [['//x'], ['x']],
-  ];
-  for (const [given, wanted] of good) t.same(blobPrefixes(given), wanted, JSON.stringify(given));
-  const bad: readonly (readonly string[])[] = [
-    ['/data', '/data2'],
-    ['/data2', '/data'],
-    ['/', 'x'],
-    ['x', 'x'],
-    ['a', 'b', '/b/c'],
-  ];
-  for (const given of bad) {
-    t.throws(
-      () => blobPrefixes(given),
-      { name: 'UserError', code: 'InvalidParameter' },
-      JSON.stringify(given),
-    );
+type PrefixRow = readonly [given: readonly string[], wanted: readonly string[] | RegExp];
+const overlap = /^the import prefixes '.*' and '.*' overlap$/;
+
+const flatPrefixes: readonly PrefixRow[] = [
+  [[], ['']],
+  [['/'], ['']],
+  [['/data'], ['data']],
+  [
+    ['/a/', 'b'],
+    ['a/', 'b'],
+  ],
+  [['//x'], ['x']],
+  [['/data', '/data2'], /^the import prefixes '\/data' and '\/data2' overlap$/],
+  [['/data2', '/data'], overlap],
+  [['/', 'x'], overlap],
+  [['x', 'x'], overlap],
+  [['a', 'b', '/b/c'], overlap],
+];
+
+const pathPrefixes: readonly PrefixRow[] = [
+  [[], ['']],
+  [['/'], ['']],
+  [['/data'], ['data']],
+  [['/data/'], ['data']],
+  [['//data//x/'], ['data/x']],
+  [
+    ['/data', '/data2', 'data-2'],
+    ['data', 'data2', 'data-2'],
+  ],
+  [
+    ['/data/x', '/data/x2'],
+    ['data/x', 'data/x2'],
+  ],
+  [['/data', '/data/x'], /^the import prefixes '\/data' and '\/data\/x' overlap$/],
+  [['/data/x', '/data'], overlap],
+  [['/data', 'data/'], overlap],
+  [['/', '/x'], overlap],
+  [['/a/../b'], /^the import prefix '\/a\/\.\.\/b' is no path in the account: /],
+  [['a\\b'], /is no path in the account: /],
+];
+
+await t.test('prefixes are strings on flat accounts and paths on hierarchical ones', (t) => {
+  for (const [hierarchical, rows] of [
+    [false, flatPrefixes],
+    [true, pathPrefixes],
+  ] as const) {
+    for (const [given, wanted] of rows) {
+      const title = `${hierarchical ? 'paths' : 'strings'} ${JSON.stringify(given)}`;
+      if (!(wanted instanceof RegExp)) t.same(blobPrefixes(given, hierarchical), wanted, title);
+      else {
+        const error = { name: 'UserError', code: 'InvalidParameter', message: wanted };
+        t.throws(() => blobPrefixes(given, hierarchical), error, title);
+      }
+    }
   }
-  t.throws(() => blobPrefixes(['/data', '/data2']), {
-    message: "the import prefixes '/data' and '/data2' overlap",
-  });
   t.end();
 });
 

@@ -15,13 +15,18 @@ class Rig implements AsyncDisposable {
   readonly source: ListingSource;
   cursor: unknown;
 
-  private constructor(folder: string, prefixes: readonly string[]) {
+  private constructor(folder: string, prefixes: readonly string[], hierarchical: boolean) {
     this.folder = folder;
-    this.source = new ListingSource({ container: this.container, prefixes, folder, hierarchical: false });
+    this.container.namespace = { hierarchical, source: 'account' };
+    this.source = new ListingSource({ container: this.container, prefixes, folder, hierarchical });
   }
 
-  static async start(names: readonly string[], prefixes: readonly string[] = ['']): Promise<Rig> {
-    const rig = new Rig(await mkdtemp(join(tmpdir(), 'lustrite-listing-')), prefixes);
+  static async start(
+    names: readonly string[],
+    prefixes: readonly string[] = [''],
+    hierarchical = false,
+  ): Promise<Rig> {
+    const rig = new Rig(await mkdtemp(join(tmpdir(), 'lustrite-listing-')), prefixes, hierarchical);
     for (const name of names) rig.container.put(name, name);
     rig.cursor = await rig.source.begin(null);
     for (const prefix of prefixes) {
@@ -183,4 +188,36 @@ await t.test('a name that only a look has shown is told when it is gone', async 
   listsAll();
   await container.delete('b');
   t.same(await rig.poll(), { present: [], absent: ['b'] });
+});
+
+await t.test(
+  'in the order of a hierarchical account nothing is looked up, and prefixes are paths',
+  async (t) => {
+    const names = ['data', 'data/x', 'data/x/1', 'data/x-y', 'data2', 'data-2', 'more'];
+    await using rig = await Rig.start(names, ['data', 'more'], true);
+    t.same(await rig.poll(), { present: [], absent: [] });
+    rig.container.calls.length = 0;
+    rig.container.put('data/x/0', '');
+    rig.container.put('data/x!', '');
+    rig.container.put('data3', '');
+    rig.container.put('data/z', '');
+    await rig.container.delete('data/x-y');
+    rig.container.put('data/x-z', '');
+    t.same(await rig.poll(), {
+      present: ['data/x/0', 'data/x!', 'data/x-z', 'data/z'],
+      absent: ['data/x-y'],
+    });
+    t.same(
+      rig.container.calls.filter((call) => call.startsWith('properties')),
+      ['properties data/x-y'],
+      'only what is gone was asked for',
+    );
+  },
+);
+
+await t.test('a listing in the order of another kind of account is not compared', async (t) => {
+  await using rig = await Rig.start(['a']);
+  const { container, folder } = rig;
+  const other = new ListingSource({ container, prefixes: [''], folder, hierarchical: true });
+  await t.rejects(other.poll(rig.cursor, signal).next(), SourceGap);
 });

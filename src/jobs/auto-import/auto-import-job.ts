@@ -47,10 +47,11 @@ export const autoImportJob: JobType<AutoImportRecord> = {
       const rateOfBlobImport = rate.of(sync.totalBlobsImported, clock.now());
       return withCounters(run.now(), scan, { ...sync, rateOfBlobImport }, timeOf(clock));
     };
-    const prefixes = blobPrefixes(properties.autoImportPrefixes);
+    const { hierarchical } = container.namespace;
+    const prefixes = blobPrefixes(properties.autoImportPrefixes, hierarchical);
     coordinator.setBlocked(`the auto-import job '${begun.name}' is enabled`);
     try {
-      const source = new ListingSource({ container, prefixes, folder: run.folder, hierarchical: false });
+      const source = new ListingSource({ container, prefixes, folder: run.folder, hierarchical });
       const end = await run.during(counted, { persist: false }, () =>
         runAutoImport({
           native: store.native,

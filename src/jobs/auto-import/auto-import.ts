@@ -2,6 +2,7 @@
 import type { Clock } from '../../base/clock.js';
 import { crashPoint } from '../../base/crash.js';
 import { BlobError, messageChain } from '../../base/errors.js';
+import { compareListed } from '../../blob/listing-order.js';
 import { listedBlob } from '../../blob/listed.js';
 import type { Container, ListedBlob } from '../../blob/port.js';
 import type { Coordinator } from '../../hsm/coordinator.js';
@@ -169,10 +170,11 @@ class AutoImport {
   }
 
   async #import(present: readonly ListedBlob[], busy: Set<string>): Promise<void> {
-    const { sync, clock } = this.#options;
+    const { sync, clock, container } = this.#options;
     const counters: MutableImportCounters = { ...sync, totalBlobsWalked: 0 };
     try {
-      const blobs = present.toSorted((a, b) => (a.name < b.name ? -1 : 1));
+      const { hierarchical } = container.namespace;
+      const blobs = present.toSorted((a, b) => compareListed(a.name, b.name, hierarchical));
       await importBlobs(
         {
           ...this.#options,

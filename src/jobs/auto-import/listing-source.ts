@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { BlobError } from '../../base/errors.js';
 import { listedBlob } from '../../blob/listed.js';
+import { compareListed, isUnderPrefix } from '../../blob/listing-order.js';
 import type { Container, ListedBlob } from '../../blob/port.js';
 import { SourceGap, type Changes, type ChangeSource } from './change-source.js';
 import { ListingWriter, readListing, type Known } from './listing-file.js';
@@ -14,7 +15,7 @@ import { Parallel } from '../parallel.js';
 
 export interface ListingSourceOptions {
   readonly container: Pick<Container, 'list' | 'properties'>;
-  /** As blobPrefixes() gives them, none of which begins with another. */
+  /** As blobPrefixes() gives them, none of which holds another. */
   readonly prefixes: readonly string[];
   /** Where the listings are kept. */
   readonly folder: string;
@@ -35,6 +36,8 @@ const cursorSchema = z.object({
   /** The last whole listing. */
   file: z.string(),
   partials: partials.default([]),
+  /** The order of all of them. */
+  hierarchical: z.boolean().default(false),
   /** The one after it, as far as its changes are applied. */
   partial: z.object({ file: z.string(), bytes: z.int(), after: z.string() }).exactOptional(),
 });
@@ -77,12 +80,15 @@ export class ListingSource implements ChangeSource {
     await this.#writer?.sync();
     await this.#writer?.[Symbol.asyncDispose]();
     this.#writer = undefined;
-    return { file: scan, partials } satisfies Cursor;
+    return { file: scan, partials, hierarchical: this.#options.hierarchical } satisfies Cursor;
   }
 
   async *poll(from: unknown, signal: AbortSignal): AsyncGenerator<Changes, void, undefined> {
     const { success, data: cursor } = cursorSchema.safeParse(from);
     if (!success) throw new SourceGap('the last listing is not known');
+    const { hierarchical } = cursor;
+    if (hierarchical !== this.#options.hierarchical)
+      throw new SourceGap('the account lists its names in another order now');
     const partials = await this.#partials(cursor);
     const next = fileAfter([cursor.file, ...partials]);
     await using writer = await ListingWriter.create(this.#path(next));
@@ -95,10 +101,10 @@ export class ListingSource implements ChangeSource {
       const bytes = await writer.sync();
       const looked = await this.#look(absent, signal);
       await unlisted.add(looked.present.toSorted((a, b) => this.#compare(a.name, b.name)));
-      const still = { file: cursor.file, partials: [...partials, ...hidden()] };
+      const still = { file: cursor.file, partials: [...partials, ...hidden()], hierarchical };
       const reached: Cursor =
         at === 'end'
-          ? { file: next, partials: [...hidden()] }
+          ? { file: next, partials: [...hidden()], hierarchical }
           : at === 'absent'
             ? still
             : { ...still, partial: { file: next, bytes, after: at.after } };
@@ -215,10 +221,10 @@ export class ListingSource implements ChangeSource {
   /** In the order of a listing. */
   #compare(a: string, b: string): number {
     const { prefixes, hierarchical } = this.#options;
-    const prefixOf = (name: string): number => prefixes.findIndex((prefix) => name.startsWith(prefix));
+    const prefixOf = (name: string): number =>
+      prefixes.findIndex((prefix) => isUnderPrefix(name, prefix, hierarchical));
     if (prefixes.length > 1 && prefixOf(a) !== prefixOf(b)) return prefixOf(a) - prefixOf(b);
-    const [one, two] = hierarchical ? [a.replaceAll('/', '\0'), b.replaceAll('/', '\0')] : [a, b];
-    return one < two ? -1 : one > two ? 1 : 0;
+    return compareListed(a, b, hierarchical);
   }
 
   async #forget(keep: readonly string[]): Promise<void> {

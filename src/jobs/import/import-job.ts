@@ -63,7 +63,7 @@ export const importJob: JobType<ImportRecord> = {
       runImport({
         native: store.native,
         container,
-        prefixes: blobPrefixes(properties.importPrefixes),
+        prefixes: blobPrefixes(properties.importPrefixes, container.namespace.hierarchical),
         mode: properties.conflictResolutionMode,
         actions: conflictActions,
         maximumErrors: properties.maximumErrors,

@@ -2,6 +2,7 @@
 import { constants } from 'node:os';
 import { crashPoint } from '../../base/crash.js';
 import { BlobError, FsError, messageChain } from '../../base/errors.js';
+import { isListedBehind } from '../../blob/listing-order.js';
 import { pathOfBlob } from '../../blob/names.js';
 import type { Container, ListedBlob } from '../../blob/port.js';
 import { errnoOf } from '../../hsm/movers.js';
@@ -98,6 +99,7 @@ export async function runImport(
       return onPage === undefined ? pages : shown(pages, onPage);
     });
   }
+  run.tellUnknownNames();
   return run.result();
 }
 
@@ -129,6 +131,8 @@ class Import {
   /** Files and symlinks of which a directory of the same name may still come, and how they were counted. */
   readonly #leaves = new Map<string, keyof MutableImportCounters>();
   #firstProblem: string | undefined;
+  /** Blobs that belong to somebody without a number. */
+  readonly #unknown = { blobs: 0, first: '' };
 
   constructor(options: ImportOptions) {
     this.#options = options;
@@ -139,6 +143,16 @@ class Import {
   result(): ImportResult {
     const firstProblem = this.#firstProblem;
     return { state: firstProblem === undefined ? 'Completed' : 'CompletedPartial', firstProblem };
+  }
+
+  /** Says once that owners and groups are not those of the account. */
+  tellUnknownNames(): void {
+    const { blobs, first } = this.#unknown;
+    if (blobs === 0) return;
+    const message =
+      `owners or groups without a number: ${blobs} (the first is ${first}); ` +
+      'these have the settings defaults.uid and defaults.gid';
+    this.#options.log.add({ level: 'warn', code: 'UnknownOwner', message });
   }
 
   /** Imports what a listing gives; its signal is aborted as soon as no more is wanted. */
@@ -242,6 +256,8 @@ class Import {
     kind: Stub['kind'],
   ): Stub {
     const { defaults } = this.#options;
+    if (posix.unknownName !== undefined && this.#unknown.blobs++ === 0)
+      this.#unknown.first = `${posix.unknownName} of ${name}`;
     const otherMode = kind === 'directory' ? defaults.dirMode : defaults.fileMode;
     return {
       path,
@@ -415,9 +431,10 @@ class Import {
 
   /** Whatever lies below the names before `name` has been listed (undefined: everything has). */
   async #passed(name: string | undefined): Promise<void> {
-    const { log, signal } = this.#options;
-    // '0' follows '/': nothing that begins with `path/` comes after it.
-    const isPassed = (path: string): boolean => name === undefined || name >= `${path}0`;
+    const { container, log, signal } = this.#options;
+    const { hierarchical } = container.namespace;
+    const isPassed = (path: string): boolean =>
+      name === undefined || isListedBehind(name, path, hierarchical);
     for (const path of this.#leaves.keys()) if (isPassed(path)) this.#leaves.delete(path);
     const passed = this.#directories.filter(({ path }) => isPassed(path));
     if (passed.length === 0) return;

@@ -1,0 +1,62 @@
+/**
+ * What an account with a hierarchical namespace keeps of a file or directory beside its metadata: owner, group,
+ * permissions and type, in listings and look-ups (azurite 4).
+ */
+import { idOf, kindOf, posixOf, textMode } from './metadata.js';
+import type { BlobKind, PosixAttributes } from './port.js';
+
+/** As the service writes them; all absent on flat accounts. */
+export interface AccountAttributes {
+  readonly owner?: string | undefined;
+  readonly group?: string | undefined;
+  /** `rwxr-x--T`, with a `+` behind it where the ACL says more. */
+  readonly permissions?: string | undefined;
+  /** `file` or `directory`. */
+  readonly resourceType?: string | undefined;
+}
+
+/** Who owns what nobody else was given: the account itself. */
+const superuser = '$superuser';
+
+/** The attributes in the headers of a look-up. */
+export function accountAttributesOf(header: (name: string) => string | undefined): AccountAttributes {
+  return {
+    owner: header('x-ms-owner'),
+    group: header('x-ms-group'),
+    permissions: header('x-ms-permissions'),
+    resourceType: header('x-ms-resource-type'),
+  };
+}
+
+/** What a blob stands for: the account knows its directories, metadata tells the rest. Keys in lower case. */
+export function accountKindOf(
+  { resourceType }: AccountAttributes,
+  metadata: Readonly<Record<string, string>>,
+  size: number,
+): BlobKind {
+  return resourceType === 'directory' ? 'directory' : kindOf(metadata, size);
+}
+
+/**
+ * The attributes of a blob, one by one from its metadata, else from the account: an export writes metadata only, since
+ * no Blob request sets the account's, and an import has to read back what it wrote. Keys in lower case.
+ */
+export function accountPosixOf(
+  { owner, group, permissions }: AccountAttributes,
+  metadata: Readonly<Record<string, string>>,
+): PosixAttributes {
+  const posix: { -readonly [Key in keyof PosixAttributes]: PosixAttributes[Key] } = posixOf(metadata);
+  if (posix.mode === undefined) {
+    const mode = textMode(permissions);
+    if (mode !== undefined) posix.mode = mode;
+  }
+  const names = { uid: owner, gid: group } as const;
+  for (const key of ['uid', 'gid'] as const) {
+    const name = names[key];
+    if (posix[key] !== undefined || name === undefined || name === '') continue;
+    const id = name === superuser ? 0 : idOf(name);
+    if (id === undefined) posix.unknownName ??= name;
+    else posix[key] = id;
+  }
+  return posix;
+}

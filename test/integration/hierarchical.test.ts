@@ -1,0 +1,172 @@
+/** An account with a hierarchical namespace, through real mounts: what is asked of it and what is shown of it. */
+import { lstat, readdir, readFile } from 'node:fs/promises';
+import t from 'tap';
+import { openContainer } from '../../src/blob/azure-container.js';
+import { Azurite } from '../helpers/azurite.js';
+import { HierarchicalServer, type Access } from '../helpers/hierarchical-server.js';
+import { lustrite, TestMount } from '../helpers/mount.js';
+import { cannotMount } from '../helpers/mounts.js';
+import { until } from '../helpers/poll.js';
+import { readTree } from '../helpers/tree.js';
+
+const azurite = await Azurite.start();
+t.teardown(() => azurite[Symbol.asyncDispose]());
+const account = await HierarchicalServer.start(azurite);
+t.teardown(() => account[Symbol.asyncDispose]());
+const env = { AZURE_STORAGE_CONNECTION_STRING: azurite.connectionStringAt(account.url) };
+const options = { skip: cannotMount };
+
+const objectId = '5d0c4b1f-8d47-4a3c-9d0e-0f1c2b3a4d5e';
+
+type Metadata = Readonly<Record<string, string>>;
+
+async function put(container: string, blob: string, body = 'x', metadata: Metadata = {}): Promise<void> {
+  const client = account.client(container).getBlockBlobClient(blob);
+  await client.upload(body, Buffer.byteLength(body), { metadata });
+}
+
+async function containerOf(blobs: readonly string[]): Promise<string> {
+  const container = await azurite.newContainer('hns');
+  for (const blob of blobs) await put(container, blob);
+  return container;
+}
+
+async function pathsOf(mount: TestMount): Promise<readonly string[]> {
+  return [...(await readTree(mount.path, { content: false })).keys()];
+}
+
+async function importOf(mount: TestMount, ...flags: readonly string[]): ReturnType<typeof lustrite> {
+  return lustrite(['import', 'create', mount.path, '--wait', ...flags]);
+}
+
+const folder: Metadata = { hdi_isfolder: 'true' };
+
+/** Where it is, what the account says, what the metadata says -> what `stat` shows. */
+const shown: readonly (readonly [path: string, access: Partial<Access>, metadata: Metadata, stat: string])[] =
+  [
+    ['d', { owner: '7', group: '8', permissions: 'rwxr-x--T' }, folder, 'directory 7:8 1750'],
+    ['d/plain', { owner: '1000', group: '100', permissions: 'rw-r--r--' }, {}, 'file 1000:100 0644'],
+    ['d/sticky', { permissions: 'rwxrwxrwt' }, {}, 'file 0:0 1777'],
+    ['d/untouched', {}, {}, 'file 0:0 0640'],
+    ['d/entra', { owner: objectId, group: objectId, permissions: 'rwx------' }, {}, 'file 11:22 0700'],
+    ['d/marked', { permissions: 'rw-rw----+' }, {}, 'file 0:0 0660'],
+    [
+      'd/exported',
+      { owner: '7', group: '8', permissions: 'rw-------' },
+      { owner: '5', group: '6', permissions: '0755' },
+      'file 5:6 0755',
+    ],
+    ['d/deep/er', { owner: '9', permissions: 'rwx--x--x' }, folder, 'directory 9:0 0711'],
+  ];
+
+async function statOf(path: string): Promise<string> {
+  const stat = await lstat(path);
+  const kind = stat.isDirectory() ? 'directory' : stat.isSymbolicLink() ? 'symlink' : 'file';
+  return `${kind} ${stat.uid}:${stat.gid} ${(stat.mode & 0o7777).toString(8).padStart(4, '0')}`;
+}
+
+await t.test('owners, groups and permissions of the account are those of the mount', options, async (t) => {
+  const container = await azurite.newContainer('hns');
+  for (const [path, access, metadata] of shown) {
+    await put(container, path, metadata === folder ? '' : path, metadata);
+    account.setAccess(container, path, access);
+  }
+  account.listings.length = 0;
+  await using mount = await TestMount.start(t, { container, env, flags: ['--uid', '11', '--gid', '22'] });
+  for (const [path, , , expected] of shown) t.equal(await statOf(mount.at(path)), expected, path);
+  t.equal(await statOf(mount.at('d/deep')), 'directory 0:0 0750', 'a directory that nobody put');
+  t.equal(await readFile(mount.at('d/plain'), 'utf8'), 'd/plain');
+  for (const path of ['d', 'd/deep', 'd/deep/er']) {
+    const { lastModified } = await account.client(container).getBlobClient(path).getProperties();
+    t.equal((await lstat(mount.at(path))).mtimeMs, lastModified?.getTime(), `mtime of ${path}`);
+  }
+  t.match(account.listings.at(-1), /include=metadata,permissions/);
+  t.match(await mount.status(), { namespace: { hierarchical: true, source: 'account' } });
+  const { stdout } = await lustrite(['status', mount.path]);
+  t.match(stdout, /namespace +hierarchical, as the account says/);
+  const log = await readFile(`${mount.store}/jobs/importJobInitialAmlfsPut/log.jsonl`, 'utf8');
+  const told = log.split('\n').filter((line) => line.includes('UnknownOwner'));
+  t.equal(told.length, 1, 'said once');
+  t.match(told[0], `without a number: 1 (the first is ${objectId} of d/entra)`);
+  t.match(await importOf(mount, '--conflict', 'fail'), { code: 0 }, 'a second import finds the same');
+});
+
+await t.test('the account says whether its namespace is hierarchical, or somebody for it', async (t) => {
+  const container = await azurite.newContainer('hns');
+  t.teardown(() => {
+    account.tellsNothing = false;
+  });
+  const rows = [
+    [account.url, {}, { hierarchical: true, source: 'account' }],
+    [azurite.url, {}, { hierarchical: false, source: 'account' }],
+    ['silent', {}, { hierarchical: false, source: 'nobody' }],
+    ['silent', { hierarchical: true }, { hierarchical: true, source: 'setting' }],
+    [account.url, { hierarchical: false }, { hierarchical: false, source: 'setting' }],
+  ] as const;
+  for (const [url, said, expected] of rows) {
+    account.tellsNothing = url === 'silent';
+    const config = azurite.config(container, { url: account.tellsNothing ? account.url : url });
+    await using opened = openContainer({ ...config, ...said });
+    await opened.check();
+    t.same(opened.namespace, expected, JSON.stringify([url, said]));
+  }
+});
+
+await t.test(
+  'an account that must not be asked is taken for a flat one, and that is said',
+  options,
+  async (t) => {
+    const container = await containerOf(['a/b']);
+    account.tellsNothing = true;
+    t.teardown(() => {
+      account.tellsNothing = false;
+    });
+    await using mount = await TestMount.start(t, { container, env });
+    t.match(await mount.status(), { namespace: { hierarchical: false, source: 'nobody' } });
+    t.match(mount.log(), /it is taken for a flat one; --hierarchical-namespace on or off says which it is/);
+  },
+);
+
+await t.test('prefixes are paths', options, async (t) => {
+  const container = await containerOf(['data/x/1', 'data/y', 'data-2/z', 'data2', 'data2.d/1', 'other']);
+  const flags = ['--no-import', '--hierarchical-namespace', 'on'];
+  await using mount = await TestMount.start(t, { container, env, flags });
+  t.match(await mount.status(), { namespace: { hierarchical: true, source: 'setting' } });
+  /** How many blobs an import walks, or why it does not begin. */
+  const walked = async (prefixes: readonly string[]): Promise<unknown> => {
+    const wanted = prefixes.flatMap((prefix) => ['--prefix', prefix]);
+    const { code, stdout, stderr } = await importOf(mount, '--json', ...wanted);
+    if (code !== 0) return stderr.trim();
+    const { properties } = JSON.parse(stdout) as { properties: { status: { totalBlobsWalked: number } } };
+    return properties.status.totalBlobsWalked;
+  };
+  t.equal(await walked(['/nothing']), 0);
+  t.same(await pathsOf(mount), []);
+  t.equal(await walked(['/data', '/data2']), 5);
+  t.same(await pathsOf(mount), ['data', 'data/x', 'data/x/1', 'data/y', 'data2']);
+  t.equal(await walked(['data/x/']), 2);
+  t.equal(await walked(['/']), 10);
+  t.match(await walked(['/data', '/data/x']), "the import prefixes '/data' and '/data/x' overlap");
+  t.match(await walked(['/data/../other']), 'is no path in the account');
+});
+
+await t.test('the mount follows a hierarchical account by its listings', options, async (t) => {
+  const container = await containerOf(['dir/a', 'dir/sub/b', 'dir-x', 'dir.d/c']);
+  await using mount = await TestMount.start(t, { container, env, flags: ['--no-import'] });
+  const create = ['auto-import', 'create', mount.path, '--name', 'follow', '--conflict', 'overwrite-dirty'];
+  const started = await lustrite([...create, '--enable-deletions', '--poll-interval', '100ms', '--wait']);
+  t.equal(started.code, 0, started.stderr);
+  await put(container, 'dir/sub/new', 'new');
+  account.setAccess(container, 'dir/sub/new', { owner: '77', permissions: 'rwx--x---' });
+  await put(container, 'dir/a', 'changed');
+  await account.client(container).deleteBlob('dir/sub/b');
+  await account.client(container).deleteBlob('dir-x');
+  await until(async () => (await readdir(mount.path)).join(' ') === 'dir dir.d', { what: 'dir-x to go' });
+  await until(async () => (await readdir(mount.at('dir/sub'))).join(' ') === 'new', { what: 'b to go' });
+  t.equal(await readFile(mount.at('dir/sub/new'), 'utf8'), 'new');
+  await until(async () => (await readFile(mount.at('dir/a'), 'utf8')) === 'changed', { what: 'a to change' });
+  const shown = await lustrite(['auto-import', 'show', mount.path, 'follow', '--json']);
+  t.match(JSON.parse(shown.stdout), {
+    properties: { status: { totalErrors: 0, blobSyncEvents: { deletions: 2, totalErrors: 0 } } },
+  });
+});

@@ -1,0 +1,129 @@
+import t from 'tap';
+import { accountKindOf, accountPosixOf, type AccountAttributes } from '../../src/blob/account-attributes.js';
+import { compareListed, isListedBehind, isUnderPrefix } from '../../src/blob/listing-order.js';
+import type { PosixAttributes } from '../../src/blob/port.js';
+
+const permissions: readonly (readonly [text: string, mode: number | undefined])[] = [
+  ['---------', 0],
+  ['rwxrwxrwx', 0o777],
+  ['rw-r-----', 0o640],
+  ['rwxr-x---', 0o750],
+  ['r--------', 0o400],
+  ['-w-------', 0o200],
+  ['--x------', 0o100],
+  ['---r-----', 0o040],
+  ['----w----', 0o020],
+  ['-----x---', 0o010],
+  ['------r--', 0o004],
+  ['-------w-', 0o002],
+  ['--------x', 0o001],
+  ['rwxrwxrwt', 0o1777],
+  ['rwxrwxrwT', 0o1776],
+  ['rwxr-x--T', 0o1750],
+  ['rw-rw----+', 0o660],
+  ['rwxr-x--t+', 0o1751],
+  ['', undefined],
+  ['rwx', undefined],
+  ['0750', undefined],
+  ['rwxr-x--q', undefined],
+];
+
+t.test('permissions of the account are modes, with the sticky bit and without the mark of an ACL', (t) => {
+  for (const [text, mode] of permissions) {
+    t.same(accountPosixOf({ permissions: text }, {}), mode === undefined ? {} : { mode }, `'${text}'`);
+  }
+  t.end();
+});
+
+const objectId = '5d0c4b1f-8d47-4a3c-9d0e-0f1c2b3a4d5e';
+
+const owners: readonly (readonly [
+  title: string,
+  account: AccountAttributes,
+  metadata: Readonly<Record<string, string>>,
+  expected: PosixAttributes,
+])[] = [
+  ['a flat account', {}, {}, {}],
+  ['numbers', { owner: '1000', group: '100' }, {}, { uid: 1000, gid: 100 }],
+  ['the account itself is root', { owner: '$superuser', group: '$superuser' }, {}, { uid: 0, gid: 0 }],
+  ['an object id', { owner: objectId, group: '100' }, {}, { gid: 100, unknownName: objectId }],
+  ['two names: the first is told', { owner: 'a@b.c', group: objectId }, {}, { unknownName: 'a@b.c' }],
+  ['no name', { owner: '', group: '' }, {}, {}],
+  ['the number that chown does not take', { owner: '4294967295' }, {}, { unknownName: '4294967295' }],
+  ['a negative number', { owner: '-1' }, {}, { unknownName: '-1' }],
+  [
+    'metadata goes before the account, key by key',
+    { owner: objectId, group: '100', permissions: 'rw-r-----' },
+    { owner: '5', permissions: '0755', modtime: '5000000000' },
+    { uid: 5, gid: 100, mode: 0o755, mtimeNs: 5_000_000_000n },
+  ],
+  [
+    'a name in the metadata says nothing, so the account does',
+    { owner: '7', group: '8' },
+    { owner: 'hive', group: '$superuser' },
+    { uid: 7, gid: 8 },
+  ],
+];
+
+t.test('owners of the account are ids where they are numbers, and are named where they are not', (t) => {
+  for (const [title, account, metadata, expected] of owners)
+    t.same(accountPosixOf(account, metadata), expected, title);
+  t.end();
+});
+
+t.test('a directory is what the account calls one, or what metadata does', (t) => {
+  const kinds = [
+    [{ resourceType: 'directory' }, {}, 0, 'directory'],
+    [{ resourceType: 'directory' }, { hdi_isfolder: 'true' }, 0, 'directory'],
+    [{ resourceType: 'file' }, {}, 0, 'file'],
+    [{ resourceType: 'file' }, { is_symlink: 'true' }, 4, 'symlink'],
+    [{}, { hdi_isfolder: 'true' }, 0, 'directory'],
+    [{}, {}, 0, 'file'],
+  ] as const;
+  for (const [account, metadata, size, expected] of kinds)
+    t.equal(accountKindOf(account, metadata, size), expected, JSON.stringify([account, metadata]));
+  t.end();
+});
+
+/** The same names in the order of each kind of account. */
+const orders = {
+  flat: ['a', 'a!', 'a-b', 'a.txt', 'a/', 'a/b', 'a/b!', 'a/b/c', 'a/c', 'a0', 'ab', 'b'],
+  hierarchical: ['a', 'a/', 'a/b', 'a/b/c', 'a/b!', 'a/c', 'a!', 'a-b', 'a.txt', 'a0', 'ab', 'b'],
+} as const;
+
+t.test('names are in the order of the account', (t) => {
+  for (const [kind, names] of Object.entries(orders)) {
+    const hierarchical = kind === 'hierarchical';
+    t.same(
+      [...names].reverse().sort((a, b) => compareListed(a, b, hierarchical)),
+      names,
+      kind,
+    );
+    for (const [at, directory] of names.entries()) {
+      for (const [now, name] of names.entries()) {
+        if (now <= at) continue;
+        const below = names.slice(now).some((later) => later.startsWith(`${directory}/`));
+        if (!below)
+          t.ok(isListedBehind(name, directory, hierarchical), `${kind}: ${directory} is over at ${name}`);
+        else t.notOk(isListedBehind(name, directory, hierarchical), `${kind}: ${directory} at ${name}`);
+      }
+    }
+  }
+  t.end();
+});
+
+t.test('a prefix is a string on flat accounts and a path on hierarchical ones', (t) => {
+  const rows = [
+    ['data', 'data', true, true],
+    ['data/x', 'data', true, true],
+    ['data2', 'data', true, false],
+    ['data-2/x', 'data', true, false],
+    ['dat', 'data', false, false],
+    ['anything', '', true, true],
+  ] as const;
+  for (const [name, prefix, asString, asPath] of rows) {
+    t.equal(isUnderPrefix(name, prefix, false), asString, `${name} begins with '${prefix}'`);
+    t.equal(isUnderPrefix(name, prefix, true), asPath, `${name} is '${prefix}' or below`);
+  }
+  t.end();
+});
