@@ -19,7 +19,7 @@ import type {
 } from './port.js';
 import { FastBlobReader, versionOf } from './reader.js';
 import type { RawResponse } from './connection.js';
-import { uploadBlob } from './upload.js';
+import { checkWritable, metadataHeaders, uploadBlob } from './upload.js';
 
 /** The service's own limit of a page. */
 const defaultPageSize = 5000;
@@ -152,6 +152,26 @@ export class AzureContainer implements Container, AsyncDisposable {
       (offset, count) => Promise.resolve(bytes.subarray(offset, offset + count)),
       { ...options, blockBytes: Math.max(bytes.length, 1) },
     );
+  }
+
+  async setMetadata(
+    name: string,
+    metadata: Readonly<Record<string, string>>,
+    options: { ifMatch?: string; signal?: AbortSignal } = {},
+  ): Promise<void> {
+    const what = `change of the metadata of ${name}`;
+    checkWritable(name, metadata, what);
+    await this.#connection.call({
+      method: 'PUT',
+      blob: name,
+      query: 'comp=metadata',
+      headers: {
+        ...metadataHeaders(metadata),
+        ...(options.ifMatch !== undefined && { 'if-match': `"${options.ifMatch}"` }),
+      },
+      signal: options.signal,
+      what,
+    });
   }
 
   appendLog(name: string, text: string, signal?: AbortSignal): Promise<void> {

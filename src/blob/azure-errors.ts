@@ -22,6 +22,8 @@ const kindByCode: readonly (readonly [RegExp, BlobErrorKind])[] = [
   [/^Lease/, 'leased'],
   [/^(BlobArchived|BlobBeingRehydrated|BlobNotFoundInOnlineTier)$/, 'archived'],
   [/^(BlobAlreadyExists|ContainerAlreadyExists|UnauthorizedBlobOverwrite)$/, 'exists'],
+  // A file where a hierarchical account has a directory, or the other way round.
+  [/^ResourceTypeMismatch$/, 'exists'],
   [/^(InvalidBlobType|BlobTypeNotSupported|FeatureNotSupported|InvalidBlobOrBlock)$/, 'unsupported'],
   [/^(Md5Mismatch|Crc64Mismatch)$/, 'corrupt'],
   [/^ContainerBeingDeleted$/, 'missing'],

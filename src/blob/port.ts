@@ -105,6 +105,12 @@ export interface Container {
   ): Promise<{ body: Buffer; version: BlobVersion }>;
   /** One PUT with the metadata in it. */
   write(name: string, body: Buffer | string, options: WriteOptions): Promise<BlobVersion>;
+  /** Replaces the metadata of a blob, or of a directory of a hierarchical account, and nothing else of it. */
+  setMetadata(
+    name: string,
+    metadata: Readonly<Record<string, string>>,
+    options?: { ifMatch?: string; signal?: AbortSignal },
+  ): Promise<void>;
   /** Appends lines to an append blob, creating it first: job logs. */
   appendLog(name: string, text: string, signal?: AbortSignal): Promise<void>;
   delete(name: string, options?: { ifMatch?: string; signal?: AbortSignal }): Promise<void>;

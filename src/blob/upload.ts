@@ -79,7 +79,8 @@ export async function openClient(
   }
 }
 
-function checkWritable(name: string, metadata: Readonly<Record<string, string>>, what: string): void {
+/** Throws a BlobError for what no request can carry. */
+export function checkWritable(name: string, metadata: Readonly<Record<string, string>>, what: string): void {
   const refused = unaddressable(name);
   if (refused !== undefined) throw new BlobError('unsupported', `${what}: ${refused}`);
   let bytes = 0;
@@ -91,6 +92,10 @@ function checkWritable(name: string, metadata: Readonly<Record<string, string>>,
     bytes += key.length + value.length;
   }
   if (bytes > maxMetadataBytes) throw new BlobError('unsupported', `${what}: more than 8 KiB of metadata`);
+}
+
+export function metadataHeaders(metadata: Readonly<Record<string, string>>): Record<string, string> {
+  return Object.fromEntries(Object.entries(metadata).map(([key, value]) => [`x-ms-meta-${key}`, value]));
 }
 
 class Upload {
@@ -198,7 +203,7 @@ class Upload {
       'content-md5': md5.toString('base64'),
       'content-length': String(body.length),
     };
-    for (const [key, value] of Object.entries(metadata)) sent[`x-ms-meta-${key}`] = value;
+    Object.assign(sent, metadataHeaders(metadata));
     if (headers?.contentEncoding !== undefined) sent['x-ms-blob-content-encoding'] = headers.contentEncoding;
     if (headers?.contentLanguage !== undefined) sent['x-ms-blob-content-language'] = headers.contentLanguage;
     if (headers?.contentDisposition !== undefined)

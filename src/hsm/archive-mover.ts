@@ -6,6 +6,7 @@ import { BlobError, messageChain } from '../base/errors.js';
 import { metadataFor, uploadIdKey } from '../blob/metadata.js';
 import type { BlobProperties, BlobVersion } from '../blob/port.js';
 import type { ArchivePlan, Copy, Fid } from '../store/inodes.js';
+import { directoryInTheWay } from './directory-in-the-way.js';
 import { foreignMetadata } from './foreign-metadata.js';
 import { hasErrno, type MoverContext, type TransferHooks } from './movers.js';
 
@@ -117,6 +118,8 @@ async function upload(
 
   for (let attempt = 1; ; attempt++) {
     const found = typeof replaced === 'object' ? replaced : undefined;
+    const inTheWay = directoryInTheWay(container, blob, found);
+    if (inTheWay !== undefined) throw new Conflict(inTheWay);
     if (found !== undefined && !isOurs(found, recorded, ours)) {
       const reason =
         recorded === undefined

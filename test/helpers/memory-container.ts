@@ -20,7 +20,7 @@ interface StoredBlob {
   readonly options: WriteOptions;
 }
 
-export type ContainerCall = 'list' | 'properties' | 'read' | 'write' | 'delete' | 'appendLog';
+export type ContainerCall = 'list' | 'properties' | 'read' | 'write' | 'setMetadata' | 'delete' | 'appendLog';
 
 export class MemoryContainer implements Container {
   readonly name: string;
@@ -129,6 +129,16 @@ export class MemoryContainer implements Container {
   async write(name: string, body: Buffer | string, options: WriteOptions): Promise<BlobVersion> {
     await this.#called('write', name, options.signal);
     return this.store(name, Buffer.from(body), options);
+  }
+
+  async setMetadata(
+    name: string,
+    metadata: Readonly<Record<string, string>>,
+    options: { ifMatch?: string; signal?: AbortSignal } = {},
+  ): Promise<void> {
+    await this.#called('setMetadata', name, options.signal);
+    const { body, options: old } = this.get(name, options.ifMatch);
+    this.store(name, body, { ...old, metadata });
   }
 
   async appendLog(name: string, text: string, signal?: AbortSignal): Promise<void> {

@@ -1,5 +1,16 @@
 /** An account with a hierarchical namespace, through real mounts: what is asked of it and what is shown of it. */
-import { lstat, readdir, readFile } from 'node:fs/promises';
+import {
+  chmod,
+  chown,
+  lchown,
+  lstat,
+  mkdir,
+  readdir,
+  readFile,
+  symlink,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import t from 'tap';
 import { openContainer } from '../../src/blob/azure-container.js';
 import { Azurite } from '../helpers/azurite.js';
@@ -169,4 +180,68 @@ await t.test('the mount follows a hierarchical account by its listings', options
   t.match(JSON.parse(shown.stdout), {
     properties: { status: { totalErrors: 0, blobSyncEvents: { deletions: 2, totalErrors: 0 } } },
   });
+});
+
+await t.test(
+  'what is exported is imported again as it was, whoever owns it in the account',
+  options,
+  async (t) => {
+    const container = await containerOf(['old/file']);
+    account.setAccess(container, 'old', { owner: '7', permissions: 'rwxr-xr-x' });
+    await using mount = await TestMount.start(t, { container, env });
+    await mkdir(mount.at('new/deep'), { recursive: true });
+    await writeFile(mount.at('new/deep/file'), 'data');
+    await writeFile(mount.at('old/file'), 'changed');
+    await symlink('deep/file', mount.at('new/link'));
+    await chmod(mount.at('new/deep/file'), 0o751);
+    await chown(mount.at('new/deep/file'), 1000, 100);
+    await lchown(mount.at('new/link'), 5, 6);
+    await chmod(mount.at('new'), 0o1777);
+    await chown(mount.at('old'), 8, 9);
+    for (const path of ['new/deep', 'new', 'old']) await utimes(mount.at(path), 1.5e9, 1.5e9);
+    const exported = await lustrite(['export', 'create', mount.path, '--wait', '--json']);
+    t.equal(exported.code, 0, exported.stderr);
+    t.match(JSON.parse(exported.stdout), {
+      properties: { status: { totalFilesExported: 3, totalDirectoriesExported: 3, totalFilesFailed: 0 } },
+    });
+    const { metadata } = await account.client(container).getBlobClient('old').getProperties();
+    t.match(metadata, { owner: '8', group: '9', permissions: '0755', hdi_isfolder: 'true' });
+    const again = await lustrite(['export', 'create', mount.path, '--wait', '--json']);
+    t.match(JSON.parse(again.stdout), { properties: { status: { totalDirectoriesExported: 0 } } });
+
+    await using other = await TestMount.start(t, { container, env, flags: ['--uid', '3', '--gid', '4'] });
+    t.same(await readTree(other.path), await readTree(mount.path));
+  },
+);
+
+await t.test('a file and a directory of one name are an error that says so', options, async (t) => {
+  const container = await azurite.newContainer('hns');
+  await using mount = await TestMount.start(t, { container, env });
+  await put(container, 'dir/x');
+  await put(container, 'link/x');
+  await put(container, 'file');
+  await put(container, 'empty', '');
+  await writeFile(mount.at('dir'), 'a file here');
+  await symlink('dir', mount.at('link'));
+  for (const name of ['file', 'empty']) {
+    await mkdir(mount.at(name));
+    await writeFile(mount.at(name, 'below'), 'x');
+  }
+  await writeFile(mount.at('good'), 'x');
+  const { code, stdout } = await lustrite([
+    'export',
+    'create',
+    mount.path,
+    '--name',
+    'clash',
+    '--wait',
+    '--json',
+  ]);
+  t.equal(code, 1);
+  t.match(JSON.parse(stdout), { properties: { status: { totalFilesExported: 1, totalFilesFailed: 4 } } });
+  const log = await readFile(`${mount.store}/jobs/clash/log.jsonl`, 'utf8');
+  for (const name of ['dir', 'link']) t.match(log, `the container has a directory ${name}: rename the file`);
+  for (const name of ['file', 'empty']) t.match(log, `write of ${name}/below: 409 PathConflict`);
+  t.equal(await readFile(mount.at('dir'), 'utf8'), 'a file here', 'and nothing is lost');
+  t.match(await account.client(container).getBlobClient('file').getProperties(), { contentLength: 1 });
 });

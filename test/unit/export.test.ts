@@ -175,6 +175,27 @@ await t.test('the stub of a directory never takes the place of content', async (
   t.equal(container.text('d'), 'precious');
 });
 
+await t.test(
+  "a directory of a hierarchical account gets metadata, and keeps what is not lustrite's",
+  async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { container, store } = jobs.hsm;
+    container.namespace = { hierarchical: true, source: 'account' };
+    container.put('there', '', { hdi_isfolder: 'true', project: 'x', permissions: '0700' });
+    container.put('file', '');
+    for (const path of ['there/f', 'missing/f', 'file/f']) store.write(path, 'x');
+    t.match(await run(jobs, { name: 'real' }), { totalFilesExported: 3, totalDirectoriesExported: 2 });
+    t.same(
+      container.calls.filter((call) => /^(?:write|setMetadata) (?:there|missing|file)$/.test(call)).sort(),
+      ['setMetadata there', 'write missing'],
+    );
+    t.match(container.metadata('there'), { project: 'x', permissions: '0755' });
+    t.notHas(container.metadata('there'), { hdi_isfolder: 'true' }, 'the service keeps that by itself');
+    t.match(container.metadata('missing'), { hdi_isfolder: 'true' });
+    t.match(jobs.lines('real')[0], { level: 'warn', path: 'file', code: 'Conflict' });
+  },
+);
+
 await t.test('the percentage counts what is still to come, while the walk waits for uploads', async (t) => {
   await using jobs = await MemoryJobs.start();
   const { store, pool } = jobs.hsm;

@@ -5,6 +5,7 @@ import { metadataFor, posixOf } from '../../blob/metadata.js';
 import { blobOfPath } from '../../blob/names.js';
 import type { BlobProperties, BlobVersion, Container } from '../../blob/port.js';
 import type { Coordinator } from '../../hsm/coordinator.js';
+import { directoryInTheWay } from '../../hsm/directory-in-the-way.js';
 import { foreignMetadata } from '../../hsm/foreign-metadata.js';
 import { hasErrno } from '../../hsm/movers.js';
 import type { NativeStore, WalkEntry } from '../../store/inodes.js';
@@ -30,7 +31,7 @@ export type DirectoryRule =
   /** Those of another owner or mode: missing ones are implied by what lies below. */
   | 'implied';
 
-/** 'file': the name is a blob with content, which stays. */
+/** 'file': the name is a blob with content, or a file of a hierarchical account, which stays. */
 export type DirectoryResult = 'written' | 'same' | 'gone' | 'file';
 
 /** Writes the hdi_isfolder stub of a directory. */
@@ -46,16 +47,16 @@ export async function exportDirectory(
   const name = blobName(path);
   const before = await lookAt(container, name, signal);
   if (before === undefined && rule === 'implied') return 'same';
-  if (before !== undefined && before.size > 0) return 'file';
+  if (before !== undefined && isFile(container, before)) return 'file';
   if (before !== undefined && carries(before.metadata, metadata)) return 'same';
   if (before !== undefined && rule !== 'changed' && agrees(before.metadata, metadata)) return 'same';
   return coordinator.withBlob(name, state.fid, async () => {
     // Again: the name may have been waited for, and a file's content never makes way.
     const found = await lookAt(container, name, signal);
-    if (found !== undefined && found.size > 0) return 'file';
+    if (found !== undefined && isFile(container, found)) return 'file';
     const kept = found === undefined ? {} : foreignMetadata(found.metadata);
     try {
-      await container.write(name, '', { metadata: { ...kept, ...metadata }, ...only(found), signal });
+      await writeDirectory(container, name, { ...kept, ...metadata }, found, signal);
     } catch (error) {
       if (!(error instanceof BlobError) || (error.kind !== 'changed' && error.kind !== 'exists')) throw error;
       // Our own write, whose answer was lost and which the client sent again; or another client was faster.
@@ -64,6 +65,26 @@ export async function exportDirectory(
     }
     return 'written' as const;
   });
+}
+
+function isFile({ namespace }: Container, found: BlobProperties): boolean {
+  return found.size > 0 || (namespace.hierarchical && found.kind !== 'directory');
+}
+
+/** A directory that a hierarchical account has is no blob to write again: only its metadata changes, but for its mark. */
+async function writeDirectory(
+  container: Container,
+  name: string,
+  metadata: Readonly<Record<string, string>>,
+  found: BlobProperties | undefined,
+  signal: AbortSignal,
+): Promise<void> {
+  if (!container.namespace.hierarchical || found === undefined) {
+    await container.write(name, '', { metadata, ...only(found), signal });
+    return;
+  }
+  const { hdi_isfolder: _, ...rest } = metadata;
+  await container.setMetadata(name, rest, { ifMatch: found.etag, signal });
 }
 
 /** Writes a symlink's blob: its size in bytes, or undefined when the container has exactly this one. */
@@ -80,6 +101,8 @@ export async function exportSymlink(
   const metadata = metadataFor({ ...entry, kind: 'symlink' }, { extended });
   return coordinator.withBlob(name, entry.fid, async () => {
     const found = await lookAt(container, name, signal);
+    const inTheWay = directoryInTheWay(container, name, found);
+    if (inTheWay !== undefined) throw new UserError('Conflict', inTheWay);
     const same = await sameSymlink(container, name, found, body, signal);
     if (same === undefined && found !== undefined && options.ifMatch) {
       throw new UserError('Conflict', `the blob ${name} was written by somebody else`);

@@ -328,7 +328,8 @@ class Export {
       const result = await exportDirectory(this.#options, path, rule);
       if (result === 'written') counters.totalDirectoriesExported++;
       if (result === 'file') {
-        const message = 'a blob with content has the name of this directory: its attributes are not exported';
+        const message =
+          'a blob that is a file has the name of this directory: its attributes are not exported';
         this.#log('warn', path, 'Conflict', message);
       }
       crashPoint('export.directory');
