@@ -27,6 +27,7 @@ const arrows = {
 const owners = [
   { name: '@azure/.*', only: 'src/blob/**' },
   { name: 'undici', only: 'src/blob/**' },
+  { name: 'avsc', only: 'src/blob/**' },
   { name: 'fuse-native', only: 'src/fuse/fuse-native-loader.ts' },
   { name: 'piscina', only: 'src/workers/pool.ts' },
   { name: 'lru-cache', only: 'src/base/caches.ts' },

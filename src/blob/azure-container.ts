@@ -2,6 +2,7 @@
 import { BlobError } from '../base/errors.js';
 import { accountAttributesOf, accountKindOf, accountPosixOf } from './account-attributes.js';
 import { AppendLog } from './append-log.js';
+import { changeFeedContainer } from './change-feed-index.js';
 import { BlobConnection } from './connection.js';
 import { scanListPage } from './list-scanner.js';
 import type { ListPage } from './list-scanner.js';
@@ -12,9 +13,11 @@ import type {
   BlobVersion,
   Container,
   ContainerConfig,
+  GrowingBlobs,
   ListedBlob,
   ListOptions,
   Namespace,
+  Slice,
   WriteOptions,
 } from './port.js';
 import { FastBlobReader, versionOf } from './reader.js';
@@ -33,13 +36,14 @@ export function openContainer(config: ContainerConfig): AzureContainer {
   return new AzureContainer(config);
 }
 
-export class AzureContainer implements Container, AsyncDisposable {
+export class AzureContainer implements Container, GrowingBlobs, AsyncDisposable {
   readonly name: string;
   readonly identity: string;
   readonly #connection: BlobConnection;
   readonly #reader: FastBlobReader;
   readonly #log: AppendLog;
   #namespace: Namespace;
+  #changeFeed: AzureContainer | undefined;
 
   constructor(config: ContainerConfig) {
     this.name = config.container;
@@ -191,8 +195,36 @@ export class AzureContainer implements Container, AsyncDisposable {
     });
   }
 
-  close(): Promise<void> {
-    return this.#connection.close();
+  changeFeed(): GrowingBlobs {
+    const { url, ...config } = this.#connection.config;
+    const account = url.slice(0, url.lastIndexOf('/'));
+    this.#changeFeed ??= openContainer({
+      ...config,
+      url: `${account}/${changeFeedContainer}`,
+      container: changeFeedContainer,
+    });
+    return this.#changeFeed;
+  }
+
+  async slice(name: string, offset: number, count: number, signal?: AbortSignal): Promise<Slice> {
+    const what = `read of ${this.name}/${name}`;
+    const headers = { 'x-ms-range': `bytes=${offset}-${offset + count - 1}` };
+    const response = await this.#connection.call({ method: 'GET', blob: name, headers, signal, what });
+    const { bytes } = response;
+    const range = response.header('content-range') ?? `status ${response.status}`;
+    const size = Number(/\/(\d+)$/.exec(range)?.[1]);
+    // Azurite answers without bytes where the service answers 416.
+    if (bytes.length === 0) throw new BlobError('changed', `${what}: it ends before byte ${offset}`);
+    const end = Math.min(offset + count, size);
+    if (range !== `bytes ${offset}-${end - 1}/${size}` || bytes.length !== end - offset)
+      throw new BlobError('corrupt', `${what}: asked for ${count} bytes at ${offset}, got ${range}`);
+    const servedMs = Date.parse(response.header('date') ?? '');
+    if (Number.isNaN(servedMs)) throw new BlobError('corrupt', `${what}: the answer has no Date`);
+    return { bytes, size, servedMs };
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([this.#connection.close(), this.#changeFeed?.close()]);
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -114,8 +114,27 @@ export interface Container {
   /** Appends lines to an append blob, creating it first: job logs. */
   appendLog(name: string, text: string, signal?: AbortSignal): Promise<void>;
   delete(name: string, options?: { ifMatch?: string; signal?: AbortSignal }): Promise<void>;
+  /** The change feed of the container's account; nothing is asked before its first call. */
+  changeFeed(): GrowingBlobs;
   /** What a Piscina worker needs to open the same container itself: structured-cloneable, secrets included, never logged. */
   readonly workerConfig: ContainerConfig;
+}
+
+/** Bytes of a blob to which others append. */
+export interface Slice {
+  readonly bytes: Buffer;
+  /** Of the whole blob at that time. */
+  readonly size: number;
+  /** The service's time, ms since the epoch, in whole seconds. */
+  readonly servedMs: number;
+}
+
+/** A container whose blobs are not overwritten but grow: the change feed's. */
+export interface GrowingBlobs {
+  /** Pages in name order. */
+  list(options?: ListOptions): AsyncIterable<readonly Pick<ListedBlob, 'name' | 'size'>[]>;
+  /** At most `count` bytes from `offset` on. Rejects with `changed` where the blob ends before `offset`. */
+  slice(name: string, offset: number, count: number, signal?: AbortSignal): Promise<Slice>;
 }
 
 /** How to reach a container. `auth` is decided once (credentials.ts) and crosses to the workers as data. */

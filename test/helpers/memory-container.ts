@@ -12,6 +12,7 @@ import type {
   Namespace,
   WriteOptions,
 } from '../../src/blob/port.js';
+import { MemoryFeed } from './memory-feed.js';
 
 interface StoredBlob {
   readonly body: Buffer;
@@ -30,6 +31,7 @@ export class MemoryContainer implements Container {
   namespace: Namespace = { hierarchical: false, source: 'account' };
   readonly blobs = new Map<string, StoredBlob>();
   readonly logs = new Map<string, string>();
+  readonly feed = new MemoryFeed();
   /** `read a/b`, in order. */
   readonly calls: string[] = [];
   /** Asked before each call; what it returns or rejects with is what the call fails with. */
@@ -150,6 +152,10 @@ export class MemoryContainer implements Container {
     await this.#called('delete', name, options.signal);
     this.get(name, options.ifMatch);
     this.blobs.delete(name);
+  }
+
+  changeFeed(): MemoryFeed {
+    return this.feed;
   }
 
   async #called(call: ContainerCall, blob: string, signal?: AbortSignal): Promise<void> {
