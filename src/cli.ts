@@ -149,6 +149,10 @@ jobCommands('auto-import', 'bring in what changes in the container, as long as i
     'skip',
   )
   .option('--enable-deletions', 'files whose blobs are deleted from now on go, too')
+  .option(
+    '--source <source>',
+    "how changes are found: feed (the account's change feed) or listing (default: the feed where the account has one)",
+  )
   .option('--max-errors <count>', 'errors to tolerate; -1: any number', '-1')
   .option('--poll-interval <time>', 'pause between two looks at the container, e.g. 500ms, 5s, 10m', '5s')
   .option('--wait', 'return when everything that is there now is imported')

@@ -28,9 +28,9 @@ import { version } from './base/version.js';
 import type { Container } from './blob/port.js';
 import type { FrontEnd } from './fuse/front-end.js';
 import type { Coordinator } from './hsm/coordinator.js';
-import type { Control, HsmVerb } from './http/control.js';
+import type { AutoImportRequest, Control, HsmVerb } from './http/control.js';
 import type { createServer } from './http/server.js';
-import type { JobRunner } from './jobs/runner.js';
+import type { Job, JobRunner } from './jobs/runner.js';
 import type { Addon } from './native/binding.js';
 import { censusWithout } from './store/census.js';
 import { dirtyFiles } from './store/dirty-files.js';
@@ -418,7 +418,7 @@ class Daemon implements Control {
     return {
       createImport: async (request) => (await runner.create('import', request)).record,
       createExport: async (request) => (await runner.create('export', request)).record,
-      createAutoImport: async (request) => (await runner.create('auto-import', request)).record,
+      createAutoImport: async (request) => (await this.#createAutoImport(runner, request)).record,
       createAutoExport: async (request) => (await runner.create('auto-export', request)).record,
       list: (kind) => runner.list(kind),
       get: (name) => runner.get(name),
@@ -426,6 +426,20 @@ class Daemon implements Control {
       delete: (name) => runner.delete(name),
       watch: (name) => runner.watch(name),
     };
+  }
+
+  /** Which changes it follows is decided once and stays with the job. */
+  async #createAutoImport(runner: JobRunner, request: AutoImportRequest): Promise<Job> {
+    const container = this.#container;
+    if (container === undefined) throw new UserError('Conflict', 'the daemon is starting');
+    const { chooseSource } = await import('./jobs/auto-import/source-choice.js');
+    const choice = await chooseSource({
+      wanted: request.changeSource,
+      container,
+      hierarchical: container.namespace.hierarchical,
+      signal: this.#starting.signal,
+    });
+    return runner.create('auto-import', { ...request, ...choice });
   }
 
   async status(): Promise<StatusReport> {

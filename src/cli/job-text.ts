@@ -40,6 +40,7 @@ function countersOf(job: JobView): readonly string[] {
         `${since('deletions')} deleted`,
         counted(since('totalErrors'), 'error'),
         counted(since('totalConflicts'), 'conflict'),
+        fieldsOf(job.properties)['changeSource'] === 'feed' ? 'from the change feed' : 'from listings',
       ];
     }
     default:

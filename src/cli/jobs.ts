@@ -30,6 +30,7 @@ export interface CreateExport extends Shown {
 
 export interface CreateAutoImport extends CreateImport {
   readonly enableDeletions?: boolean;
+  readonly source?: string;
   readonly pollInterval?: string;
 }
 
@@ -50,8 +51,15 @@ export async function createImport(path: string, options: CreateImport): Promise
 }
 
 export async function createAutoImport(path: string, options: CreateAutoImport): Promise<void> {
-  const { enableDeletions = false, pollInterval = '5s' } = options;
-  const body = { ...importBody(options), enableDeletions, pollIntervalMs: milliseconds(pollInterval) };
+  const { enableDeletions = false, pollInterval = '5s', source } = options;
+  if (source !== undefined && source !== 'feed' && source !== 'listing')
+    throw new UsageError(`--source: '${source}' is not one of feed, listing`);
+  const body = {
+    ...importBody(options),
+    enableDeletions,
+    ...(source !== undefined && { changeSource: source }),
+    pollIntervalMs: milliseconds(pollInterval),
+  };
   await create(path, 'auto-import', body, options);
 }
 

@@ -15,7 +15,8 @@ export interface ExportRequest {
 
 export interface AutoImportRequest extends ImportRequest {
   readonly enableDeletions: boolean;
-  readonly changeSource: 'listing';
+  /** Absent: the daemon's choice. */
+  readonly changeSource?: 'feed' | 'listing';
   readonly pollIntervalMs: number;
 }
 

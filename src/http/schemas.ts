@@ -38,7 +38,7 @@ export const autoImportBody = importBody.extend({
   conflictResolutionMode: importBody.shape.conflictResolutionMode.unwrap().default('Skip'),
   maximumErrors: importBody.shape.maximumErrors.unwrap().default(-1),
   enableDeletions: z.boolean().default(false),
-  changeSource: z.enum(['listing']).default('listing'),
+  changeSource: z.enum(['feed', 'listing']).optional(),
   pollIntervalMs: pollIntervalMs.default(5000),
 });
 

@@ -30,7 +30,9 @@ export interface AutoImportRequest {
   readonly enableDeletions?: boolean | undefined;
   /** -1, the default: any number. */
   readonly maximumErrors?: number | undefined;
+  /** As chooseSource() gives them. */
   readonly changeSource: ChangeSourceKind;
+  readonly changeSourceReason: string;
   readonly pollIntervalMs: number;
 }
 
@@ -93,6 +95,7 @@ const make: { readonly [Kind in JobKind]: Make<Kind> } = {
       enableDeletions: request.enableDeletions ?? false,
       maximumErrors: checkedErrors(request.maximumErrors ?? -1),
       changeSource: request.changeSource,
+      changeSourceReason: request.changeSourceReason,
       pollIntervalMs: checkedInterval(request.pollIntervalMs),
       status: startedAutoImport(startedTime),
     },

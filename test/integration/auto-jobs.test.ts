@@ -57,6 +57,7 @@ await t.test('the mount follows the container while an auto-import is enabled', 
     properties: {
       adminStatus: 'Disable',
       changeSource: 'listing',
+      changeSourceReason: /^the account has no change feed/,
       status: {
         state: 'Disabled',
         preexistingFiles: 2,
@@ -111,6 +112,7 @@ await t.test('what an auto job cannot mean is refused with the reason', async (t
   const rows: readonly (readonly [readonly string[], RegExp])[] = [
     [['auto-import', 'create', mount.path, '--poll-interval', '5'], /--poll-interval: '5' is not a time/],
     [['auto-import', 'create', mount.path, '--prefix', 'a', '--prefix', 'ab'], /'a' and 'ab' overlap/],
+    [['auto-import', 'create', mount.path, '--source', 'both'], /--source: 'both' is not one of feed/],
     [['auto-import', 'create', mount.path, '--conflict', 'maybe'], /--conflict: 'maybe' is not one of/],
     [['auto-export', 'create', mount.path, '--path', '/a/../b'], /not a path below the mount/],
     [['auto-export', 'create', mount.path, '--name', '../x'], /name: must be 2 to 80/],

@@ -20,6 +20,7 @@ const autoImport = async (
     conflictResolutionMode: options.mode ?? 'Skip',
     enableDeletions: options.deletions ?? true,
     changeSource: 'listing',
+    changeSourceReason: 'as asked for',
     pollIntervalMs: 1,
   });
   await until(() => auto(jobs, 'auto').scanEndTime !== undefined, { what: 'blob sync', intervalMs: 1 });

@@ -8,7 +8,9 @@ import {
 } from './auto-import-record.js';
 import { runAutoImport, type AutoImportEvent } from './auto-import.js';
 import { noImportCounters, type ImportCounters } from '../import/import-record.js';
+import { ChangeFeed } from '../../blob/change-feed.js';
 import { timeOf, type JobType } from '../job-type.js';
+import { FeedSource } from './feed-source.js';
 import { ListingSource } from './listing-source.js';
 import { blobPrefixes } from '../import/prefixes.js';
 import { RateWindow } from './rate-window.js';
@@ -51,7 +53,10 @@ export const autoImportJob: JobType<AutoImportRecord> = {
     const prefixes = blobPrefixes(properties.autoImportPrefixes, hierarchical);
     coordinator.setBlocked(`the auto-import job '${begun.name}' is enabled`);
     try {
-      const source = new ListingSource({ container, prefixes, folder: run.folder, hierarchical });
+      const source =
+        properties.changeSource === 'feed'
+          ? new FeedSource({ container, feed: new ChangeFeed(container.changeFeed()), prefixes, clock })
+          : new ListingSource({ container, prefixes, folder: run.folder, hierarchical });
       const end = await run.during(counted, { persist: false }, () =>
         runAutoImport({
           native: store.native,
@@ -113,13 +118,14 @@ function withCounters(
 
 /** The record after something has happened. */
 function told(record: AutoImportRecord, event: AutoImportEvent, at: string): AutoImportRecord {
-  const { status } = record.properties;
+  const { status, changeSource, changeSourceReason } = record.properties;
   const disabling = status.state !== 'InProgress';
   const say = (statusMessage: string): Partial<AutoImportStatus> => (disabling ? {} : { statusMessage });
   const synced = (events: Partial<BlobSyncEvents>): Partial<AutoImportStatus> => ({
     blobSyncEvents: { ...status.blobSyncEvents, ...events },
   });
-  const runs = 'Auto-import: blob sync compares listings';
+  const source = changeSource === 'feed' ? 'reads the change feed' : 'compares listings';
+  const runs = `Auto-import: blob sync ${source} (${changeSourceReason})`;
   switch (event.kind) {
     case 'scan-started': {
       const { scanEndTime: _, ...rest } = status;

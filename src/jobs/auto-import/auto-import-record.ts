@@ -20,7 +20,7 @@ export const autoImportTransitions: Readonly<Record<AutoImportState, readonly Au
 };
 
 /** How auto-import learns of changes. */
-export const changeSources = ['listing'] as const;
+export const changeSources = ['feed', 'listing'] as const;
 export type ChangeSourceKind = (typeof changeSources)[number];
 
 const scanCounters = z.object({ totalBlobsWalked: count, ...importedCounters }).readonly();
@@ -69,8 +69,9 @@ export const autoImportRecord = z
         enableDeletions: z.boolean(),
         /** Errors that the job tolerates; -1: any number. */
         maximumErrors: z.int(),
-        /** Not ARM's: where changes come from, and the pause between two looks in milliseconds. */
+        /** Not ARM's: where changes come from and why, and the pause between two looks in milliseconds. */
         changeSource: z.enum(changeSources),
+        changeSourceReason: z.string(),
         pollIntervalMs: count,
         status: z
           .object({

@@ -3,7 +3,6 @@ import type { Clock } from '../../base/clock.js';
 import { crashPoint } from '../../base/crash.js';
 import { BlobError, messageChain } from '../../base/errors.js';
 import { compareListed } from '../../blob/listing-order.js';
-import { listedBlob } from '../../blob/listed.js';
 import type { Container, ListedBlob } from '../../blob/port.js';
 import type { Coordinator } from '../../hsm/coordinator.js';
 import type { Fid, NativeStore } from '../../store/inodes.js';
@@ -12,6 +11,7 @@ import { SourceGap, type Changes, type ChangeSource } from './change-source.js';
 import { scanActions, syncActions } from '../import/conflict.js';
 import type { ConflictMode } from '../import/conflict-mode.js';
 import { begunDeletions, Deletions, type DeletionPlan } from './deletions.js';
+import { lookAt } from './look.js';
 import { importBlobs, runImport, type ImportDefaults, type MutableImportCounters } from '../import/import.js';
 import { noImportCounters } from '../import/import-record.js';
 import { JobFailure } from '../job-end.js';
@@ -224,17 +224,7 @@ class AutoImport {
   /** What had to wait, by what the container has now. */
   async #retryBusy(): Promise<void> {
     const { container, signal } = this.#options;
-    const present: ListedBlob[] = [];
-    const absent: string[] = [];
-    for (const blob of this.#progress.busy) {
-      try {
-        present.push(listedBlob(blob, await container.properties(blob, signal)));
-      } catch (error) {
-        if (!(error instanceof BlobError) || error.kind !== 'missing') throw error;
-        absent.push(blob);
-      }
-    }
-    await this.#move(await this.#apply({ present, absent }, []));
+    await this.#move(await this.#apply(await lookAt(container, this.#progress.busy, signal), []));
   }
 
   /** Takes what has to wait, and says so the first time. */

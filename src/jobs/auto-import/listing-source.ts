@@ -5,13 +5,11 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { BlobError } from '../../base/errors.js';
-import { listedBlob } from '../../blob/listed.js';
 import { compareListed, isUnderPrefix } from '../../blob/listing-order.js';
 import type { Container, ListedBlob } from '../../blob/port.js';
 import { SourceGap, type Changes, type ChangeSource } from './change-source.js';
+import { lookAt } from './look.js';
 import { ListingWriter, readListing, type Known } from './listing-file.js';
-import { Parallel } from '../parallel.js';
 
 export interface ListingSourceOptions {
   readonly container: Pick<Container, 'list' | 'properties'>;
@@ -25,7 +23,6 @@ export interface ListingSourceOptions {
 
 /** Changes in one batch, about. */
 const batchChanges = 1000;
-const parallelLooks = 32;
 
 /** Listings that were cut off, and names that one left out: what stubs were made of may be gone in the whole one. */
 const partials = z.array(z.string()).readonly();
@@ -99,7 +96,8 @@ export class ListingSource implements ChangeSource {
     const told = { any: partials.length > 0 };
     const batch = async (at: { readonly after: string } | 'absent' | 'end'): Promise<Changes> => {
       const bytes = await writer.sync();
-      const looked = await this.#look(absent, signal);
+      // Nothing is deleted because a service left a name out or listed it in another order.
+      const looked = await lookAt(this.#options.container, absent, signal);
       await unlisted.add(looked.present.toSorted((a, b) => this.#compare(a.name, b.name)));
       const still = { file: cursor.file, partials: [...partials, ...hidden()], hierarchical };
       const reached: Cursor =
@@ -193,29 +191,6 @@ export class ListingSource implements ChangeSource {
     } catch (error) {
       throw new SourceGap(`the listing ${file} cannot be read`, { cause: error });
     }
-  }
-
-  /**
-   * Whether names that a listing lacks are gone: nothing is deleted because a service left a name out or listed it in
-   * another order.
-   */
-  async #look(names: readonly string[], signal: AbortSignal): Promise<Pick<Changes, 'present' | 'absent'>> {
-    const { container } = this.#options;
-    const present: ListedBlob[] = [];
-    const absent: string[] = [];
-    const looks = new Parallel(parallelLooks);
-    for (const name of names) {
-      await looks.start(async () => {
-        try {
-          present.push(listedBlob(name, await container.properties(name, signal)));
-        } catch (error) {
-          if (!(error instanceof BlobError) || error.kind !== 'missing') throw error;
-          absent.push(name);
-        }
-      });
-    }
-    await looks.finish();
-    return { present, absent };
   }
 
   /** In the order of a listing. */

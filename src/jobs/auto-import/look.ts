@@ -1,0 +1,32 @@
+/** What a container has under some names now. */
+import { BlobError } from '../../base/errors.js';
+import { listedBlob } from '../../blob/listed.js';
+import type { Container, ListedBlob } from '../../blob/port.js';
+import { Parallel } from '../parallel.js';
+import type { Changes } from './change-source.js';
+
+/** Look-ups in flight: 2,000 a second where an answer takes 30 ms. */
+const parallelLooks = 64;
+
+/** Rejects with the BlobError of the first look-up that failed otherwise than with `missing`. */
+export async function lookAt(
+  container: Pick<Container, 'properties'>,
+  names: Iterable<string>,
+  signal: AbortSignal,
+): Promise<Pick<Changes, 'present' | 'absent'>> {
+  const present: ListedBlob[] = [];
+  const absent: string[] = [];
+  const looks = new Parallel(parallelLooks);
+  for (const name of names) {
+    await looks.start(async () => {
+      try {
+        present.push(listedBlob(name, await container.properties(name, signal)));
+      } catch (error) {
+        if (!(error instanceof BlobError) || error.kind !== 'missing') throw error;
+        absent.push(name);
+      }
+    });
+  }
+  await looks.finish();
+  return { present, absent };
+}

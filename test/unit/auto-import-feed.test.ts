@@ -1,0 +1,172 @@
+/** An auto-import job that follows the change feed, over memory. */
+import t from 'tap';
+import { BlobError } from '../../src/base/errors.js';
+import type { AutoImportRecord } from '../../src/jobs/auto-import/auto-import-record.js';
+import { ChangeFeedWriter, type EventType } from '../helpers/change-feed-writer.js';
+import { MemoryJobs } from '../helpers/memory-jobs.js';
+import { until } from '../helpers/poll.js';
+
+const hour = 3600_000;
+
+/** A job, and a feed whose hours end when somebody says so. */
+class Rig implements AsyncDisposable {
+  readonly jobs: MemoryJobs;
+  readonly writer: ChangeFeedWriter;
+  #hourMs: number;
+
+  private constructor(jobs: MemoryJobs) {
+    this.jobs = jobs;
+    this.#hourMs = jobs.hsm.container.feed.nowMs;
+    this.writer = new ChangeFeedWriter(jobs.hsm.container.feed, { shards: 2 });
+  }
+
+  static async start(blobs: readonly string[]): Promise<Rig> {
+    const rig = new Rig(await MemoryJobs.start());
+    const { container } = rig.jobs.hsm;
+    for (const name of blobs) container.put(name, name);
+    container.feed.tickMs = 100;
+    await rig.writer.create(rig.#hourMs);
+    await rig.jobs.runner.create('auto-import', {
+      name: 'auto',
+      conflictResolutionMode: 'OverwriteIfDirty',
+      enableDeletions: true,
+      changeSource: 'feed',
+      changeSourceReason: 'as asked for',
+      pollIntervalMs: 1,
+    });
+    await rig.until('blob sync', () => rig.status.scanEndTime !== undefined);
+    return rig;
+  }
+
+  get status(): AutoImportRecord['properties']['status'] {
+    return (this.jobs.runner.get('auto') as AutoImportRecord).properties.status;
+  }
+
+  get paths(): readonly string[] {
+    return this.jobs.hsm.store.paths();
+  }
+
+  until(what: string, condition: () => boolean): Promise<unknown> {
+    return until(condition, { what, intervalMs: 1 });
+  }
+
+  /** An hour with these changes, told when it is over. */
+  async hour(events: readonly (readonly [EventType, string])[]): Promise<void> {
+    const { container } = this.jobs.hsm;
+    for (const [type, blob] of events) {
+      if (type === 'BlobDeleted') await container.delete(blob);
+      else container.put(blob, `${type} ${blob}`);
+    }
+    const timeMs = container.feed.nowMs;
+    const told = events.map(([type, blob]) => ({ type, blob, container: container.name, timeMs }));
+    await this.writer.append(this.#hourMs, told);
+    await this.writer.finalize(this.#hourMs);
+    this.#hourMs += hour;
+    await this.writer.setConsumable(this.#hourMs);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.jobs[Symbol.asyncDispose]();
+  }
+}
+
+await t.test('a job that follows the feed shows creations, renames and deletions, and says so', async (t) => {
+  await using rig = await Rig.start(['kept', 'gone', 'old-name']);
+  t.match(rig.status, {
+    importedFiles: 3,
+    statusMessage: /blob sync reads the change feed \(as asked for\)/,
+  });
+  await rig.hour([
+    ['BlobCreated', 'new'],
+    ['BlobDeleted', 'gone'],
+    ['BlobCreated', 'new-name'],
+    ['BlobDeleted', 'old-name'],
+  ]);
+  await rig.until(
+    'the changes',
+    () => rig.status.blobSyncEvents.lastChangeFeedEventConsumedTime !== undefined,
+  );
+  t.same(rig.paths, ['kept', 'new', 'new-name']);
+  t.match(rig.status.blobSyncEvents, { importedFiles: 2, deletions: 2, totalErrors: 0, totalConflicts: 0 });
+  const lists = rig.jobs.hsm.container.calls.filter((call) => call.startsWith('list'));
+  t.equal(lists.length, 1, 'the container is listed for the full sync only');
+});
+
+await t.test('a job goes on where it was after a restart, and the choice of its source stays', async (t) => {
+  await using rig = await Rig.start(['a']);
+  await rig.hour([['BlobCreated', 'b']]);
+  await rig.until('b', () => rig.paths.includes('b'));
+  await rig.jobs.runner[Symbol.asyncDispose]();
+  const { container } = rig.jobs.hsm;
+  await rig.hour([['BlobDeleted', 'a']]);
+  container.calls.length = 0;
+  await rig.jobs.restart();
+  await rig.until('the deletion', () => !rig.paths.includes('a'));
+  t.same(container.calls, ['properties a'], 'neither a listing nor what was applied before');
+  t.match(rig.status.blobSyncEvents, { importedFiles: 1, deletions: 1 });
+});
+
+await t.test(
+  'a batch is applied when all of its names are known; a container that does not answer is waited for',
+  async (t) => {
+    await using rig = await Rig.start(['a', 'b']);
+    const { container } = rig.jobs.hsm;
+    container.before = (call, blob) => {
+      if (call === 'properties' && blob === 'late') throw new BlobError('unreachable', 'no answer');
+    };
+    await rig.hour([
+      ['BlobDeleted', 'a'],
+      ['BlobCreated', 'late'],
+      ['BlobCreated', 'c'],
+    ]);
+    await rig.until('the trouble', () => /waits for the container: no answer/.test(rig.status.statusMessage));
+    t.same(rig.paths, ['a', 'b']);
+    container.before = () => undefined;
+    await rig.until('the changes', () => rig.paths.includes('late'));
+    await rig.until('the record', () => rig.status.blobSyncEvents.importedFiles === 2);
+    t.same(rig.paths, ['b', 'c', 'late']);
+    t.match(rig.status.blobSyncEvents, { importedFiles: 2, deletions: 1 });
+  },
+);
+
+await t.test('events that the feed has lost are made up for by a full sync', async (t) => {
+  await using rig = await Rig.start(['a']);
+  await rig.hour([['BlobCreated', 'b']]);
+  await rig.until('b', () => rig.paths.includes('b'));
+  await rig.jobs.runner[Symbol.asyncDispose]();
+  const { container } = rig.jobs.hsm;
+  container.put('missed', '');
+  for (const name of [...container.feed.blobs.keys()])
+    if (name.startsWith('idx/')) container.feed.blobs.delete(name);
+  container.feed.nowMs += 8 * 24 * hour;
+  await rig.writer.setConsumable(container.feed.nowMs);
+  await rig.jobs.restart();
+  await rig.until('what was missed', () => rig.paths.includes('missed'));
+  await rig.until('the full sync', () => rig.status.totalBlobsWalked === 3);
+  t.match(rig.status, { state: 'InProgress', importedFiles: 1, preexistingFiles: 2 });
+});
+
+await t.test('a feed that is damaged or gone ends the job with the cause and loses nothing', async (t) => {
+  const rows: readonly (readonly [string, (rig: Rig) => unknown, RegExp])[] = [
+    [
+      'a damaged chunk',
+      ({ jobs }) => {
+        const { blobs } = jobs.hsm.container.feed;
+        for (const [name, bytes] of blobs)
+          if (name.endsWith('.avro')) blobs.set(name, bytes.subarray(0, bytes.length - 3));
+      },
+      /chunk log\/\d\d\/.*avro is damaged at byte/,
+    ],
+    ['no feed', ({ jobs }) => jobs.hsm.container.feed.blobs.clear(), /changeFeed\.enabled.*--source listing/],
+  ];
+  for (const [what, spoil, message] of rows) {
+    await using rig = await Rig.start(['a']);
+    await rig.jobs.runner[Symbol.asyncDispose]();
+    await rig.hour([['BlobCreated', 'b']]);
+    await spoil(rig);
+    await rig.jobs.restart();
+    const { properties } = await rig.jobs.runner.wait('auto');
+    t.match(properties.status, { state: 'Failed', statusMessage: message }, what);
+    t.same(rig.paths, ['a'], what);
+  }
+});
