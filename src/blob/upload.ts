@@ -30,7 +30,8 @@ export function blockBytesFor(size: number, preferred = defaultBlockBytes): numb
   while (bytes < maxBlockBytes && Math.ceil(size / bytes) > maxBlocks)
     bytes = Math.min(bytes * 2, maxBlockBytes);
   if (Math.ceil(size / bytes) > maxBlocks) {
-    throw new BlobError('unsupported', `${String(size)} bytes are more than a block blob can hold`);
+    const limit = `${maxBlocks.toLocaleString('en')} blocks of ${maxBlockBytes / 1024 ** 2} MiB`;
+    throw new BlobError('unsupported', `${String(size)} bytes are more than a block blob can hold: ${limit}`);
   }
   return bytes;
 }

@@ -1,5 +1,6 @@
 import t from 'tap';
 import { BlobError } from '../../src/base/errors.js';
+import { blockBytesFor } from '../../src/blob/upload.js';
 import type { ExportStatus } from '../../src/jobs/export/export-record.js';
 import type { ExportRequest } from '../../src/jobs/requests.js';
 import { gate } from '../helpers/memory-hsm.js';
@@ -341,20 +342,24 @@ await t.test(
   async (t) => {
     await using jobs = await MemoryJobs.start();
     const { store, pool } = jobs.hsm;
-    for (const path of ['good', 'bad\\name', 'refused']) store.write(path, 'x');
+    for (const path of ['good', 'bad\\name', 'refused', 'huge']) store.write(path, 'x');
     pool.gate = (_kind, blob) => {
+      if (blob === 'huge') blockBytesFor(2 ** 50);
       if (blob === 'refused') throw new BlobError('forbidden', 'no');
     };
     t.match(await run(jobs, { name: 'some' }), {
       state: 'Failed',
       totalFilesExported: 1,
-      totalFilesFailed: 2,
+      totalFilesFailed: 3,
     });
     const lines = jobs.lines('some').filter(({ level }) => level === 'error');
     t.same(lines.map(({ path, code }) => [path, code]).sort(), [
       ['bad\\name', 'InvalidName'],
+      ['huge', 'unsupported'],
       ['refused', 'forbidden'],
     ]);
+    t.match(lines.find(({ path }) => path === 'huge')?.['message'], /more than .* 50,000 blocks of 4000 MiB/);
+    t.equal((await store.state(store.fidOf('huge'))).modified, true);
     t.equal((await store.state(store.fidOf('bad\\name'))).modified, true);
     t.equal(store.openFds, 0);
   },
