@@ -129,7 +129,9 @@ export class AzureContainer implements Container, GrowingBlobs, AsyncDisposable 
     }
     const version = versionOf(response, Number(response.header('content-length')));
     const account = accountAttributesOf((header) => response.header(header));
-    const tier = response.header('x-ms-access-tier');
+    // The tier of the account, which may be another one tomorrow, is nobody's wish for this blob.
+    const inferred = response.header('x-ms-access-tier-inferred') === 'true';
+    const tier = inferred ? undefined : response.header('x-ms-access-tier');
     return {
       ...version,
       kind: accountKindOf(account, metadata, version.size),

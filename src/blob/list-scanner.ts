@@ -98,6 +98,7 @@ class Scan {
     let lastModifiedMs = 0;
     let md5: string | undefined;
     let tier: string | undefined;
+    let inferred = false;
     const account: { -readonly [Key in keyof AccountAttributes]: AccountAttributes[Key] } = {};
     let metadata: Record<string, string> = {};
     let at = from;
@@ -141,6 +142,9 @@ class Scan {
         case 'AccessTier':
           tier = this.#ascii(at, stop);
           break;
+        case 'AccessTierInferred':
+          inferred = text.startsWith('true', at);
+          break;
         case 'Owner':
           account.owner = this.value(at, stop);
           break;
@@ -183,7 +187,7 @@ class Scan {
       metadata,
     };
     if (md5 !== undefined && md5 !== '') blob.md5 = md5;
-    if (tier !== undefined) blob.tier = tier;
+    if (tier !== undefined && !inferred) blob.tier = tier;
     blobs.push(blob);
     return at;
   }

@@ -29,7 +29,7 @@ export interface ListedBlob {
   /** Content-MD5, base64, where the service keeps one. */
   readonly md5?: string;
   readonly posix: PosixAttributes;
-  /** `Archive` blobs can be listed and not read. */
+  /** The blob's own, not the account's. `Archive` blobs can be listed and not read. */
   readonly tier?: string;
   /** Metadata keys in lower case. */
   readonly metadata: Readonly<Record<string, string>>;
@@ -54,6 +54,7 @@ export interface BlobProperties extends BlobVersion {
   readonly kind: BlobKind;
   readonly posix: PosixAttributes;
   readonly metadata: Readonly<Record<string, string>>;
+  /** Absent where the blob has that of its account. */
   readonly tier?: string;
   readonly headers: BlobHeaders;
 }

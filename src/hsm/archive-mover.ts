@@ -7,7 +7,7 @@ import { metadataFor, uploadIdKey } from '../blob/metadata.js';
 import type { BlobProperties, BlobVersion } from '../blob/port.js';
 import type { ArchivePlan, Copy, Fid } from '../store/inodes.js';
 import { directoryInTheWay } from './directory-in-the-way.js';
-import { foreignMetadata } from './foreign-metadata.js';
+import { keptOf } from './kept.js';
 import { hasErrno, type MoverContext, type TransferHooks } from './movers.js';
 
 const { EBUSY, ENODATA, ENOENT, ESTALE, ETXTBSY } = constants.errno;
@@ -128,7 +128,7 @@ async function upload(
       if (config.export.ifMatch) throw new Conflict(reason);
       log.info({ fid, blob, etag: found.etag, recorded: recorded?.etag }, `${reason}: it is overwritten`);
     }
-    const keep = recorded === undefined ? undefined : found;
+    const { metadata: kept, headers, tier } = keptOf(found, 'file', config.compat);
     try {
       const { version } = await pool.upload(
         {
@@ -137,12 +137,12 @@ async function upload(
           fd: plan.fd,
           size: plan.size,
           metadata: {
-            ...(keep === undefined ? {} : foreignMetadata(keep.metadata)),
+            ...kept,
             ...metadataFor({ ...plan, kind: 'file' }, { extended: !config.compat.strict }),
             ...(uploadId === undefined ? {} : { [uploadIdKey]: uploadId }),
           },
-          headers: keep?.headers,
-          tier: onlineTier(keep?.tier),
+          headers,
+          tier,
           ...(found === undefined ? { ifNoneMatch: '*' as const } : { ifMatch: found.etag }),
           blockBytes: config.transfer.blockBytes,
           parallelBlocks: config.transfer.parallelBlocks,
@@ -191,11 +191,6 @@ async function lookAt({ container }: MoverContext, blob: string, signal: AbortSi
     if (error instanceof BlobError && error.kind === 'missing') return 'nothing';
     throw error;
   }
-}
-
-/** A blob that is written anew must be readable: the archive tier is not kept. */
-function onlineTier(tier: string | undefined): string | undefined {
-  return tier === 'Hot' || tier === 'Cool' || tier === 'Cold' ? tier : undefined;
 }
 
 function outcomeOf(error: unknown, signal: AbortSignal): ArchiveOutcome {

@@ -60,7 +60,7 @@ export function blobXml(blob: FakeBlob): string {
     `<Cache-Control /><Content-Disposition /><BlobType>BlockBlob</BlobType>` +
     (blob.tier === undefined
       ? ''
-      : `<AccessTier>${blob.tier}</AccessTier><AccessTierInferred>true</AccessTierInferred>`) +
+      : `<AccessTier>${blob.tier}</AccessTier>${blob.tier === 'Archive' ? '' : '<AccessTierInferred>true</AccessTierInferred>'}`) +
     `<LeaseStatus>unlocked</LeaseStatus><LeaseState>available</LeaseState><ServerEncrypted>true</ServerEncrypted>${account.join('')}</Properties>` +
     (metadata.length === 0
       ? '<Metadata />'

@@ -203,7 +203,7 @@ t.test('over random listings the scanner and the SDK read the same', async (t) =
       etag: properties.etag,
       lastModifiedMs: properties.lastModified.getTime(),
       md5: md5 === '' ? undefined : md5,
-      tier: properties.accessTier,
+      tier: properties.accessTierInferred === true ? undefined : properties.accessTier,
       metadata: lowerCaseKeys(metadata ?? {}),
     });
   }

@@ -3,10 +3,10 @@ import { constants } from 'node:os';
 import { BlobError, UserError } from '../../base/errors.js';
 import { metadataFor, posixOf } from '../../blob/metadata.js';
 import { blobOfPath } from '../../blob/names.js';
-import type { BlobProperties, BlobVersion, Container } from '../../blob/port.js';
+import type { BlobProperties, BlobVersion, Container, WriteOptions } from '../../blob/port.js';
 import type { Coordinator } from '../../hsm/coordinator.js';
 import { directoryInTheWay } from '../../hsm/directory-in-the-way.js';
-import { foreignMetadata } from '../../hsm/foreign-metadata.js';
+import { keptOf } from '../../hsm/kept.js';
 import { hasErrno } from '../../hsm/movers.js';
 import type { NativeStore, WalkEntry } from '../../store/inodes.js';
 
@@ -54,9 +54,15 @@ export async function exportDirectory(
     // Again: the name may have been waited for, and a file's content never makes way.
     const found = await lookAt(container, name, signal);
     if (found !== undefined && isFile(container, found)) return 'file';
-    const kept = found === undefined ? {} : foreignMetadata(found.metadata);
+    const kept = keptOf(found, 'directory', { strict: !extended });
     try {
-      await writeDirectory(container, name, { ...kept, ...metadata }, found, signal);
+      await writeDirectory(
+        container,
+        name,
+        { ...kept, metadata: { ...kept.metadata, ...metadata } },
+        found,
+        signal,
+      );
     } catch (error) {
       if (!(error instanceof BlobError) || (error.kind !== 'changed' && error.kind !== 'exists')) throw error;
       // Our own write, whose answer was lost and which the client sent again; or another client was faster.
@@ -75,15 +81,15 @@ function isFile({ namespace }: Container, found: BlobProperties): boolean {
 async function writeDirectory(
   container: Container,
   name: string,
-  metadata: Readonly<Record<string, string>>,
+  written: Pick<WriteOptions, 'metadata' | 'headers' | 'tier'>,
   found: BlobProperties | undefined,
   signal: AbortSignal,
 ): Promise<void> {
   if (!container.namespace.hierarchical || found === undefined) {
-    await container.write(name, '', { metadata, ...only(found), signal });
+    await container.write(name, '', { ...written, ...only(found), signal });
     return;
   }
-  const { hdi_isfolder: _, ...rest } = metadata;
+  const { hdi_isfolder: _, ...rest } = written.metadata;
   await container.setMetadata(name, rest, { ifMatch: found.etag, signal });
 }
 
@@ -108,8 +114,10 @@ export async function exportSymlink(
       throw new UserError('Conflict', `the blob ${name} was written by somebody else`);
     }
     const condition = options.ifMatch ? only(found) : {};
+    const kept = keptOf(found, 'symlink', { strict: !extended });
+    const all = { ...kept, metadata: { ...kept.metadata, ...metadata } };
     const version: BlobVersion =
-      same ?? (await container.write(name, body, { metadata, ...condition, signal }));
+      same ?? (await container.write(name, body, { ...all, ...condition, signal }));
     const { etag, size, lastModifiedMs } = version;
     try {
       // So that the next export knows it; symlinks of an unprivileged store carry no record and are compared instead.
