@@ -3,6 +3,7 @@ import { constants } from 'node:os';
 import { crashPoint } from '../../base/crash.js';
 import { BlobError, FsError, messageChain } from '../../base/errors.js';
 import { isListedBehind } from '../../blob/listing-order.js';
+import { specialFileOf } from '../../blob/metadata.js';
 import { pathOfBlob } from '../../blob/names.js';
 import type { Container, ListedBlob } from '../../blob/port.js';
 import { errnoOf } from '../../hsm/movers.js';
@@ -233,6 +234,12 @@ class Import {
       const name = pathOfBlob(blob.name, blob.size);
       if ('refused' in name) {
         wanted[at] = { blob, code: 'InvalidName', refused: name.refused };
+        continue;
+      }
+      const special = blob.size === 0 ? specialFileOf(blob.metadata) : undefined;
+      if (special !== undefined) {
+        const refused = `the blob stands for a ${special}, which an import does not make`;
+        wanted[at] = { blob, code: 'SpecialFile', refused };
         continue;
       }
       const kind = name.directoryMarker ? 'directory' : blob.kind;
