@@ -10,7 +10,7 @@ export PATH="$PATH:/usr/sbin:/sbin"
 unset "${!AZURE_@}" "${!LUSTRITE_@}"
 
 # Not every release has clang-format 19; without it the C++ format is not checked, and lint says so.
-scripts/prepare.sh setfacl:acl sqlite3:sqlite3 rsync:rsync tar:tar cmp:diffutils ps:procps \
+scripts/prepare.sh setfacl:acl sqlite3:sqlite3 rsync:rsync tar:tar rclone:rclone cmp:diffutils ps:procps \
   mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs 'clang-format-19:clang-format-19?'
 
 export LUSTRITE_NATIVE=require

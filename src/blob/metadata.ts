@@ -1,6 +1,6 @@
 /**
  * POSIX attributes in blob metadata: every dialect that tools write (AMLFS copytool old and new, AzCopy in both of its
- * styles, blobfuse2, Hadoop WASB, and the community sync tools) is read; the copytool's is written.
+ * styles, blobfuse2, Hadoop WASB, rclone, and the community sync tools) is read; the copytool's is written.
  */
 import type { BlobKind, PosixAttributes } from './port.js';
 
@@ -58,7 +58,7 @@ export function posixOf(metadata: Metadata): PosixAttributes {
     permissionsOf(metadata['permissions'], octal) ??
     goFileMode(metadata['perm']) ??
     textMode(hadoop?.permissions);
-  let mtimeNs = mtimeOf(metadata['modtime']);
+  let mtimeNs = mtimeOf(metadata['modtime']) ?? rcloneTime(metadata['mtime']);
   const stat = statOf(metadata[statKey]);
   if (stat) {
     // Only where it still agrees with the public keys: another tool may have changed those since.
@@ -163,6 +163,11 @@ function mtimeOf(text: string | undefined): bigint | undefined {
   const zone = (part(10) * 60 + part(11)) * (m[9] === '-' ? -1 : 1);
   const seconds = date.getTime() / 1000 + hour * 3600 + (minute - zone) * 60 + second;
   return BigInt(seconds) * nsPerSecond + BigInt((m[7] ?? '').padEnd(9, '0'));
+}
+
+/** `mtime` of rclone is RFC 3339; of others, which count from different beginnings, nothing is taken. */
+function rcloneTime(text: string | undefined): bigint | undefined {
+  return text?.includes('T') === true ? mtimeOf(text) : undefined;
 }
 
 function floorSeconds(ns: bigint): bigint {

@@ -3,7 +3,7 @@ import type { BlobKind, BlobProperties, WriteOptions } from '../blob/port.js';
 
 /** Keys that say what metadata/ownership a blob has, in any dialect: an export replaces them all by its own. */
 const attributeKeys = new Set([
-  ...['owner', 'group', 'permissions', 'modtime', 'hdi_isfolder', 'is_symlink', 'ftype', 'symlink'],
+  ...['owner', 'group', 'permissions', 'modtime', 'mtime', 'hdi_isfolder', 'is_symlink', 'ftype', 'symlink'],
   ...[
     'lustrite_stat',
     'lustrite_upload',

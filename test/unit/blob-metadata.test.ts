@@ -74,6 +74,8 @@ const dialects: readonly [title: string, metadata: Record<string, string>, expec
   ],
   ['Hadoop, no JSON', { hdi_permission: 'rwx' }, {}],
   ['blobfuse2, which writes none', { is_symlink: 'true' }, {}],
+  ['rclone', { Mtime: '2023-03-17T15:00:11.000000007Z' }, { mtimeNs: march + 7n }],
+  ['an mtime of somebody else', { mtime: '1679065211' }, {}],
   ['no metadata', {}, {}],
   ['owners that are no numbers', { owner: '$superuser', group: 'a1b2-c3' }, {}],
   [

@@ -44,7 +44,9 @@ export async function exportDirectory(
   const [state] = await native.lookup([path]);
   if (state?.type !== 'directory') return 'gone';
   const metadata = metadataFor({ ...state, kind: 'directory' }, { extended });
-  const name = blobName(path);
+  // A directory that came with rclone's marker keeps that one.
+  const marker = `${path}/`;
+  const name = state.copy?.blob === marker ? marker : blobName(path);
   const before = await lookAt(container, name, signal);
   if (before === undefined && rule === 'implied') return 'same';
   if (before !== undefined && isFile(container, before)) return 'file';
