@@ -195,6 +195,24 @@ bool OptionalField(const Napi::Object& object, const char* name, std::optional<T
   return true;
 }
 
+// An object of buffers, null where there is to be none.
+bool ExtendedFromJs(const Napi::Value& value, std::vector<ExtendedAttribute>* extended) {
+  if (value.IsUndefined()) return true;
+  if (!value.IsObject()) return Refuse(value.Env(), "extended attributes are missing");
+  const Napi::Object object = value.As<Napi::Object>();
+  const Napi::Array names = object.GetPropertyNames();
+  for (uint32_t i = 0; i < names.Length(); i++) {
+    ExtendedAttribute& attribute = extended->emplace_back();
+    if (!TextFromJs(names.Get(i), &attribute.name)) return false;
+    const Napi::Value bytes = object.Get(attribute.name);
+    if (bytes.IsNull()) continue;
+    if (!bytes.IsBuffer()) return Refuse(value.Env(), "an extended attribute is no buffer");
+    const auto buffer = bytes.As<Napi::Buffer<char>>();
+    attribute.value.emplace(buffer.Data(), buffer.Length());
+  }
+  return true;
+}
+
 }  // namespace
 
 Napi::Value ToJs(Napi::Env env, const Fid& fid) { return Napi::String::New(env, ToString(fid)); }
@@ -315,6 +333,7 @@ bool FromJs(const Napi::Value& value, Stub* stub) {
                                      : StubKind::kSymlink;
   const Napi::Value target = object.Get("target");
   if (target.IsString()) stub->target = target.As<Napi::String>().Utf8Value();
+  if (!ExtendedFromJs(object.Get("extended"), &stub->extended)) return false;
   const Napi::Value copy = object.Get("copy");
   return copy.IsUndefined() || FromJs(copy, &stub->copy.emplace());
 }
@@ -332,7 +351,8 @@ bool FromJs(const Napi::Value& value, Attributes* attributes) {
   const Napi::Object object = value.As<Napi::Object>();
   const Napi::Value mtime = object.Get("mtimeNs");
   const Napi::Value fid = object.Get("fid");
-  return (fid.IsUndefined() || FromJs(fid, &attributes->fid.emplace())) &&
+  return ExtendedFromJs(object.Get("extended"), &attributes->extended) &&
+         (fid.IsUndefined() || FromJs(fid, &attributes->fid.emplace())) &&
          OptionalField(object, "mode", &attributes->mode) &&
          OptionalField(object, "uid", &attributes->uid) &&
          OptionalField(object, "gid", &attributes->gid) &&

@@ -374,7 +374,8 @@ Napi::Value StoreObject::ReplaceCopy(const Info& info) {
   if (stub.kind != StubKind::kFile || !stub.copy) {
     return Throw(info.Env(), EINVAL, "replaceCopy " + stub.path);
   }
-  const NewCopy with = {*stub.copy, stub.size, stub.mtime, stub.mode & 07777, stub.uid, stub.gid};
+  const NewCopy with = {*stub.copy, stub.size, stub.mtime,   stub.mode & 07777,
+                        stub.uid,   stub.gid,  stub.extended};
   return OnInode(info, "replaceCopy",
                  [with](StoreImpl&, InodeImpl& inode) { return inode.ReplaceCopy(with); });
 }

@@ -77,8 +77,9 @@ int SetAttributes(StoreImpl& store, const std::string& path, const Attributes& a
       chmod(ProcPath(fd.get()).c_str(), *attributes.mode & 07777) != 0) {
     return errno;
   }
+  error = SetExtended(fd.get(), attributes.extended);
   inode->MetadataChanged();
-  if (attributes.mtime) {
+  if (error == 0 && attributes.mtime) {
     const struct timespec times[2] = {{0, UTIME_OMIT}, *attributes.mtime};
     error = inode->SetTimes(times);
   }

@@ -7,7 +7,9 @@
 #include <ctime>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "extended_attributes.h"
 #include "fid.h"
 #include "store_impl.h"
 
@@ -25,6 +27,7 @@ struct Attributes {
   std::optional<uid_t> uid;
   std::optional<gid_t> gid;
   std::optional<struct timespec> mtime;
+  std::vector<ExtendedAttribute> extended;
   // Only while the path is this inode's: ESTALE.
   std::optional<Fid> fid;
 };

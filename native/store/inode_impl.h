@@ -22,6 +22,7 @@
 #include <string>
 #include <vector>
 
+#include "extended_attributes.h"
 #include "inode.h"
 #include "leases.h"
 #include "record.h"
@@ -52,6 +53,7 @@ struct NewCopy {
   mode_t mode = 0;
   uid_t uid = 0;
   gid_t gid = 0;
+  std::vector<ExtendedAttribute> extended;
 };
 
 struct ArchivePlan {

@@ -142,6 +142,8 @@ int InodeImpl::EmptyBusy(Lock& lock, const NewCopy* with) {
     CRASH_POINT("replace.flags-durable");
     if (fchown(lease->fd(), with->uid, with->gid) != 0 || fchmod(lease->fd(), with->mode) != 0) {
       error = errno;
+    } else {
+      error = SetExtended(lease->fd(), with->extended);
     }
   } else {
     CRASH_POINT("release.flags-durable");

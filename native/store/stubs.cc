@@ -74,7 +74,8 @@ int Dress(const Stub& stub, uint32_t store, int fd) {
   record.statement = Statement{stub.size, stub.mtime, false, 0};
   if (fchown(fd, stub.uid, stub.gid) != 0) return errno;
   if (fchmod(fd, stub.mode & 07777) != 0) return errno;
-  const int error = WriteRecord(fd, store, record);
+  int error = SetExtended(fd, stub.extended);
+  if (error == 0) error = WriteRecord(fd, store, record);
   if (error != 0) return error;
   if (stub.size > 0 && ftruncate(fd, static_cast<off_t>(stub.size)) != 0) return errno;
   const struct timespec times[2] = {stub.mtime, stub.mtime};
@@ -210,17 +211,19 @@ int StubMaker::MakeOther(const Stub& stub, const Move& move, Fid* fid) {
   if (!fd.ok()) return errno;
   if (fchownat(fd.get(), "", stub.uid, stub.gid, AT_EMPTY_PATH) != 0) return errno;
   if (directory && chmod(ProcPath(fd.get()).c_str(), stub.mode & 07777) != 0) return errno;
+  int error = directory ? SetExtended(fd.get(), stub.extended) : 0;
+  if (error != 0) return error;
   if (stub.copy) {
     Record record;
     record.archive_id = 1;
     record.copy = stub.copy;
-    const int error = WriteRecord(fd.get(), store_.id(), record);
+    error = WriteRecord(fd.get(), store_.id(), record);
     // File systems without attributes on symbolic links: the link itself is all that is needed.
     if (error != 0 && (directory || (error != EPERM && error != ENOTSUP))) return error;
   }
   const struct timespec times[2] = {stub.mtime, stub.mtime};
   if (utimensat(fd.get(), "", times, AT_EMPTY_PATH) != 0) return errno;
-  const int error = store_.handles().FidOf(fd.get(), fid);
+  error = store_.handles().FidOf(fd.get(), fid);
   return error != 0 ? error : move(staged);
 }
 

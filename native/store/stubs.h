@@ -10,6 +10,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "extended_attributes.h"
 #include "inode_impl.h"
 #include "store_impl.h"
 
@@ -27,6 +28,7 @@ struct Stub {
   uint64_t size = 0;
   std::string target;
   std::optional<Copy> copy;
+  std::vector<ExtendedAttribute> extended;
 };
 
 struct StubDefaults {

@@ -154,6 +154,9 @@ class Scan {
         case 'Permissions':
           account.permissions = this.#ascii(at, stop);
           break;
+        case 'Acl':
+          account.acl = this.value(at, stop);
+          break;
         case 'ResourceType':
           account.resourceType = this.#ascii(at, stop);
           break;

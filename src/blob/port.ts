@@ -11,8 +11,13 @@ export interface PosixAttributes {
   readonly mode?: number;
   /** Nanoseconds since the epoch. */
   readonly mtimeNs?: bigint;
-  /** An owner or group that the account knows by a name (an Entra object id), which no file system does. */
-  readonly unknownName?: string;
+  /**
+   * The ACLs that the account tells, as Linux keeps them in extended attributes; null where the mode says all. The default
+   * ACL is one of directories.
+   */
+  readonly acls?: { readonly access: Buffer | null; readonly default: Buffer | null };
+  /** An owner, a group or an ACL entry of the account that is none on Linux: it has a name, say an Entra object id. */
+  readonly unmapped?: string;
 }
 
 export type BlobKind = 'file' | 'directory' | 'symlink';

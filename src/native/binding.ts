@@ -55,6 +55,12 @@ export interface WalkEntry extends FileState {
   readonly target?: string;
 }
 
+/**
+ * By their names, null where there is to be none. `system.posix_acl_access` has a say in the mode, and without it a file
+ * gets what its directory's `system.posix_acl_default` says.
+ */
+export type ExtendedAttributes = Readonly<Record<string, Buffer | null>>;
+
 export interface Stub {
   /** Relative, checked by blob/names.ts; C++ checks again and resolves beneath the store without following links. */
   readonly path: string;
@@ -68,6 +74,8 @@ export interface Stub {
   readonly target?: string;
   /** Files and symlinks: the blob this stands for. Directories may carry it too (their hdi_isfolder stub). */
   readonly copy?: Copy;
+  /** Not of symlinks. */
+  readonly extended?: ExtendedAttributes;
 }
 
 /** `exists`: something else is there, untouched (for a directory over a directory: its attributes are untouched too). */
@@ -100,6 +108,7 @@ export interface Attributes {
   readonly uid?: number;
   readonly gid?: number;
   readonly mtimeNs?: bigint;
+  readonly extended?: ExtendedAttributes;
   /** Only while the path is this inode's: ESTALE. */
   readonly fid?: Fid;
 }

@@ -11,8 +11,11 @@ import {
   utimes,
   writeFile,
 } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import t from 'tap';
 import { openContainer } from '../../src/blob/azure-container.js';
+import { aclOf } from '../helpers/acl.js';
+import { nobody, runAs } from '../helpers/as-user.js';
 import { Azurite } from '../helpers/azurite.js';
 import { HierarchicalServer, type Access } from '../helpers/hierarchical-server.js';
 import { lustrite, TestMount } from '../helpers/mount.js';
@@ -96,10 +99,41 @@ await t.test('owners, groups and permissions of the account are those of the mou
   const { stdout } = await lustrite(['status', mount.path]);
   t.match(stdout, /namespace +hierarchical, as the account says/);
   const log = await readFile(`${mount.store}/jobs/importJobInitialAmlfsPut/log.jsonl`, 'utf8');
-  const told = log.split('\n').filter((line) => line.includes('UnknownOwner'));
+  const told = log.split('\n').filter((line) => line.includes('UnmappedIdentity'));
   t.equal(told.length, 1, 'said once');
-  t.match(told[0], `without a number: 1 (the first is ${objectId} of d/entra)`);
+  t.match(told[0], `that is no number: 1, the first is ${objectId} of d/entra`);
   t.match(await importOf(mount, '--conflict', 'fail'), { code: 0 }, 'a second import finds the same');
+});
+
+await t.test('ACLs of the account decide who may read, and are inherited', options, async (t) => {
+  const container = await containerOf(['open/secret', 'open/plain']);
+  const named = `user::rwx,user:${nobody.uid}:r-x,user:${objectId}:rwx,group::---,mask::r-x,other::---`;
+  const inherited = `default:user::rwx,default:user:${nobody.uid}:rwx,default:group::---,default:mask::rwx,default:other::---`;
+  account.setAccess(container, 'open', { permissions: 'rwxr-x---+', acl: `${named},${inherited}` });
+  account.setAccess(container, 'open/secret', { permissions: 'rwxr-x---+', acl: named });
+  await using mount = await TestMount.start(t, { container, env });
+  await chmod(dirname(mount.path), 0o711);
+  const [directory, secret, plain] = [mount.at('open'), mount.at('open/secret'), mount.at('open/plain')];
+  t.equal(aclOf(directory, 'default'), `u=7 u${nobody.uid}=7 g=0 m=7 o=0`);
+  for (const path of [directory, secret]) t.equal(aclOf(path), `u=7 u${nobody.uid}=5 g=0 m=5 o=0`, path);
+  t.equal(aclOf(plain), null, 'the account gave it none, whatever its directory hands on');
+  t.equal(await statOf(secret), 'file 0:0 0750');
+  t.equal((await runAs(nobody, 'cat', [secret])).stdout, 'x');
+  t.match((await runAs(nobody, 'cat', [plain])).stderr, 'Permission denied');
+  const log = await readFile(`${mount.store}/jobs/importJobInitialAmlfsPut/log.jsonl`, 'utf8');
+  t.match(log, `that is no number: 2, the first is user:${objectId}:rwx of open`);
+
+  await put(container, 'open/secret', 'new');
+  account.setAccess(container, 'open/secret', {
+    permissions: 'rw-r-----',
+    acl: 'user::rw-,group::r--,other::---',
+  });
+  t.match(await importOf(mount, '--conflict', 'overwrite-always'), { code: 0 });
+  t.equal(aclOf(secret), null);
+  t.equal(await statOf(secret), 'file 0:0 0640');
+  t.match((await runAs(nobody, 'cat', [secret])).stderr, 'Permission denied');
+  await writeFile(mount.at('open/local'), 'made here');
+  t.match(aclOf(mount.at('open/local')), `u${nobody.uid}=7`, 'and what is made here inherits');
 });
 
 await t.test('the account says whether its namespace is hierarchical, or somebody for it', async (t) => {

@@ -2,6 +2,10 @@ import t from 'tap';
 import { accountKindOf, accountPosixOf, type AccountAttributes } from '../../src/blob/account-attributes.js';
 import { compareListed, isListedBehind, isUnderPrefix } from '../../src/blob/listing-order.js';
 import type { PosixAttributes } from '../../src/blob/port.js';
+import { posixAclsOf } from '../../src/blob/posix-acl.js';
+import { aclText } from '../helpers/acl.js';
+
+const objectId = '5d0c4b1f-8d47-4a3c-9d0e-0f1c2b3a4d5e';
 
 const permissions: readonly (readonly [text: string, mode: number | undefined])[] = [
   ['---------', 0],
@@ -35,7 +39,68 @@ t.test('permissions of the account are modes, with the sticky bit and without th
   t.end();
 });
 
-const objectId = '5d0c4b1f-8d47-4a3c-9d0e-0f1c2b3a4d5e';
+const acls: readonly (readonly [
+  text: string,
+  access: string | null,
+  inherited: string | null,
+  mode: number | undefined,
+  unmapped?: string,
+])[] = [
+  ['user::rwx,group::r-x,other::---', null, null, undefined],
+  ['user::rw-,group::r--,mask::r--,other::---', 'u=6 g=4 m=4 o=0', null, 0o640],
+  [
+    'user::rwx,user:1000:r-x,user:7:rw-,group::r-x,group:100:--x,mask::rwx,other::--t',
+    'u=7 u7=6 u1000=5 g=5 g100=1 m=7 o=1',
+    null,
+    0o771,
+  ],
+  ['user::rwx,user:$superuser:rwx,group::---,mask::rwx,other::---', 'u=7 u0=7 g=0 m=7 o=0', null, 0o770],
+  [
+    `user::rwx,user:${objectId}:rwx,group::r-x,mask::rwx,other::---`,
+    'u=7 g=5 m=7 o=0',
+    null,
+    0o770,
+    `user:${objectId}:rwx`,
+  ],
+  [
+    'user::rwx,group::r-x,other::---,default:user::rwx,default:user:5:r-x,default:group::---,default:mask::r-x,default:other::---',
+    null,
+    'u=7 u5=5 g=0 m=5 o=0',
+    undefined,
+  ],
+  ...[
+    'user::rwx,group::r-x',
+    'user::rwx,user::rwx,group::r-x,other::---',
+    'user::rwx,user:5:r-x,group::r-x,other::---',
+    'user::rwx,group::r-x,other::---,default:user::rwx',
+    'user::rwx,group::r-x,other:5:---',
+    'user::7,group::5,other::0',
+    'user:4294967295:rwx',
+    'nonsense',
+  ].map((text) => [text, null, null, undefined, text] as const),
+];
+
+t.test('ACLs of the account are those of Linux, but for entries of names and texts that are none', (t) => {
+  for (const [text, access, inherited, mode, unmapped] of acls) {
+    const found = posixAclsOf(text);
+    t.same([aclText(found.access), aclText(found.default)], [access, inherited], text);
+    t.same([found.mode, found.unmapped], [mode, unmapped], text);
+  }
+  t.end();
+});
+
+t.test('an access ACL belongs to the permissions of the account and has its say in them', (t) => {
+  const acl = 'user::rw-,user:5:rwx,group::r--,mask::r-x,other::---';
+  const account = { permissions: 'rwxrwx--T+', acl };
+  const read = accountPosixOf(account, {});
+  t.equal(read.mode, 0o1650);
+  t.equal(aclText(read.acls?.access ?? null), 'u=6 u5=7 g=4 m=5 o=0');
+  t.same(accountPosixOf(account, { permissions: '0700' }), {
+    mode: 0o700,
+    acls: { access: null, default: null },
+  });
+  t.end();
+});
 
 const owners: readonly (readonly [
   title: string,
@@ -46,11 +111,11 @@ const owners: readonly (readonly [
   ['a flat account', {}, {}, {}],
   ['numbers', { owner: '1000', group: '100' }, {}, { uid: 1000, gid: 100 }],
   ['the account itself is root', { owner: '$superuser', group: '$superuser' }, {}, { uid: 0, gid: 0 }],
-  ['an object id', { owner: objectId, group: '100' }, {}, { gid: 100, unknownName: objectId }],
-  ['two names: the first is told', { owner: 'a@b.c', group: objectId }, {}, { unknownName: 'a@b.c' }],
+  ['an object id', { owner: objectId, group: '100' }, {}, { gid: 100, unmapped: objectId }],
+  ['two names: the first is told', { owner: 'a@b.c', group: objectId }, {}, { unmapped: 'a@b.c' }],
   ['no name', { owner: '', group: '' }, {}, {}],
-  ['the number that chown does not take', { owner: '4294967295' }, {}, { unknownName: '4294967295' }],
-  ['a negative number', { owner: '-1' }, {}, { unknownName: '-1' }],
+  ['the number that chown does not take', { owner: '4294967295' }, {}, { unmapped: '4294967295' }],
+  ['a negative number', { owner: '-1' }, {}, { unmapped: '-1' }],
   [
     'metadata goes before the account, key by key',
     { owner: objectId, group: '100', permissions: 'rw-r-----' },

@@ -25,7 +25,9 @@ import {
 import { join } from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
 import t from 'tap';
+import { posixAclsOf } from '../../src/blob/posix-acl.js';
 import type { Fid, StubResult, WalkEntry } from '../../src/native/binding.js';
+import { aclOf } from '../helpers/acl.js';
 import { until } from '../helpers/poll.js';
 import { StoreImage } from '../helpers/store-image.js';
 import {
@@ -235,6 +237,54 @@ void t.test('stubs', { skip }, async (t) => {
     t.equal(await codeOf(store.native.openBeneath('../outside', 0, 0)), 'EINVAL');
     t.same(await store.native.lookup(['link/x', 'nothing', 'file/x']), [undefined, undefined, undefined]);
   });
+
+  await t.test(
+    'a stub has the ACLs that it was given, and of its directory only what it was not',
+    async (t) => {
+      await using store = await TempStore.open();
+      const [access, inherited] = ['system.posix_acl_access', 'system.posix_acl_default'];
+      const acl = (user: number): Buffer | null =>
+        posixAclsOf(`user::rw-,user:${user}:rwx,group::r--,mask::r-x,other::---`).access;
+      const found = (path: string, kind?: 'default'): string | null => aclOf(store.backing(path), kind);
+      const directory = {
+        path: 'd',
+        kind: 'directory',
+        mode: 0o700,
+        uid: 0,
+        gid: 0,
+        mtimeNs,
+        size: 0,
+      } as const;
+      const results = await store.native.createStubs(
+        [
+          { ...directory, extended: { [access]: null, [inherited]: acl(1) } },
+          { ...fileStub('d/given'), extended: { [access]: acl(2) } },
+          { ...fileStub('d/none'), extended: { [access]: null } },
+          { ...fileStub('d/inherits') },
+          { ...fileStub('bad'), extended: { [access]: Buffer.from('no ACL') } },
+        ],
+        defaults,
+      );
+      t.same(kinds(results), ['created', 'created', 'created', 'created', 'EOPNOTSUPP']);
+      t.same([found('d'), found('d', 'default')], [null, 'u=6 u1=7 g=4 m=5 o=0']);
+      t.equal(found('d/given'), 'u=6 u2=7 g=4 m=5 o=0');
+      t.equal(found('d/none'), null);
+      t.match(found('d/inherits'), / u1=7 /);
+      t.match(await store.state('d/given'), { mode: 0o650, mtimeNs, flags: 0x0d });
+      t.match(await store.state('d/none'), { mode: 0o644, mtimeNs });
+
+      await store.native.setAttributes('d/given', { mode: 0o640, extended: { [access]: null } });
+      t.same([found('d/given'), (await store.state('d/given')).mode], [null, 0o640]);
+      await store.native.setAttributes('d/none', { mode: 0o600, extended: { [access]: acl(3) } });
+      t.match(found('d/none'), / u3=7 /);
+      const stub = { ...fileStub('d/none', { etag: '0xNEW' }), extended: { [access]: acl(4) } };
+      await store.native.replaceCopy(store.native.fidOf('d/none'), stub);
+      t.match(found('d/none'), / u4=7 /);
+      const other = { ...stub, extended: { [access]: acl(5) } };
+      await store.native.replaceEntry(store.native.fidOf('d/none'), other);
+      t.match(found('d/none'), / u5=7 /);
+    },
+  );
 
   await t.test('setAttributes and remove act on the entry that was meant', async (t) => {
     await using store = await TempStore.open();

@@ -5,7 +5,7 @@ import { BlobError, FsError, messageChain } from '../../base/errors.js';
 import { isListedBehind } from '../../blob/listing-order.js';
 import { specialFileOf } from '../../blob/metadata.js';
 import { pathOfBlob } from '../../blob/names.js';
-import type { Container, ListedBlob } from '../../blob/port.js';
+import type { Container, ListedBlob, PosixAttributes } from '../../blob/port.js';
 import { errnoOf } from '../../hsm/movers.js';
 import type { Fid, FileState, NativeStore, Stub, StubDefaults, StubResult } from '../../store/inodes.js';
 import type { ConflictMode } from './conflict-mode.js';
@@ -100,7 +100,7 @@ export async function runImport(
       return onPage === undefined ? pages : shown(pages, onPage);
     });
   }
-  run.tellUnknownNames();
+  run.tellUnmapped();
   return run.result();
 }
 
@@ -132,8 +132,8 @@ class Import {
   /** Files and symlinks of which a directory of the same name may still come, and how they were counted. */
   readonly #leaves = new Map<string, keyof MutableImportCounters>();
   #firstProblem: string | undefined;
-  /** Blobs that belong to somebody without a number. */
-  readonly #unknown = { blobs: 0, first: '' };
+  /** Blobs of which the account says something that is nothing on Linux. */
+  readonly #unmapped = { blobs: 0, first: '' };
 
   constructor(options: ImportOptions) {
     this.#options = options;
@@ -146,14 +146,14 @@ class Import {
     return { state: firstProblem === undefined ? 'Completed' : 'CompletedPartial', firstProblem };
   }
 
-  /** Says once that owners and groups are not those of the account. */
-  tellUnknownNames(): void {
-    const { blobs, first } = this.#unknown;
+  /** Says once that owners, groups and ACLs are not all those of the account. */
+  tellUnmapped(): void {
+    const { blobs, first } = this.#unmapped;
     if (blobs === 0) return;
     const message =
-      `owners or groups without a number: ${blobs} (the first is ${first}); ` +
-      'these have the settings defaults.uid and defaults.gid';
-    this.#options.log.add({ level: 'warn', code: 'UnknownOwner', message });
+      `blobs with an owner, a group or an ACL entry that is no number: ${blobs}, the first is ${first}; ` +
+      'such owners and groups are those of defaults.uid and defaults.gid, such entries are left out';
+    this.#options.log.add({ level: 'warn', code: 'UnmappedIdentity', message });
   }
 
   /** Imports what a listing gives; its signal is aborted as soon as no more is wanted. */
@@ -263,8 +263,8 @@ class Import {
     kind: Stub['kind'],
   ): Stub {
     const { defaults } = this.#options;
-    if (posix.unknownName !== undefined && this.#unknown.blobs++ === 0)
-      this.#unknown.first = `${posix.unknownName} of ${name}`;
+    if (posix.unmapped !== undefined && this.#unmapped.blobs++ === 0)
+      this.#unmapped.first = `${posix.unmapped} of ${name}`;
     const otherMode = kind === 'directory' ? defaults.dirMode : defaults.fileMode;
     return {
       path,
@@ -274,6 +274,7 @@ class Import {
       gid: posix.gid ?? defaults.gid,
       mtimeNs: storable(posix.mtimeNs ?? BigInt(lastModifiedMs) * msToNs),
       size: kind === 'file' ? size : 0,
+      ...extendedOf(posix, kind),
       copy:
         md5 === undefined
           ? { blob: name, etag, size, lastModifiedMs }
@@ -426,8 +427,17 @@ class Import {
     else this.#error(blob, 'Overwrite', `${reason}: ${messageChain(error)}`);
   }
 
-  async #attributes({ path, mode, uid, gid, mtimeNs, fid }: Stub & { readonly fid: Fid }): Promise<void> {
-    await this.#options.native.setAttributes(path, { mode, uid, gid, mtimeNs, fid });
+  async #attributes({
+    path,
+    mode,
+    uid,
+    gid,
+    mtimeNs,
+    extended,
+    fid,
+  }: Stub & { readonly fid: Fid }): Promise<void> {
+    const attributes = { mode, uid, gid, mtimeNs, ...(extended && { extended }), fid };
+    await this.#options.native.setAttributes(path, attributes);
   }
 
   async #existing(state: FileState): Promise<Existing> {
@@ -480,6 +490,14 @@ class Import {
     if (maximumErrors === -1 || counters.totalErrors <= maximumErrors) return;
     throw new JobFailure('TooManyErrors', `the blob '${blob}' could not be imported: ${message}`);
   }
+}
+
+/** The ACLs of a stub; nothing where the account tells none, so that those of its directory are inherited. */
+function extendedOf({ acls }: PosixAttributes, kind: Stub['kind']): Pick<Stub, 'extended'> {
+  if (acls === undefined || kind === 'symlink') return {};
+  const extended = { 'system.posix_acl_access': acls.access };
+  if (kind === 'file') return { extended };
+  return { extended: { ...extended, 'system.posix_acl_default': acls.default } };
 }
 
 /** The time, or the nearest that a store can hold, as utimes would set it. */
