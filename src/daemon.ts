@@ -200,7 +200,7 @@ class Daemon implements Control {
     signal: AbortSignal,
   ): Promise<{ readonly container: Container; readonly loggingContainer: Container | undefined }> {
     const { container: name, loggingContainer: logs, credentialsFile, transfer } = this.#config;
-    const { hierarchicalNamespace } = this.#config;
+    const { hierarchicalNamespace, compat } = this.#config;
     const [{ resolveContainer }, { openContainer }] = await Promise.all([
       import('./blob/credentials.js'),
       import('./blob/azure-container.js'),
@@ -214,7 +214,7 @@ class Daemon implements Control {
       }
     }
     const known = hierarchicalNamespace === 'auto' ? {} : { hierarchical: hierarchicalNamespace === 'on' };
-    const container = this.#own(openContainer({ ...reach, ...known }));
+    const container = this.#own(openContainer({ ...reach, ...known, accountFirst: compat.strict }));
     this.#container = container;
     await container.check(signal);
     const { hierarchical, source: said } = container.namespace;

@@ -42,13 +42,19 @@ export function accountKindOf(
 /**
  * The attributes of a blob, one by one from its metadata, else from the account: an export writes metadata only, since
  * no Blob request sets the account's, and an import has to read back what it wrote. The access ACL goes with the
- * permissions that it is part of. Keys in lower case.
+ * permissions that it is part of. `accountFirst`: metadata counts only where the account is silent. Keys in lower case.
  */
 export function accountPosixOf(
   { owner, group, permissions, acl }: AccountAttributes,
   metadata: Readonly<Record<string, string>>,
+  accountFirst: boolean,
 ): PosixAttributes {
   const posix: { -readonly [Key in keyof PosixAttributes]: PosixAttributes[Key] } = posixOf(metadata);
+  if (accountFirst) {
+    if (owner !== undefined) delete posix.uid;
+    if (group !== undefined) delete posix.gid;
+    if (permissions !== undefined) delete posix.mode;
+  }
   const mode = posix.mode === undefined ? textMode(permissions) : undefined;
   if (mode !== undefined) posix.mode = mode;
   if (acl !== undefined && acl !== '') {

@@ -7,6 +7,7 @@ import { BlobConnection } from './connection.js';
 import { scanListPage } from './list-scanner.js';
 import type { ListPage } from './list-scanner.js';
 import { listedBlob } from './listed.js';
+import { posixOf } from './metadata.js';
 import type {
   BlobHeaders,
   BlobProperties,
@@ -57,6 +58,10 @@ export class AzureContainer implements Container, GrowingBlobs, AsyncDisposable 
       hierarchical === undefined
         ? { hierarchical: false, source: 'nobody' }
         : { hierarchical, source: 'setting' };
+  }
+
+  get #accountFirst(): boolean {
+    return this.#connection.config.accountFirst === true;
   }
 
   get namespace(): Namespace {
@@ -135,7 +140,10 @@ export class AzureContainer implements Container, GrowingBlobs, AsyncDisposable 
     return {
       ...version,
       kind: accountKindOf(account, metadata, version.size),
-      posix: accountPosixOf(account, metadata),
+      // As in a listing, which is not asked for what a flat account does not have.
+      posix: this.#namespace.hierarchical
+        ? accountPosixOf(account, metadata, this.#accountFirst)
+        : posixOf(metadata),
       metadata,
       ...(tier !== undefined && { tier }),
       headers: headersOf(response),
@@ -276,7 +284,7 @@ export class AzureContainer implements Container, GrowingBlobs, AsyncDisposable 
     ].join('&');
     const what = `listing of ${this.name}`;
     const response = await this.#connection.call({ method: 'GET', query, signal, what });
-    return scanListPage(response.bytes);
+    return scanListPage(response.bytes, this.#accountFirst);
   }
 }
 

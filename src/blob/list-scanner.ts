@@ -46,10 +46,13 @@ function lowerKey(tag: string): string {
   return key;
 }
 
-/** One page of a listing. Throws a BlobError when the text is not the whole of one. */
-export function scanListPage(body: Buffer): ListPage {
+/**
+ * One page of a listing. Throws a BlobError when the text is not the whole of one. `accountFirst` as in
+ * account-attributes.ts.
+ */
+export function scanListPage(body: Buffer, accountFirst = false): ListPage {
   const text = body.toString('latin1');
-  const scan = new Scan(body, text);
+  const scan = new Scan(body, text, accountFirst);
   const blobs: ListedBlob[] = [];
   const end = text.lastIndexOf('</EnumerationResults>');
   if (end < 0 || !text.includes('<EnumerationResults')) throw incomplete();
@@ -72,10 +75,12 @@ export function scanListPage(body: Buffer): ListPage {
 class Scan {
   readonly #body: Buffer;
   readonly #text: string;
+  readonly #accountFirst: boolean;
 
-  constructor(body: Buffer, text: string) {
+  constructor(body: Buffer, text: string, accountFirst: boolean) {
     this.#body = body;
     this.#text = text;
+    this.#accountFirst = accountFirst;
   }
 
   /** The decoded UTF-8 text between two offsets, as a string that does not keep the page. */
@@ -186,7 +191,7 @@ class Scan {
       size,
       etag,
       lastModifiedMs,
-      posix: accountPosixOf(account, metadata),
+      posix: accountPosixOf(account, metadata, this.#accountFirst),
       metadata,
     };
     if (md5 !== undefined && md5 !== '') blob.md5 = md5;

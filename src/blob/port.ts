@@ -162,4 +162,6 @@ export interface ContainerConfig {
   readonly stallMs?: number;
   /** Whether the account has a hierarchical namespace; absent: it is asked. */
   readonly hierarchical?: boolean;
+  /** What such an account says of owner, group and permissions goes before metadata, as in Azure Managed Lustre. */
+  readonly accountFirst?: boolean;
 }

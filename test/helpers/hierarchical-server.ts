@@ -222,6 +222,7 @@ export class HierarchicalServer implements AsyncDisposable {
         etag: properties.etag,
         lastModified: properties.lastModified.toUTCString(),
         ...(properties.contentMD5 && { md5: Buffer.from(properties.contentMD5).toString('base64') }),
+        ...(properties.accessTier && { tier: properties.accessTier }),
         account: {
           ResourceType: isDirectory ? 'directory' : 'file',
           ...(include.includes('permissions') && access),

@@ -14,6 +14,8 @@ import {
 import { dirname } from 'node:path';
 import t from 'tap';
 import { openContainer } from '../../src/blob/azure-container.js';
+import { listedBlob } from '../../src/blob/listed.js';
+import type { ListedBlob } from '../../src/blob/port.js';
 import { aclOf } from '../helpers/acl.js';
 import { nobody, runAs } from '../helpers/as-user.js';
 import { Azurite } from '../helpers/azurite.js';
@@ -103,6 +105,10 @@ await t.test('owners, groups and permissions of the account are those of the mou
   t.equal(told.length, 1, 'said once');
   t.match(told[0], `that is no number: 1, the first is ${objectId} of d/entra`);
   t.match(await importOf(mount, '--conflict', 'fail'), { code: 0 }, 'a second import finds the same');
+  await mount.unmount();
+  await mount.remount({ env: { LUSTRITE_COMPAT_STRICT: 'true' } });
+  t.match(await importOf(mount, '--conflict', 'overwrite-dirty'), { code: 0 });
+  t.equal(await statOf(mount.at('d/exported')), 'file 7:8 0600', 'strict: the account alone');
 });
 
 await t.test('ACLs of the account decide who may read, and are inherited', options, async (t) => {
@@ -155,6 +161,54 @@ await t.test('the account says whether its namespace is hierarchical, or somebod
     await opened.check();
     t.same(opened.namespace, expected, JSON.stringify([url, said]));
   }
+});
+
+await t.test('a listing, a look-up and the SDK say the same of every blob', async (t) => {
+  const container = await azurite.newContainer('hns');
+  for (const [path, access, metadata] of shown) {
+    await put(container, path, metadata === folder ? '' : path, metadata);
+    account.setAccess(container, path, access);
+  }
+  const acl =
+    'user::rwx,user:5:r-x,group::r-x,mask::rwx,other::---,default:user::rwx,default:group::---,default:other::---';
+  account.setAccess(container, 'd', { permissions: 'rwxrwx---+', acl });
+  await using opened = openContainer(azurite.config(container, { url: account.url }));
+  await opened.check();
+  const listed: ListedBlob[] = [];
+  for await (const page of opened.list({ pageSize: 2 })) listed.push(...page);
+  const names = [
+    'd',
+    'd/deep',
+    'd/deep/er',
+    'd/entra',
+    'd/exported',
+    'd/marked',
+    'd/plain',
+    'd/sticky',
+    'd/untouched',
+  ];
+  t.same(
+    listed.map(({ name }) => name),
+    names,
+  );
+  for (const blob of listed)
+    t.same(listedBlob(blob.name, await opened.properties(blob.name)), blob, blob.name);
+  t.match(listed[0], {
+    kind: 'directory',
+    posix: { mode: 0o770, acls: { access: Buffer, default: Buffer } },
+  });
+
+  // Guards the helper: what it answers is what a service answers.
+  const client = account.client(container);
+  const theirs = [];
+  for await (const page of client.listBlobsFlat({ includeMetadata: true }).byPage({ maxPageSize: 4 }))
+    theirs.push(...page.segment.blobItems);
+  t.same(
+    theirs.map(({ name, properties }) => [name, properties.etag, properties.contentLength]),
+    listed.map(({ name, etag, size }) => [name, etag, size]),
+  );
+  t.match(await client.getAccountInfo(), { isHierarchicalNamespaceEnabled: true });
+  await t.rejects(client.deleteBlob('d'), { code: 'DirectoryIsNotEmpty' });
 });
 
 await t.test(

@@ -34,7 +34,7 @@ const permissions: readonly (readonly [text: string, mode: number | undefined])[
 
 t.test('permissions of the account are modes, with the sticky bit and without the mark of an ACL', (t) => {
   for (const [text, mode] of permissions) {
-    t.same(accountPosixOf({ permissions: text }, {}), mode === undefined ? {} : { mode }, `'${text}'`);
+    t.same(accountPosixOf({ permissions: text }, {}, false), mode === undefined ? {} : { mode }, `'${text}'`);
   }
   t.end();
 });
@@ -92,10 +92,10 @@ t.test('ACLs of the account are those of Linux, but for entries of names and tex
 t.test('an access ACL belongs to the permissions of the account and has its say in them', (t) => {
   const acl = 'user::rw-,user:5:rwx,group::r--,mask::r-x,other::---';
   const account = { permissions: 'rwxrwx--T+', acl };
-  const read = accountPosixOf(account, {});
+  const read = accountPosixOf(account, {}, false);
   t.equal(read.mode, 0o1650);
   t.equal(aclText(read.acls?.access ?? null), 'u=6 u5=7 g=4 m=5 o=0');
-  t.same(accountPosixOf(account, { permissions: '0700' }), {
+  t.same(accountPosixOf(account, { permissions: '0700' }, false), {
     mode: 0o700,
     acls: { access: null, default: null },
   });
@@ -132,7 +132,22 @@ const owners: readonly (readonly [
 
 t.test('owners of the account are ids where they are numbers, and are named where they are not', (t) => {
   for (const [title, account, metadata, expected] of owners)
-    t.same(accountPosixOf(account, metadata), expected, title);
+    t.same(accountPosixOf(account, metadata, false), expected, title);
+  t.end();
+});
+
+t.test('what the account says can go before metadata, which then counts where the account is silent', (t) => {
+  const metadata = { owner: '5', group: '6', permissions: '0755', modtime: '5000000000' };
+  const rows: readonly (readonly [AccountAttributes, PosixAttributes])[] = [
+    [{}, { uid: 5, gid: 6, mode: 0o755, mtimeNs: 5_000_000_000n }],
+    [
+      { owner: '$superuser', group: '100', permissions: 'rw-r-----' },
+      { uid: 0, gid: 100, mode: 0o640, mtimeNs: 5_000_000_000n },
+    ],
+    [{ owner: objectId }, { gid: 6, mode: 0o755, mtimeNs: 5_000_000_000n, unmapped: objectId }],
+  ];
+  for (const [account, expected] of rows)
+    t.same(accountPosixOf(account, metadata, true), expected, JSON.stringify(account));
   t.end();
 });
 
