@@ -64,6 +64,8 @@ export class UndiciClient implements HttpClient {
         signal: request.abortSignal,
         headersTimeout: this.#stallMs + Math.ceil(bodyBytes / slowestUploadBytesPerMs),
         bodyTimeout: this.#stallMs,
+        // undici closes the connection behind a HEAD, for servers that answer it with a body: the blob service does not.
+        ...(request.method === 'HEAD' && { reset: false }),
       });
     } catch (error) {
       throw transportError(error, request);
