@@ -2,6 +2,8 @@
 export class Parallel {
   readonly #limit: number;
   readonly #running = new Set<Promise<void>>();
+  /** Who waits for a piece to end. */
+  readonly #waiting: (() => void)[] = [];
   #failure: { readonly error: unknown } | undefined;
 
   constructor(limit: number) {
@@ -10,13 +12,21 @@ export class Parallel {
 
   /** Resolves when the work has started; rejects with the first failure of any work before it. */
   async start(work: () => Promise<void>): Promise<void> {
-    while (this.#running.size >= this.#limit) await Promise.race(this.#running);
+    // A race of all that runs would cost as many reactions for each piece of work.
+    while (this.#running.size >= this.#limit) {
+      await new Promise<void>((resolve) => {
+        this.#waiting.push(resolve);
+      });
+    }
     this.#throwFailure();
     const running = work()
       .catch((error: unknown) => {
         this.#failure ??= { error };
       })
-      .finally(() => this.#running.delete(running));
+      .finally(() => {
+        this.#running.delete(running);
+        for (const wake of this.#waiting.splice(0)) wake();
+      });
     this.#running.add(running);
   }
 

@@ -14,6 +14,7 @@ import { begunDeletions, Deletions, type DeletionPlan } from './deletions.js';
 import { lookAt } from './look.js';
 import { importBlobs, runImport, type ImportDefaults, type MutableImportCounters } from '../import/import.js';
 import { noImportCounters } from '../import/import-record.js';
+import { readAhead } from '../import/read-ahead.js';
 import { JobFailure } from '../job-end.js';
 import type { JobLog } from '../job-log.js';
 
@@ -137,7 +138,8 @@ class AutoImport {
   async #poll(): Promise<void> {
     const { source, signal, onEvent } = this.#options;
     if (this.#progress.busy.length > 0) await this.#retryBusy();
-    for await (const changes of source.poll(this.#progress.cursor, signal)) {
+    // The next names are asked for while this batch is applied.
+    for await (const changes of readAhead(source.poll(this.#progress.cursor, signal), 1)) {
       signal.throwIfAborted();
       const progress = await this.#apply(changes, this.#progress.busy);
       crashPoint('auto-import.applied');
