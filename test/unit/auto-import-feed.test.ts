@@ -1,7 +1,7 @@
 /** An auto-import job that follows the change feed, over memory. */
 import t from 'tap';
 import { BlobError } from '../../src/base/errors.js';
-import type { AutoImportRecord } from '../../src/jobs/auto-import/auto-import-record.js';
+import { autoImportRecord, type AutoImportRecord } from '../../src/jobs/auto-import/auto-import-record.js';
 import { ChangeFeedWriter, type EventType } from '../helpers/change-feed-writer.js';
 import { MemoryJobs } from '../helpers/memory-jobs.js';
 import { until } from '../helpers/poll.js';
@@ -129,6 +129,17 @@ await t.test(
   },
 );
 
+await t.test('a record from before there was a choice is a job that compares listings', async (t) => {
+  await using rig = await Rig.start([]);
+  const record = rig.jobs.runner.get('auto') as AutoImportRecord;
+  const { changeSourceReason: _, ...properties } = record.properties;
+  const old = { ...record, properties: { ...properties, changeSource: 'listing' } };
+  t.match(autoImportRecord.parse(old).properties, {
+    changeSource: 'listing',
+    changeSourceReason: 'no other source was known',
+  });
+});
+
 await t.test('events that the feed has lost are made up for by a full sync', async (t) => {
   await using rig = await Rig.start(['a']);
   await rig.hour([['BlobCreated', 'b']]);
@@ -146,27 +157,43 @@ await t.test('events that the feed has lost are made up for by a full sync', asy
   t.match(rig.status, { state: 'InProgress', importedFiles: 1, preexistingFiles: 2 });
 });
 
-await t.test('a feed that is damaged or gone ends the job with the cause and loses nothing', async (t) => {
-  const rows: readonly (readonly [string, (rig: Rig) => unknown, RegExp])[] = [
-    [
-      'a damaged chunk',
-      ({ jobs }) => {
-        const { blobs } = jobs.hsm.container.feed;
-        for (const [name, bytes] of blobs)
-          if (name.endsWith('.avro')) blobs.set(name, bytes.subarray(0, bytes.length - 3));
-      },
-      /chunk log\/\d\d\/.*avro is damaged at byte/,
-    ],
-    ['no feed', ({ jobs }) => jobs.hsm.container.feed.blobs.clear(), /changeFeed\.enabled.*--source listing/],
-  ];
-  for (const [what, spoil, message] of rows) {
-    await using rig = await Rig.start(['a']);
-    await rig.jobs.runner[Symbol.asyncDispose]();
-    await rig.hour([['BlobCreated', 'b']]);
-    await spoil(rig);
-    await rig.jobs.restart();
-    const { properties } = await rig.jobs.runner.wait('auto');
-    t.match(properties.status, { state: 'Failed', statusMessage: message }, what);
-    t.same(rig.paths, ['a'], what);
-  }
-});
+await t.test(
+  'a feed or a container that is damaged or gone ends the job with the cause and loses nothing',
+  async (t) => {
+    const rows: readonly (readonly [string, (rig: Rig) => unknown, RegExp])[] = [
+      [
+        'a damaged chunk',
+        ({ jobs }) => {
+          const { blobs } = jobs.hsm.container.feed;
+          for (const [name, bytes] of blobs)
+            if (name.endsWith('.avro')) blobs.set(name, bytes.subarray(0, bytes.length - 3));
+        },
+        /chunk log\/\d\d\/.*avro is damaged at byte/,
+      ],
+      [
+        'no container',
+        ({ jobs }) => {
+          const { container } = jobs.hsm;
+          container.blobs.clear();
+          container.check = () => Promise.reject(new BlobError('missing', "container 'data' does not exist"));
+        },
+        /could not be read: container 'data' does not exist/,
+      ],
+      [
+        'no feed',
+        ({ jobs }) => jobs.hsm.container.feed.blobs.clear(),
+        /changeFeed\.enabled.*--source listing/,
+      ],
+    ];
+    for (const [what, spoil, message] of rows) {
+      await using rig = await Rig.start(['a']);
+      await rig.jobs.runner[Symbol.asyncDispose]();
+      await rig.hour([['BlobCreated', 'b']]);
+      await spoil(rig);
+      await rig.jobs.restart();
+      const { properties } = await rig.jobs.runner.wait('auto');
+      t.match(properties.status, { state: 'Failed', statusMessage: message }, what);
+      t.same(rig.paths, ['a'], what);
+    }
+  },
+);

@@ -71,7 +71,7 @@ export const autoImportRecord = z
         maximumErrors: z.int(),
         /** Not ARM's: where changes come from and why, and the pause between two looks in milliseconds. */
         changeSource: z.enum(changeSources),
-        changeSourceReason: z.string(),
+        changeSourceReason: z.string().default('no other source was known'),
         pollIntervalMs: count,
         status: z
           .object({

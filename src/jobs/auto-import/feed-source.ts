@@ -6,14 +6,20 @@ import { z } from 'zod';
 import type { Clock } from '../../base/clock.js';
 import { BlobError } from '../../base/errors.js';
 import { changedBlob, type ChangeEvent } from '../../blob/change-event.js';
-import { ChangeFeedGap, feedPosition, type ChangeFeed, type FeedPosition } from '../../blob/change-feed.js';
+import {
+  ChangeFeedGap,
+  feedPosition,
+  type ChangeFeed,
+  type FeedBlock,
+  type FeedPosition,
+} from '../../blob/change-feed.js';
 import { unaddressable } from '../../blob/names.js';
 import type { Container, ListedBlob } from '../../blob/port.js';
 import { SourceGap, type Changes, type ChangeSource } from './change-source.js';
 import { lookAt } from './look.js';
 
 export interface FeedSourceOptions {
-  readonly container: Pick<Container, 'name' | 'properties'>;
+  readonly container: Pick<Container, 'name' | 'properties' | 'check'>;
   readonly feed: Pick<ChangeFeed, 'consumable' | 'startAt' | 'read'>;
   /** As blobPrefixes() gives them. */
   readonly prefixes: readonly string[];
@@ -66,15 +72,7 @@ export class FeedSource implements ChangeSource {
   async *poll(from: unknown, signal: AbortSignal): AsyncGenerator<Changes, void, undefined> {
     const { success, data: cursor } = cursorSchema.safeParse(from);
     if (!success) throw new SourceGap('the position in the change feed is not known');
-    try {
-      yield* this.#poll(cursor, signal);
-    } catch (error) {
-      if (error instanceof ChangeFeedGap) throw new SourceGap(error.message, { cause: error.cause });
-      throw explained(error);
-    }
-  }
-
-  async *#poll({ beginMs, position }: Cursor, signal: AbortSignal): AsyncGenerator<Changes, void, undefined> {
+    const { beginMs, position } = cursor;
     let told = position;
     let batch = new Batch();
     const changes = async (behind: FeedPosition): Promise<Changes> => {
@@ -87,7 +85,7 @@ export class FeedSource implements ChangeSource {
         ...(newestMs !== undefined && { newestMs }),
       };
     };
-    for await (const block of this.#options.feed.read(position, signal)) {
+    for await (const block of this.#read(position, signal)) {
       for (const [index, event] of block.events.entries()) {
         batch.events++;
         if (event.timeMs >= beginMs) this.#note(batch, event);
@@ -97,6 +95,15 @@ export class FeedSource implements ChangeSource {
       if (block.events.length > 0) continue;
       const behind = block.behind(0);
       if (batch.names.size > 0 || isElsewhere(behind, told)) yield await changes(behind);
+    }
+  }
+
+  async *#read(from: FeedPosition, signal: AbortSignal): AsyncGenerator<FeedBlock, void, undefined> {
+    try {
+      yield* this.#options.feed.read(from, signal);
+    } catch (error) {
+      if (error instanceof ChangeFeedGap) throw new SourceGap(error.message, { cause: error.cause });
+      throw explained(error);
     }
   }
 

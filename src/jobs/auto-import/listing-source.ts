@@ -12,7 +12,7 @@ import { lookAt } from './look.js';
 import { ListingWriter, readListing, type Known } from './listing-file.js';
 
 export interface ListingSourceOptions {
-  readonly container: Pick<Container, 'list' | 'properties'>;
+  readonly container: Pick<Container, 'list' | 'properties' | 'check'>;
   /** As blobPrefixes() gives them, none of which holds another. */
   readonly prefixes: readonly string[];
   /** Where the listings are kept. */

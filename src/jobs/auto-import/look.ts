@@ -8,9 +8,12 @@ import type { Changes } from './change-source.js';
 /** Look-ups in flight: 2,000 a second where an answer takes 30 ms. */
 const parallelLooks = 64;
 
-/** Rejects with the BlobError of the first look-up that failed otherwise than with `missing`. */
+/**
+ * Rejects with the BlobError of the first look-up that failed otherwise than with `missing`, and where the container
+ * cannot be used: a blob is absent only from a container that is there.
+ */
 export async function lookAt(
-  container: Pick<Container, 'properties'>,
+  container: Pick<Container, 'properties' | 'check'>,
   names: Iterable<string>,
   signal: AbortSignal,
 ): Promise<Pick<Changes, 'present' | 'absent'>> {
@@ -28,5 +31,7 @@ export async function lookAt(
     });
   }
   await looks.finish();
+  // A look-up in a container that was deleted says no more than that there is no such blob.
+  if (absent.length > 0) await container.check(signal);
   return { present, absent };
 }
