@@ -1,4 +1,5 @@
 /** Runs jobs, one at a time, each with a durable record that never stays InProgress without a job behind it. */
+import { setMaxListeners } from 'node:events';
 import { crashPoint } from '../base/crash.js';
 import { messageChain, UserError } from '../base/errors.js';
 import { autoExportJob } from './export/auto-export-job.js';
@@ -188,6 +189,8 @@ export class JobRunner implements AsyncDisposable {
     resumed: boolean,
   ): { readonly recorded: Promise<void>; readonly done: Promise<JobRecord> } {
     const abort = new AbortController();
+    // Each request in flight listens; Node takes more than ten for a leak and says so.
+    setMaxListeners(0, abort.signal);
     this.#set(record);
     const recorded = this.#records.create(record);
     const done = this.#execute(record, recorded, resumed, abort.signal);

@@ -5,6 +5,7 @@ import { autoImportRecord, type AutoImportRecord } from '../../src/jobs/auto-imp
 import { ChangeFeedWriter, type EventType } from '../helpers/change-feed-writer.js';
 import { MemoryJobs } from '../helpers/memory-jobs.js';
 import { until } from '../helpers/poll.js';
+import { Dice } from '../helpers/tree.js';
 
 const hour = 3600_000;
 
@@ -195,5 +196,63 @@ await t.test(
       t.match(properties.status, { state: 'Failed', statusMessage: message }, what);
       t.same(rig.paths, ['a'], what);
     }
+  },
+);
+
+await t.test(
+  'a job that is stopped twenty times at random look-ups ends with what the container has',
+  async (t) => {
+    const dice = new Dice();
+    t.comment(`seed ${dice.seed}`);
+    const warnings: string[] = [];
+    const onWarning = ({ message }: Error): unknown => warnings.push(message);
+    process.on('warning', onWarning);
+    t.teardown(() => process.off('warning', onWarning));
+    const names = Array.from({ length: 2000 }, (_, n) => `d${n % 20}/f${n}`);
+    await using rig = await Rig.start(names.filter(() => dice.below(2) === 0));
+    const { container, store } = rig.jobs.hsm;
+    for (let round = 0; round < 20; round++) {
+      // A rename on a flat account is a creation and a deletion.
+      const events = Array.from({ length: dice.below(1200) }, (): readonly [EventType, string] => {
+        const name = dice.pick(names);
+        return [container.blobs.has(name) && dice.below(2) === 0 ? 'BlobDeleted' : 'BlobCreated', name];
+      });
+      let left = dice.below(1200);
+      let stopped: Promise<unknown> | undefined;
+      const { runner } = rig.jobs;
+      container.before = (call) => {
+        if (call === 'properties' && left-- === 0) stopped = runner[Symbol.asyncDispose]();
+      };
+      const deleted = new Set<string>();
+      await rig.hour(
+        events.filter(([type, name]) => {
+          // Chosen before anything happened: a blob is deleted once.
+          if (type !== 'BlobDeleted') return true;
+          const first = !deleted.has(name);
+          deleted.add(name);
+          return first && container.blobs.has(name);
+        }),
+      );
+      const { lastTimeFullySynchronized: before = '' } = rig.status.blobSyncEvents;
+      await rig.until('a stop or a poll', () => {
+        return stopped !== undefined || (rig.status.blobSyncEvents.lastTimeFullySynchronized ?? '') > before;
+      });
+      container.before = () => undefined;
+      await (stopped ?? runner[Symbol.asyncDispose]());
+      await rig.jobs.restart();
+    }
+    await rig.hour([['BlobCreated', 'the-last']]);
+    await rig.until('the end', () => rig.paths.includes('the-last'));
+    const found = rig.paths.filter((path) => !/^d\d+$/.test(path));
+    const expected = [...container.blobs.keys()].sort();
+    t.strictSame(found, expected);
+    const copies = await store.lookup(found);
+    t.strictSame(
+      copies.map((file) => file?.copy?.etag),
+      expected.map((name) => container.blobs.get(name)?.etag),
+    );
+    t.equal(rig.status.blobSyncEvents.totalErrors, 0);
+    t.equal(rig.status.state, 'InProgress');
+    t.same(warnings, [], 'Node has nothing to say');
   },
 );
