@@ -114,7 +114,7 @@ export class AzureContainer implements Container, GrowingBlobs, AsyncDisposable 
     } catch (error) {
       if (options.signal?.aborted === true)
         throw new BlobError('aborted', `listing of ${this.name}: cancelled`);
-      throw error;
+      throw explained(error, this.#connection.config);
     } finally {
       stop.abort();
       options.signal?.removeEventListener('abort', onAbort);
