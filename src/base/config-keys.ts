@@ -79,6 +79,15 @@ export const settings: readonly Setting[] = [
       'import only blobs whose names begin with this (repeatable); with a hierarchical namespace a path',
   },
   {
+    path: 'import.maxPrefixes',
+    kind: 'integer',
+    env: 'LUSTRITE_IMPORT_MAX_PREFIXES',
+    default: 10,
+    minimum: 1,
+    maximum: 100,
+    description: 'prefixes that one import or auto-import may have',
+  },
+  {
     path: 'import.conflict',
     kind: 'text',
     flag: '--import-conflict <mode>',

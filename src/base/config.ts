@@ -14,6 +14,7 @@ export interface Config {
   readonly hierarchicalNamespace: 'auto' | 'on' | 'off';
   readonly import: {
     readonly prefixes: readonly string[];
+    readonly maxPrefixes: number;
     readonly conflict: 'fail' | 'skip';
     readonly maxErrors: number;
     readonly none: boolean;

@@ -9,7 +9,9 @@ import type { JobRecord } from './job.js';
 import type { JobEnd, JobFailure } from './job-end.js';
 import type { JobLog } from './job-log.js';
 
-export type JobsConfig = Pick<Config, 'defaults' | 'hsm' | 'export' | 'compat'>;
+export type JobsConfig = Pick<Config, 'defaults' | 'hsm' | 'export' | 'compat'> & {
+  readonly import: Pick<Config['import'], 'maxPrefixes'>;
+};
 
 export interface JobContext {
   readonly store: Pick<Store, 'native' | 'jobsDir' | 'meta'>;

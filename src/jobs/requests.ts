@@ -55,6 +55,7 @@ export type JobRequest<Kind extends JobKind> = Requests[Kind];
 export interface RequestContext {
   /** Prefixes are paths. */
   readonly hierarchical: boolean;
+  readonly maxPrefixes: number;
 }
 
 type Make<Kind extends JobKind> = (
@@ -136,8 +137,14 @@ export function newJob<Kind extends JobKind>(
 
 function checkedPrefixes(
   prefixes: readonly string[] = [],
-  { hierarchical }: RequestContext,
+  { hierarchical, maxPrefixes }: RequestContext,
 ): readonly string[] {
+  if (prefixes.length > maxPrefixes) {
+    throw new UserError(
+      'InvalidParameter',
+      `a job has at most ${maxPrefixes} prefixes, not ${prefixes.length}; the setting import.maxPrefixes allows up to 100`,
+    );
+  }
   blobPrefixes(prefixes, hierarchical);
   return prefixes.length === 0 ? ['/'] : prefixes;
 }

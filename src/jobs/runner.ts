@@ -90,7 +90,10 @@ export class JobRunner implements AsyncDisposable {
       );
     }
     if (this.has(name)) throw new UserError('Conflict', `there is a job '${name}' already`);
-    const record = newJob(kind, request, name, startedTime, this.#context.container.namespace);
+    const { container, config } = this.#context;
+    const { hierarchical } = container.namespace;
+    const { maxPrefixes } = config.import;
+    const record = newJob(kind, request, name, startedTime, { hierarchical, maxPrefixes });
     const { recorded, done } = this.#begin(record, false);
     await recorded;
     return { name, record, done };

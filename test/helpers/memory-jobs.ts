@@ -62,7 +62,7 @@ export class MemoryJobs implements AsyncDisposable {
       loggingContainer: this.logs,
       log: quietLog,
       clock: this.hsm.clock,
-      config: { ...this.#config, defaults: testDefaults },
+      config: { ...this.#config, defaults: testDefaults, import: { maxPrefixes: 10 } },
     });
   }
 }

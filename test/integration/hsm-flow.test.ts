@@ -57,7 +57,11 @@ class Rig implements AsyncDisposable {
       events: { restoreNeeded: (fid, pid) => this.coordinator.restoreNeeded(fid, pid) },
     });
     const common = { store: this.store, container, log: quietLog, clock: systemClock };
-    const config = { ...testConfig, defaults: { uid: 0, gid: 0, fileMode: 0o644, dirMode: 0o755 } };
+    const config = {
+      ...testConfig,
+      defaults: { uid: 0, gid: 0, fileMode: 0o644, dirMode: 0o755 },
+      import: { maxPrefixes: 10 },
+    };
     this.coordinator = new Coordinator({ ...common, config, pool });
     await this.coordinator.start();
     this.runner = new JobRunner({ ...common, config, coordinator: this.coordinator });

@@ -142,7 +142,7 @@ t.test('the nested configuration has what its type promises', (t) => {
     loggingContainer: 'logs',
     store: '/s',
     hierarchicalNamespace: 'auto',
-    import: { prefixes: ['/'], conflict: 'skip', maxErrors: -1, none: false },
+    import: { prefixes: ['/'], maxPrefixes: 10, conflict: 'skip', maxErrors: -1, none: false },
     defaults: { uid: 0, gid: 0, fileMode: 0o644, dirMode: 0o755 },
     readOnly: false,
     frontEnd: 'native',

@@ -52,6 +52,10 @@ await t.test('requests that make no sense are refused before anything is recorde
   ).done;
   const rows: readonly (readonly [() => Promise<unknown>, string])[] = [
     [() => runner.create('import', { prefixes: ['/data', '/data2'] }), 'InvalidParameter'],
+    [
+      () => runner.create('import', { prefixes: Array.from({ length: 11 }, (_, n) => `/p${n}/`) }),
+      'InvalidParameter',
+    ],
     [() => runner.create('import', { maximumErrors: -2 }), 'InvalidParameter'],
     [() => runner.create('import', { maximumErrors: 0.5 }), 'InvalidParameter'],
     [() => runner.create('import', { name: '../x' }), 'InvalidParameter'],
