@@ -97,6 +97,16 @@ const shown = async (mount: TestMount): Promise<JobView> =>
 const synced = async (mount: TestMount): Promise<BlobSyncEvents> =>
   ((await shown(mount)) as AutoImportRecord).properties.status.blobSyncEvents;
 
+/** What a daemon that starts now finds: status shows a record before it is on disk. */
+const untilRecorded = async (
+  mount: TestMount,
+  test: (record: AutoImportRecord) => boolean,
+): Promise<unknown> =>
+  until(
+    async () => (await mount.jobs()).some((job) => job.name === 'follow' && test(job as AutoImportRecord)),
+    { what: 'the record' },
+  );
+
 async function each<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
   const left = items.values();
   await Promise.all(
@@ -135,6 +145,7 @@ await t.test(
     });
     t.ok(existsSync(mount.at('kept')), "another container's blob of this name was deleted");
 
+    await untilRecorded(mount, ({ properties }) => properties.status.blobSyncEvents.importedFiles === 3);
     await mount.kill();
     await account.put('while-away', 'three');
     await account.tell();
@@ -218,6 +229,7 @@ await t.test(
     await each([...old, ...changed], (name) => account.put(name, 'one'));
     await using mount = await TestMount.start(t, { container: account.container, env: account.env });
     await create(mount);
+    await untilRecorded(mount, ({ progress }) => progress.phase === 'sync');
     await mount.kill();
 
     const made = numbered('made', 700);
