@@ -333,7 +333,7 @@ await t.test(
       mode: 'OverwriteIfDirty',
       enableDeletions: true,
       counters,
-      log: { add: () => undefined, drained: () => Promise.resolve(), written: () => Promise.resolve() },
+      log: { add: () => undefined, written: () => Promise.resolve() },
       onBusy: () => undefined,
       onLeft: () => undefined,
       onError: (_, error) => {

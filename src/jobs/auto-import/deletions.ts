@@ -10,7 +10,12 @@ import type { Fid, FileState, NativeStore } from '../../store/inodes.js';
 import type { ConflictMode } from '../import/conflict-mode.js';
 import { deletedOf, deletionActions, type Deleted, type DeletionAction } from './deletion.js';
 import { JobFailure } from '../job-end.js';
-import type { JobLog } from '../job-log.js';
+import type { JobLog, JobLogLine } from '../job-log.js';
+import { Parallel } from '../parallel.js';
+
+/** Deletions that one write of the log precedes. */
+const groupSize = 256;
+const parallelDeletions = 16;
 
 const { EBUSY, ENOENT, ENOTEMPTY, ESTALE, ETXTBSY } = constants.errno;
 
@@ -19,7 +24,7 @@ export interface DeletionOptions {
   readonly coordinator: Pick<Coordinator, 'withBlob'>;
   readonly mode: ConflictMode;
   readonly enableDeletions: boolean;
-  readonly log: Pick<JobLog, 'add' | 'drained' | 'written'>;
+  readonly log: Pick<JobLog, 'add' | 'written'>;
   readonly counters: { deletions: number; totalConflicts: number };
   /** Takes the blobs whose deletions have to be followed later. */
   readonly onBusy: (blob: string, why: string) => void;
@@ -46,6 +51,10 @@ export function begunDeletions(planned: readonly PlannedDeletion[]): DeletionPla
   return Object.fromEntries(deleted.map(({ path, state }) => [path, state.fid]));
 }
 
+function deletesFile({ state, action }: PlannedDeletion): boolean {
+  return state.type !== 'directory' && (action === 'delete' || action === 'delete-unused');
+}
+
 export class Deletions {
   readonly #options: DeletionOptions;
 
@@ -58,7 +67,7 @@ export class Deletions {
    * daemon died at it; what has come to a path since then is somebody's and stays, what is gone was deleted.
    */
   async plan(blobs: readonly string[], begun: DeletionPlan): Promise<readonly PlannedDeletion[]> {
-    const { native, mode, enableDeletions, counters, onBusy } = this.#options;
+    const { native, mode, enableDeletions, counters } = this.#options;
     const named = blobs.flatMap((blob) => {
       const name = pathOfBlob(blob, 0);
       return 'refused' in name ? [] : [{ blob, path: name.path }];
@@ -66,80 +75,104 @@ export class Deletions {
     // Whatever lies below a directory sorts behind it.
     named.sort((a, b) => (a.path < b.path ? 1 : -1));
     const states = await native.lookup(named.map(({ path }) => path));
-    const planned: PlannedDeletion[] = [];
-    for (const [at, { blob, path }] of named.entries()) {
+    const unsafe = await this.#saveOthers(named.map(({ blob }, at) => ({ blob, there: states[at] })));
+    return named.flatMap(({ blob, path }, at) => {
       const state = states[at];
-      try {
-        await this.#saveOthers(blob, state);
-      } catch (error) {
-        this.#options.onError(blob, error);
-        onBusy(blob, 'a file that came from it cannot be saved now');
-        continue;
-      }
+      if (unsafe.has(blob)) return [];
       const before = begun[path];
       if (before !== undefined && state?.fid !== before) {
         counters.deletions++;
-        continue;
+        return [];
       }
       const what = state === undefined ? undefined : deletedOf(state, blob);
-      if (state === undefined || what === undefined) continue;
-      const action = enableDeletions ? deletionActions[what][mode] : 'disabled';
-      planned.push({ blob, path, state, what, action });
-    }
-    return planned;
+      if (state === undefined || what === undefined) return [];
+      return [
+        { blob, path, state, what, action: enableDeletions ? deletionActions[what][mode] : 'disabled' },
+      ];
+    });
   }
 
   /** Does what was planned. */
   async run(planned: readonly PlannedDeletion[]): Promise<void> {
-    const { log, onBusy } = this.#options;
-    for (const one of planned) {
-      const { blob, path, state, what, action } = one;
-      try {
-        switch (action) {
-          case 'disabled':
-            if (what === 'unmodified') await this.#lost(blob, state);
-            log.add({
-              level: 'info',
-              blob,
-              path,
-              code: 'Deleted',
-              message: 'its blob is gone; deletions are not enabled',
-            });
-            break;
-          case 'keep':
-          case 'fail':
-            this.#conflict(blob, path, action);
-            break;
-          case 'delete':
-          case 'delete-unused':
-            if (!(await this.#delete(one))) onBusy(blob, 'its blob is gone, and it is in use');
+    const { log, mode } = this.#options;
+    for (let at = 0; at < planned.length; at += groupSize) {
+      const group = planned.slice(at, at + groupSize);
+      // First: what a crash right behind it leaves says nothing of what was deleted.
+      for (const one of group) if (deletesFile(one)) this.#log('info', one, 'Delete', 'its blob is gone');
+      await log.written();
+      const files = new Parallel(mode === 'Fail' ? 1 : parallelDeletions);
+      for (const one of group) {
+        if (one.state.type !== 'directory') {
+          await files.start(() => this.#follow(one));
+          continue;
         }
-        await log.drained();
-      } catch (error) {
-        if (error instanceof JobFailure) throw error;
-        this.#options.onError(blob, error);
+        // What was in it has been planned before it.
+        await files.finish();
+        await this.#follow(one);
       }
+      await files.finish();
     }
     await log.written();
   }
 
-  /** A renamed file whose copy was this blob has the only data there is now: it is modified, whatever becomes of the path. */
-  async #saveOthers(blob: string, there: FileState | undefined): Promise<void> {
-    // Under another name it stays.
-    const owner = there !== undefined && there.nlink > 1 ? undefined : there?.fid;
-    await this.#options.coordinator.withBlob(blob, owner, () => Promise.resolve());
+  async #follow(one: PlannedDeletion): Promise<void> {
+    const { onBusy, onError } = this.#options;
+    const { blob, state, what, action } = one;
+    try {
+      switch (action) {
+        case 'disabled':
+          if (what === 'unmodified') await this.#lost(blob, state);
+          this.#log('info', one, 'Deleted', 'its blob is gone; deletions are not enabled');
+          break;
+        case 'keep':
+        case 'fail':
+          this.#conflict(one, action);
+          break;
+        case 'delete':
+        case 'delete-unused':
+          if (!(await this.#delete(one))) onBusy(blob, 'its blob is gone, and it is in use');
+      }
+    } catch (error) {
+      if (error instanceof JobFailure) throw error;
+      onError(blob, error);
+    }
+  }
+
+  /**
+   * A renamed file whose copy was one of these blobs has the only data there is now: it is modified, whatever becomes of
+   * the path. Resolves with the blobs of which that could not be made sure.
+   */
+  async #saveOthers(
+    blobs: readonly { readonly blob: string; readonly there: FileState | undefined }[],
+  ): Promise<ReadonlySet<string>> {
+    const { coordinator, onBusy, onError } = this.#options;
+    const unsafe = new Set<string>();
+    const claims = new Parallel(parallelDeletions);
+    for (const { blob, there } of blobs) {
+      // Under another name it stays.
+      const owner = there !== undefined && there.nlink > 1 ? undefined : there?.fid;
+      await claims.start(async () => {
+        try {
+          await coordinator.withBlob(blob, owner, () => Promise.resolve());
+        } catch (error) {
+          onError(blob, error);
+          onBusy(blob, 'a file that came from it cannot be saved now');
+          unsafe.add(blob);
+        }
+      });
+    }
+    await claims.finish();
+    return unsafe;
   }
 
   /** False: somebody has it open. */
-  async #delete({ blob, path, state, action }: PlannedDeletion): Promise<boolean> {
-    const { native, counters, log, onLeft } = this.#options;
+  async #delete(one: PlannedDeletion): Promise<boolean> {
+    const { native, counters, onLeft } = this.#options;
+    const { path, state, action } = one;
     if (state.type === 'directory') {
       if (!(await this.directory(path, state.fid))) onLeft(path, state.fid);
       return true;
     }
-    // First: what a crash right behind it leaves says nothing of what was deleted.
-    log.add({ level: 'info', blob, path, code: 'Delete', message: 'its blob is gone' });
-    await log.written();
     try {
       await native.remove(path, state.fid, { onlyClean: action === 'delete-unused' });
       counters.deletions++;
@@ -147,32 +180,35 @@ export class Deletions {
     } catch (error) {
       const errno = errnoOf(error);
       if (errno === EBUSY || errno === ETXTBSY) return false;
-      if (errno === ESTALE) return this.#changed(blob, path);
+      if (errno === ESTALE) return this.#changed(one);
       if (errno !== ENOENT) throw error;
     }
     return true;
   }
 
   /** Changed or replaced since it was looked at: judged again by what is there now. */
-  async #changed(blob: string, path: string): Promise<boolean> {
-    const [state] = await this.#options.native.lookup([path]);
+  async #changed(one: PlannedDeletion): Promise<boolean> {
+    const [state] = await this.#options.native.lookup([one.path]);
     if (state === undefined) return true;
-    this.#conflict(blob, path, this.#options.mode === 'Fail' ? 'fail' : 'keep');
+    this.#conflict(one, this.#options.mode === 'Fail' ? 'fail' : 'keep');
     return true;
   }
 
-  #conflict(blob: string, path: string, action: 'keep' | 'fail'): void {
-    const { counters, log } = this.#options;
+  #conflict(one: PlannedDeletion, action: 'keep' | 'fail'): void {
     const message = 'its blob was deleted, and the file here is new or changed';
-    counters.totalConflicts++;
-    log.add({
-      level: action === 'fail' ? 'error' : 'warn',
-      blob,
-      path,
-      code: 'Conflict',
-      message: `${message}: it stays`,
-    });
-    if (action === 'fail') throw new JobFailure('Conflict', `the blob '${blob}' is in conflict: ${message}`);
+    this.#options.counters.totalConflicts++;
+    this.#log(action === 'fail' ? 'error' : 'warn', one, 'Conflict', `${message}: it stays`);
+    if (action === 'fail')
+      throw new JobFailure('Conflict', `the blob '${one.blob}' is in conflict: ${message}`);
+  }
+
+  #log(
+    level: JobLogLine['level'],
+    { blob, path }: Pick<PlannedDeletion, 'blob' | 'path'>,
+    code: string,
+    message: string,
+  ): void {
+    this.#options.log.add({ level, blob, path, code, message });
   }
 
   /** Deletes a directory whose blob is gone; false: something is in it. */

@@ -57,6 +57,8 @@ const pagesAhead = 4;
 /** Batches of stubs under way behind the one that is being counted. */
 const batchesAhead = 2;
 const parallelReads = 16;
+/** Conflicts that are resolved at a time: each waits for the disk. */
+const parallelConflicts = 16;
 /** PATH_MAX without its NUL. */
 const maxTargetBytes = 4095;
 const msToNs = 1_000_000n;
@@ -199,6 +201,7 @@ class Import {
     const { native } = this.#options;
     const made = (await results).values();
     const again: WantedStub[] = [];
+    const alone = new Parallel(parallelConflicts);
     let failure: { readonly error: unknown } | undefined;
     for (const one of wanted) {
       const result = 'refused' in one ? undefined : made.next().value;
@@ -208,12 +211,19 @@ class Import {
           if (failure === undefined) this.#error(one.blob.name, one.code, one.refused);
         } else if (result?.kind === 'created') this.#created(one.stub, result.fid);
         else if (result === undefined || failure !== undefined) continue;
-        else if (await this.#madeWay(one, result)) again.push(one);
-        else await this.#count(one, result);
+        else if (this.#concernsNobodyElse(one, result)) await alone.start(() => this.#count(one, result));
+        else {
+          await alone.finish();
+          if (await this.#madeWay(one, result)) again.push(one);
+          else await this.#count(one, result);
+        }
       } catch (error) {
         failure = { error };
       }
     }
+    await alone.finish().catch((error: unknown) => {
+      failure ??= { error };
+    });
     if (failure !== undefined) throw failure.error;
     if (again.length === 0) return;
     const second = await native.createStubs(
@@ -224,6 +234,12 @@ class Import {
       const result = second[at];
       if (result !== undefined) await this.#count(item, result);
     }
+  }
+
+  /** A file where there is a file with no other name; in mode Fail the first conflict is the last. */
+  #concernsNobodyElse({ stub }: WantedStub, result: StubResult): boolean {
+    if (this.#options.mode === 'Fail' || result.kind !== 'exists' || stub.kind !== 'file') return false;
+    return result.state.type === 'file' && result.state.nlink === 1;
   }
 
   /** What each of some blobs asks for; symlinks are read for their targets. */
