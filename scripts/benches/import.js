@@ -2,10 +2,15 @@
 import { statfsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Agent, request } from 'undici';
-import { report, seconds } from './rig.js';
+import { perTenThousand, report, seconds } from './rig.js';
 
 /** @param {import('./rig.js').Rig} rig @param {import('./rig.js').BenchOptions} options */
-export async function benchImport(rig, { rounds, names }) {
+export async function benchImport(rig, { rounds, sizes }) {
+  for (const names of sizes) await importOf(rig, rounds, names);
+}
+
+/** @param {import('./rig.js').Rig} rig @param {number} rounds @param {number} names */
+async function importOf(rig, rounds, names) {
   const server = fileURLToPath(new URL('list-server.js', import.meta.url));
   const endpoint = await rig.serve([server, String(names)], /listening on (http\S+)/);
   /** @type {number[]} */ const lustrite = [];
@@ -51,6 +56,7 @@ export async function benchImport(rig, { rounds, names }) {
     cost,
   );
   console.log(
-    `store: ${bytesAStub.toFixed(0)} bytes of blocks a stub beyond its inode (directories included)`,
+    `store: ${bytesAStub.toFixed(0)} bytes of blocks a stub beyond its inode (directories included); ` +
+      `${perTenThousand(cost, names)} CPU s per 10,000 names`,
   );
 }

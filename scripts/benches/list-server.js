@@ -1,49 +1,114 @@
 /**
- * `node list-server.js N`: a container of N blobs that can only be listed, its pages made before the clock starts.
- * Names are `dNNN/fNNNNNNN` with the metadata AMLFS writes. Answers Get Container Properties and List Blobs to anybody.
+ * `node list-server.js N`: a container of N blobs that can be listed and looked up, its pages made before the clock
+ * starts. Names are `dNNN/fNNNNNNN` with the metadata AMLFS writes. Answers Get Container Properties, List Blobs and Get
+ * Blob Properties to anybody. `POST /change?count=C` overwrites three of five of C blobs, deletes one and makes a new one.
  */
 import { createServer } from 'node:http';
 
 const PAGE = 5000;
 const total = Number(process.argv[2] ?? '100000');
+/** Every fifth name is free at first, for the blobs that come later. @param {number} i */
+const firstVersion = (i) => (i % 5 === 4 ? 0 : 1);
+/** Index -> version; 0: there is no such blob. */
+const versions = Uint32Array.from({ length: Math.ceil(total * 1.25) }, (_, i) => firstVersion(i));
+let changed = 0;
+
+/** @param {number} i */
+const nameOf = (i) => `d${String(Math.floor(i / 1000)).padStart(4, '0')}/f${String(i).padStart(7, '0')}`;
+/** @param {number} i */
+const etagOf = (i) =>
+  `0x8DC${i.toString(16).toUpperCase().padStart(8, '0')}${String(versions[i]).padStart(4, '0')}`;
+
+const metadata = {
+  owner: '1000',
+  group: '1000',
+  permissions: '0644',
+  modtime: '2026-09-01 10:00:00 +0000',
+};
+const modified = 'Tue, 01 Sep 2026 10:00:00 GMT';
 
 /** @param {number} start */
 function page(start) {
   const parts = [
     '\ufeff<?xml version="1.0" encoding="utf-8"?><EnumerationResults ContainerName="bench"><Blobs>',
   ];
-  const end = Math.min(total, start + PAGE);
+  const inXml = Object.entries(metadata).map(([key, value]) => `<${key}>${value}</${key}>`);
+  const end = Math.min(versions.length, start + PAGE);
   for (let i = start; i < end; i++) {
-    const name = `d${String(Math.floor(i / 1000)).padStart(4, '0')}/f${String(i).padStart(7, '0')}`;
+    if (versions[i] === 0) continue;
     parts.push(
-      `<Blob><Name>${name}</Name><Properties><Creation-Time>Tue, 01 Sep 2026 10:00:00 GMT</Creation-Time>` +
-        `<Last-Modified>Tue, 01 Sep 2026 10:00:00 GMT</Last-Modified><Etag>0x8DC${i.toString(16).toUpperCase().padStart(12, '0')}</Etag>` +
+      `<Blob><Name>${nameOf(i)}</Name><Properties><Creation-Time>${modified}</Creation-Time>` +
+        `<Last-Modified>${modified}</Last-Modified><Etag>${etagOf(i)}</Etag>` +
         `<Content-Length>${String(i % 100000)}</Content-Length><Content-Type>application/octet-stream</Content-Type><Content-Encoding />` +
         `<Content-MD5>1B2M2Y8AsgTpgAmY7PhCfg==</Content-MD5><BlobType>BlockBlob</BlobType><AccessTier>Hot</AccessTier><LeaseStatus>unlocked</LeaseStatus>` +
-        `<LeaseState>available</LeaseState><ServerEncrypted>true</ServerEncrypted></Properties><Metadata><owner>1000</owner><group>1000</group>` +
-        `<permissions>0644</permissions><modtime>2026-09-01 10:00:00 +0000</modtime></Metadata></Blob>`,
+        `<LeaseState>available</LeaseState><ServerEncrypted>true</ServerEncrypted></Properties>` +
+        `<Metadata>${inXml.join('')}</Metadata></Blob>`,
     );
   }
-  parts.push(`</Blobs><NextMarker>${end < total ? String(end) : ''}</NextMarker></EnumerationResults>`);
+  const next = end < versions.length ? String(end) : '';
+  parts.push(`</Blobs><NextMarker>${next}</NextMarker></EnumerationResults>`);
   return Buffer.from(parts.join(''));
 }
 
-const pages = new Map(Array.from({ length: Math.ceil(total / PAGE) }, (_, i) => [i * PAGE, page(i * PAGE)]));
+/** @type {Map<number, Buffer>} */
+const pages = new Map();
+const makePages = () => {
+  for (let start = 0; start < Math.max(1, versions.length); start += PAGE) pages.set(start, page(start));
+};
+makePages();
 
-const server = createServer((incoming, answer) => {
-  const query = new URL(incoming.url ?? '/', 'http://localhost').searchParams;
-  incoming.resume();
-  const version = { 'x-ms-version': '2026-04-06', 'x-ms-request-id': '0' };
-  if (query.get('comp') === 'list') {
-    const body = pages.get(Number(query.get('marker') ?? '0')) ?? page(total);
-    answer
-      .writeHead(200, { ...version, 'content-type': 'application/xml', 'content-length': body.length })
-      .end(body);
-  } else {
-    answer
-      .writeHead(200, { ...version, etag: '"0x1"', 'last-modified': 'Tue, 01 Sep 2026 10:00:00 GMT' })
-      .end();
+/** Blobs all over the container. @param {number} count */
+function change(count) {
+  const fives = Math.floor(versions.length / 5);
+  for (let n = 0; n < count / 5; n++) {
+    const five = 5 * ((changed++ * 7919) % fives);
+    for (const at of [five, five + 1, five + 2]) versions[at] = (versions[at] ?? 0) + 1;
+    versions[five + 3] = 0;
+    versions[five + 4] = (versions[five + 4] ?? 0) + 1;
   }
+  makePages();
+}
+
+const common = { 'x-ms-version': '2026-04-06', 'x-ms-request-id': '0' };
+const server = createServer((incoming, answer) => {
+  const url = new URL(incoming.url ?? '/', 'http://localhost');
+  const query = url.searchParams;
+  incoming.resume();
+  if (url.pathname === '/change') {
+    change(Number(query.get('count')));
+    answer.writeHead(200).end();
+    return;
+  }
+  if (query.get('comp') === 'list') {
+    const body = pages.get(Number(query.get('marker') ?? '0')) ?? Buffer.alloc(0);
+    answer
+      .writeHead(200, { ...common, 'content-type': 'application/xml', 'content-length': body.length })
+      .end(body);
+    return;
+  }
+  const blob = /\/f(\d+)$/.exec(url.pathname)?.[1];
+  if (blob === undefined) {
+    const found = url.pathname.includes('$') ? 404 : 200;
+    answer.writeHead(found, { ...common, etag: '"0x1"', 'last-modified': modified }).end();
+    return;
+  }
+  const i = Number(blob);
+  if (versions[i] === 0) {
+    answer.writeHead(404, { ...common, 'x-ms-error-code': 'BlobNotFound' }).end();
+    return;
+  }
+  /** @type {[string, string][]} */
+  const meta = Object.entries(metadata).map(([key, value]) => [`x-ms-meta-${key}`, value]);
+  answer
+    .writeHead(200, {
+      ...common,
+      ...Object.fromEntries(meta),
+      etag: `"${etagOf(i)}"`,
+      'last-modified': modified,
+      'content-length': String(i % 100000),
+      'x-ms-blob-type': 'BlockBlob',
+    })
+    .end();
 });
 server.keepAliveTimeout = 600_000;
 server.listen(0, '127.0.0.1', () => {

@@ -1,28 +1,31 @@
-/** `scripts/bench [import|hydrate|export]...`: medians of interleaved rounds, as ratios within one run. */
+/** `scripts/bench [import|hydrate|export|auto-import]...`: medians of interleaved rounds, as ratios within one run. */
 import { parseArgs } from 'node:util';
 import { loadavg } from 'node:os';
+import { benchAutoImport } from './auto-import.js';
 import { benchExport } from './export.js';
 import { benchHydrate } from './hydrate.js';
 import { benchImport } from './import.js';
 import { Rig } from './rig.js';
 
-const HELP = `Usage: scripts/bench [import|hydrate|export]... [options]
+const HELP = `Usage: scripts/bench [import|hydrate|export|auto-import]... [options]
 
 Measures lustrite beside a bare GET/PUT loop against the same Azurite, interleaved, and prints medians.
 Needs root, /dev/fuse and a built tree (scripts/test.sh or npm ci builds it).
 
   --rounds N    interleaved rounds a figure (default 3)
-  --names N     names in the import bench (default 100000)
+  --names N,... names in the import and auto-import benches, one after the other (default 100000)
+  --changes N   changes of those names that auto-import follows (default 20000)
   --files N     4 KiB files in the hydrate and export benches (default 1000)
   --mib N       size of the big blob (default 1024)
 
-Example: scripts/bench import --names 1000000 --rounds 1`;
+Example: scripts/bench import auto-import --names 10000,100000,1000000 --rounds 1`;
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     rounds: { type: 'string', default: '3' },
     names: { type: 'string', default: '100000' },
+    changes: { type: 'string', default: '20000' },
     files: { type: 'string', default: '1000' },
     mib: { type: 'string', default: '1024' },
     help: { type: 'boolean', default: false },
@@ -30,14 +33,18 @@ const { values, positionals } = parseArgs({
 });
 
 /** @type {Record<string, (rig: Rig, options: import('./rig.js').BenchOptions) => Promise<void>>} */
-const BENCHES = { import: benchImport, hydrate: benchHydrate, export: benchExport };
+const BENCHES = {
+  import: benchImport,
+  hydrate: benchHydrate,
+  export: benchExport,
+  'auto-import': benchAutoImport,
+};
 
-/** @param {string} name */
-function count(name) {
-  const text = /** @type {Record<string, string | boolean | undefined>} */ (values)[name];
+/** @param {string} name @param {string} [text] */
+function count(name, text = String(/** @type {Record<string, unknown>} */ (values)[name])) {
   const value = Number(text);
   if (!Number.isInteger(value) || value < 1) {
-    console.error(`bench: --${name} takes a positive whole number, not '${String(text)}'`);
+    console.error(`bench: --${name} takes a positive whole number, not '${text}'`);
     process.exit(2);
   }
   return value;
@@ -50,7 +57,13 @@ if (values.help || unknown.length > 0) {
   console.log(HELP);
   process.exit(values.help ? 0 : 2);
 }
-const options = { rounds: count('rounds'), names: count('names'), files: count('files'), mib: count('mib') };
+const options = {
+  rounds: count('rounds'),
+  sizes: values.names.split(',').map((text) => count('names', text)),
+  changes: count('changes'),
+  files: count('files'),
+  mib: count('mib'),
+};
 console.log(
   `load ${loadavg()
     .map((load) => load.toFixed(1))

@@ -12,7 +12,7 @@ import {
   generateBlobSASQueryParameters,
 } from '@azure/storage-blob';
 
-/** @typedef {{ rounds: number, names: number, files: number, mib: number }} BenchOptions */
+/** @typedef {{ rounds: number, sizes: readonly number[], changes: number, files: number, mib: number }} BenchOptions */
 /** @typedef {{ cpuSeconds: number, peakRssMiB: number }} Cost */
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -211,6 +211,11 @@ export class Rig {
     }
     rmSync(this.#dir, { recursive: true, force: true });
   }
+}
+
+/** CPU seconds. @param {Cost} cost @param {number} pieces */
+export function perTenThousand({ cpuSeconds }, pieces) {
+  return ((cpuSeconds * 10_000) / pieces).toFixed(2);
 }
 
 /**

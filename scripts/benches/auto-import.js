@@ -1,0 +1,55 @@
+/** Auto-import that compares listings: the full sync, a poll that finds nothing, and one that follows many changes. */
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { request } from 'undici';
+import { median, perTenThousand, seconds } from './rig.js';
+
+/** @typedef {{ importedFiles: number, deletions: number, totalErrors: number, totalConflicts: number, lastTimeFullySynchronized?: string }} Events */
+/** @typedef {{ properties: { status: { totalBlobsWalked: number, blobSyncEvents: Events } } }} AutoImport */
+
+/** @param {import('./rig.js').Rig} rig @param {import('./rig.js').BenchOptions} options */
+export async function benchAutoImport(rig, { rounds, sizes, changes }) {
+  for (const names of sizes) await autoImportOf(rig, { rounds, names, changes: Math.min(changes, names) });
+}
+
+/** @param {import('./rig.js').Rig} rig @param {{ rounds: number, names: number, changes: number }} options */
+async function autoImportOf(rig, { rounds, names, changes }) {
+  const server = fileURLToPath(new URL('list-server.js', import.meta.url));
+  const endpoint = await rig.serve([server, String(names)], /listening on (http\S+)/);
+  const mount = await rig.mount({ container: 'bench', endpoint, flags: ['--no-import'], wait: false });
+  const create = ['auto-import', 'create', mount.path, '--name', 'bench', '--source', 'listing'];
+  const rules = ['--conflict', 'overwrite-dirty', '--enable-deletions', '--poll-interval', '1s'];
+  const full = await seconds(() => mount.lustrite(...create, ...rules, '--wait'));
+  const shown = /** @returns {Events} */ () => {
+    const { properties } = /** @type {AutoImport} */ (mount.json('auto-import', 'show', mount.path, 'bench'));
+    return properties.status.blobSyncEvents;
+  };
+  /** Resolves when a poll that began behind this call is over. */
+  const synchronized = async () => {
+    const since = new Date().toISOString();
+    while ((shown().lastTimeFullySynchronized ?? '') <= since) await delay(50);
+  };
+  await synchronized();
+  /** @type {number[]} */ const idle = [];
+  /** @type {number[]} */ const rates = [];
+  let cpuSeconds = 0;
+  for (let round = 0; round < rounds; round++) {
+    idle.push(await seconds(synchronized));
+    await request(`${endpoint.replace(/\/$/, '')}/change?count=${String(changes)}`, { method: 'POST' });
+    const [before, used] = [shown(), mount.cost().cpuSeconds];
+    rates.push(changes / (await seconds(synchronized)));
+    cpuSeconds += mount.cost().cpuSeconds - used;
+    const { importedFiles, deletions, totalErrors } = shown();
+    const followed = importedFiles - before.importedFiles + deletions - before.deletions;
+    if (followed < changes * 0.9 || totalErrors > 0)
+      throw new Error(`followed ${String(followed)} of ${String(changes)} changes`);
+  }
+  const cost = { ...mount.cost(), cpuSeconds };
+  console.log(
+    `auto-import ${String(names)} names: full sync ${(names / full).toFixed(0)} names/s; a poll that finds nothing ` +
+      `${median(idle).toFixed(2)} s; ${median(rates).toFixed(0)} changes/s (${Math.min(...rates).toFixed(0)}..${Math.max(...rates).toFixed(0)}, ` +
+      `${String(changes)} at a time); ${perTenThousand(cost, changes * rounds)} CPU s per 10,000 changes, ` +
+      `peak RSS ${cost.peakRssMiB.toFixed(0)} MiB`,
+  );
+  mount.close();
+}
