@@ -76,8 +76,7 @@ function create({ lab, file, at }: Stage, name: string, size?: number): Promise<
   return lab.change(file(name), body, () => writeFile(at(name), body));
 }
 
-const exportAll = ({ lab }: Stage): Promise<unknown> =>
-  lustrite(['export', 'create', lab.mount.path, '--wait']);
+const exportAll = ({ lab }: Stage): Promise<unknown> => lab.export();
 
 const hsm =
   (verb: string, name: string) =>
