@@ -134,7 +134,7 @@ jobCommands('import', 'bring names and attributes of blobs into the namespace')
 jobCommands('auto-import', 'bring in what changes in the container, as long as it is enabled')
   .command('create')
   .description(
-    'import everything, then follow the container; no other job runs meanwhile, lfs hsm_* is refused',
+    'import everything, then follow the container; no other job runs meanwhile, and lfs hsm_* changes nothing',
   )
   .argument('<mnt>', 'where it is mounted')
   .option('--name <name>', 'name of the job')
@@ -145,7 +145,7 @@ jobCommands('auto-import', 'bring in what changes in the container, as long as i
   )
   .option(
     '--conflict <mode>',
-    'what to do where something else has the name: fail, skip, overwrite-dirty or overwrite-always',
+    'what to do where the name is taken, also by an older version of the blob: fail, skip (it stays), overwrite-dirty or overwrite-always',
     'skip',
   )
   .option('--enable-deletions', 'files whose blobs are deleted from now on go, too')
