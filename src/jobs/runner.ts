@@ -228,6 +228,8 @@ export class JobRunner implements AsyncDisposable {
       log.error({ job: name, cause: messageChain(error) }, 'the job could not be recorded');
       const failure = new JobFailure('InternalError', messageChain(error), { cause: error });
       this.#set(typeOf(record).failed(this.get(name), failure, timeOf(clock)));
+      // Else it would be found as running by every daemon after this one.
+      await this.#records.write(this.get(name), { durable: true }).catch(() => undefined);
     }
     const last = this.get(name);
     log.info({ job: name, state: stateOf(last) }, 'job over');

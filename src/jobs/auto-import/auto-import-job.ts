@@ -49,16 +49,16 @@ export const autoImportJob: JobType<AutoImportRecord> = {
       const rateOfBlobImport = rate.of(sync.totalBlobsImported, clock.now());
       return withCounters(run.now(), scan, { ...sync, rateOfBlobImport }, timeOf(clock));
     };
-    const { hierarchical } = container.namespace;
-    const prefixes = blobPrefixes(properties.autoImportPrefixes, hierarchical);
     coordinator.setBlocked(`the auto-import job '${begun.name}' is enabled`);
     try {
-      const source =
-        properties.changeSource === 'feed'
-          ? new FeedSource({ container, feed: new ChangeFeed(container.changeFeed()), prefixes, clock })
-          : new ListingSource({ container, prefixes, folder: run.folder, hierarchical });
-      const end = await run.during(counted, { persist: false }, () =>
-        runAutoImport({
+      const end = await run.during(counted, { persist: false }, async () => {
+        const { hierarchical } = container.namespace;
+        const prefixes = blobPrefixes(properties.autoImportPrefixes, hierarchical);
+        const source =
+          properties.changeSource === 'feed'
+            ? new FeedSource({ container, feed: new ChangeFeed(container.changeFeed()), prefixes, clock })
+            : new ListingSource({ container, prefixes, folder: run.folder, hierarchical });
+        return runAutoImport({
           native: store.native,
           container,
           coordinator,
@@ -80,8 +80,8 @@ export const autoImportJob: JobType<AutoImportRecord> = {
             if (progress === undefined) run.show(record);
             else await run.commit({ ...record, progress });
           },
-        }),
-      );
+        });
+      });
       if (end.kind === 'stopped') return undefined;
       return endedAutoImport(counted(), end, timeOf(clock));
     } finally {

@@ -110,6 +110,7 @@ class AutoImport {
     const { source, scan, signal, log, clock, onEvent } = this.#options;
     Object.assign(scan, noImportCounters);
     await onEvent({ kind: 'scan-started' });
+    const resumed = this.#progress.cursor !== null;
     const cursor = asJson(await source.begin(this.#progress.cursor, signal));
     await this.#move({ ...this.#progress, cursor });
     const busy = new Set(this.#progress.busy);
@@ -117,7 +118,7 @@ class AutoImport {
       ...this.#options,
       actions: scanActions,
       startedMs: clock.now(),
-      resumed: false,
+      resumed,
       counters: scan,
       onBusy: this.#noteBusy(busy),
       onPage: (page) => source.observe(page),

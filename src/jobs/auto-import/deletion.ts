@@ -37,9 +37,12 @@ export function deletedOf(
   switch (existing.type) {
     case 'file':
     case 'symlink':
+      // A marker has never been a file.
+      if (blob.endsWith('/')) return undefined;
       return isModified(existing) || existing.copy?.blob !== blob ? 'modified' : 'unmodified';
     case 'directory':
-      return 'directory';
+      // `dir` and `dir/` are two blobs of one directory.
+      return existing.copy === undefined || existing.copy.blob === blob ? 'directory' : undefined;
     case 'special':
       return undefined;
   }

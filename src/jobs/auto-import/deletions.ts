@@ -79,7 +79,8 @@ export class Deletions {
     return named.flatMap(({ blob, path }, at) => {
       const state = states[at];
       if (unsafe.has(blob)) return [];
-      const before = begun[path];
+      // Not what every object has: files may be called constructor.
+      const before = Object.hasOwn(begun, path) ? begun[path] : undefined;
       if (before !== undefined && state?.fid !== before) {
         counters.deletions++;
         return [];
@@ -177,13 +178,20 @@ export class Deletions {
       await native.remove(path, state.fid, { onlyClean: action === 'delete-unused' });
       counters.deletions++;
       crashPoint('auto-import.deleted');
+      await this.#saveRenamed(one);
     } catch (error) {
       const errno = errnoOf(error);
       if (errno === EBUSY || errno === ETXTBSY) return false;
+      await this.#saveRenamed(one);
       if (errno === ESTALE) return this.#changed(one);
       if (errno !== ENOENT) throw error;
     }
     return true;
+  }
+
+  /** The file that was spared as the owner may have got another name since the look at it. */
+  async #saveRenamed({ blob }: PlannedDeletion): Promise<void> {
+    await this.#options.coordinator.withBlob(blob, undefined, () => Promise.resolve());
   }
 
   /** Changed or replaced since it was looked at: judged again by what is there now. */

@@ -36,7 +36,14 @@ const cursorSchema = z.object({
   /** The order of all of them. */
   hierarchical: z.boolean().default(false),
   /** The one after it, as far as its changes are applied. */
-  partial: z.object({ file: z.string(), bytes: z.int(), after: z.string() }).exactOptional(),
+  partial: z
+    .object({
+      file: z.string(),
+      bytes: z.int(),
+      after: z.string(),
+      unlisted: z.array(z.string()).default([]),
+    })
+    .exactOptional(),
 });
 type Cursor = z.infer<typeof cursorSchema>;
 
@@ -93,19 +100,22 @@ export class ListingSource implements ChangeSource {
     const hidden = (): readonly string[] => (unlisted.any ? [fileAfter([next])] : []);
     let present: ListedBlob[] = [];
     let absent: string[] = [];
-    const told = { any: partials.length > 0 };
-    const batch = async (at: { readonly after: string } | 'absent' | 'end'): Promise<Changes> => {
+    const told = { any: false };
+    const batch = async (at: { readonly after: string } | 'end'): Promise<Changes> => {
       const bytes = await writer.sync();
       // Nothing is deleted because a service left a name out or listed it in another order.
       const looked = await lookAt(this.#options.container, absent, signal);
       await unlisted.add(looked.present.toSorted((a, b) => this.#compare(a.name, b.name)));
-      const still = { file: cursor.file, partials: [...partials, ...hidden()], hierarchical };
+      const unlistedFiles = [...hidden()];
       const reached: Cursor =
         at === 'end'
-          ? { file: next, partials: [...hidden()], hierarchical }
-          : at === 'absent'
-            ? still
-            : { ...still, partial: { file: next, bytes, after: at.after } };
+          ? { file: next, partials: unlistedFiles, hierarchical }
+          : {
+              file: cursor.file,
+              partials: [...partials, ...unlistedFiles],
+              hierarchical,
+              partial: { file: next, bytes, after: at.after, unlisted: unlistedFiles },
+            };
       const changes = { present: [...present, ...looked.present], absent: looked.absent, cursor: reached };
       present = [];
       absent = [];
@@ -130,13 +140,16 @@ export class ListingSource implements ChangeSource {
       }
       for (; old !== undefined; old = await nextOf(known)) {
         absent.push(old.name);
-        // No name is behind these: after a crash all of them are found again.
-        if (absent.length >= batchChanges) yield await batch('absent');
+        if (absent.length >= batchChanges) yield await batch({ after: old.name });
       }
+    } catch (error) {
+      // No stub came of it.
+      if (!told.any) await rm(this.#path(next), { force: true });
+      throw error;
     } finally {
       await known.return();
     }
-    if (told.any || present.length + absent.length > 0) yield await batch('end');
+    if (told.any || partials.length > 0 || present.length + absent.length > 0) yield await batch('end');
     else await rm(this.#path(next));
   }
 
@@ -165,7 +178,9 @@ export class ListingSource implements ChangeSource {
       yield* whole;
       return;
     }
-    yield* this.#read(partial.file, partial.bytes);
+    let done = this.#read(partial.file, partial.bytes);
+    for (const part of partial.unlisted) done = this.#merge(done, this.#read(part));
+    for await (const one of done) if (this.#compare(one.name, partial.after) <= 0) yield one;
     for await (const one of whole) if (this.#compare(one.name, partial.after) > 0) yield one;
   }
 

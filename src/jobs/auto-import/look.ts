@@ -1,6 +1,7 @@
 /** What a container has under some names now. */
 import { BlobError } from '../../base/errors.js';
 import { listedBlob } from '../../blob/listed.js';
+import { unaddressable } from '../../blob/names.js';
 import type { Container, ListedBlob } from '../../blob/port.js';
 import { Parallel } from '../parallel.js';
 import type { Changes } from './change-source.js';
@@ -21,6 +22,11 @@ export async function lookAt(
   const absent: string[] = [];
   const looks = new Parallel(parallelLooks);
   for (const name of names) {
+    // Nobody can ask for these, and no path is theirs.
+    if (unaddressable(name) !== undefined) {
+      absent.push(name);
+      continue;
+    }
     await looks.start(async () => {
       try {
         present.push(listedBlob(name, await container.properties(name, signal)));

@@ -385,8 +385,10 @@ class Import {
   }
 
   /** Does what the mode says about a path that is taken. */
-  async #resolve(blob: string, stub: Stub, state: FileState): Promise<void> {
+  async #resolve(blob: string, stub: Stub, seen: FileState): Promise<void> {
     const { native, mode, actions, resumed, log } = this.#options;
+    // Another name of the same file may have been resolved since the look at this one.
+    const state = seen.nlink > 1 ? ((await native.lookup([stub.path]))[0] ?? seen) : seen;
     const existing = await this.#existing(state);
     const situation = situationOf(existing, stub);
     const action = actionOf(actions, mode, existing, stub);

@@ -1,0 +1,208 @@
+/** What an auto-import must never lose, or delete twice. */
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import t from 'tap';
+import { BlobError } from '../../src/base/errors.js';
+import type { AutoImportRecord } from '../../src/jobs/auto-import/auto-import-record.js';
+import { stateOf } from '../../src/jobs/job.js';
+import { MemoryJobs } from '../helpers/memory-jobs.js';
+import { until } from '../helpers/poll.js';
+
+const auto = (jobs: MemoryJobs): AutoImportRecord['properties']['status'] =>
+  (jobs.runner.get('auto') as AutoImportRecord).properties.status;
+type Mode = 'Skip' | 'OverwriteIfDirty' | 'OverwriteAlways' | 'Fail';
+const autoImport = async (
+  jobs: MemoryJobs,
+  mode: Mode = 'Skip',
+  prefixes?: readonly string[],
+): Promise<void> => {
+  await jobs.runner.create('auto-import', {
+    name: 'auto',
+    prefixes,
+    conflictResolutionMode: mode,
+    enableDeletions: true,
+    changeSource: 'listing',
+    changeSourceReason: 'as asked for',
+    pollIntervalMs: 1,
+  });
+  await until(() => auto(jobs).scanEndTime !== undefined, { what: 'blob sync', intervalMs: 1 });
+};
+const synced = async (jobs: MemoryJobs): Promise<void> => {
+  jobs.hsm.clock.ms += 1000;
+  const after = new Date(jobs.hsm.clock.ms).toISOString();
+  await until(
+    () =>
+      stateOf(jobs.runner.get('auto')) !== 'InProgress' ||
+      (auto(jobs).blobSyncEvents.lastTimeFullySynchronized ?? '') >= after,
+    {
+      what: 'a poll',
+      intervalMs: 1,
+    },
+  );
+};
+const end = async (jobs: MemoryJobs): Promise<void> => {
+  await jobs.runner.cancel('auto').catch(() => undefined);
+  await jobs.runner.wait('auto');
+};
+
+await t.test('a deletion that was applied is not told again by what fails after it', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  container.pageSize = 5000;
+  const names = Array.from({ length: 2500 }, (_, n) => `z${String(n).padStart(4, '0')}`);
+  for (const name of ['a', ...names]) container.put(name, name);
+  await autoImport(jobs, 'OverwriteIfDirty');
+  for (const name of names) await container.delete(name);
+  let once = true;
+  container.before = async (call, blob) => {
+    if (call !== 'properties' || blob !== 'z2400' || !once) return;
+    once = false;
+    // The first batch is applied and its cursor written down.
+    await until(() => auto(jobs).blobSyncEvents.deletions >= 1000 && !store.paths().includes('z0999'), {
+      what: 'batch',
+      intervalMs: 1,
+    });
+    await until(
+      async () => {
+        const text = await readFile(join(jobs.folder, 'jobs/auto/record.json'), 'utf8');
+        return (JSON.parse(text) as AutoImportRecord).properties.status.blobSyncEvents.deletions >= 1000;
+      },
+      { what: 'cursor', intervalMs: 1 },
+    );
+    store.write('z0000', 'mine, made after the deletion was done');
+    throw new BlobError('unreachable', 'no answer');
+  };
+  await until(() => !store.paths().includes('z2499'), { what: 'all', intervalMs: 1 });
+  await synced(jobs);
+  t.ok(store.paths().includes('z0000'), 'the new file is there');
+  await end(jobs);
+});
+
+await t.test('the deletion of a marker x/ is not that of the file x', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  container.put('x/', '');
+  await autoImport(jobs, 'OverwriteIfDirty');
+  container.put('x', 'content');
+  await synced(jobs);
+  await synced(jobs);
+  t.match((await store.lookup(['x']))[0], { type: 'file', copy: { blob: 'x' } });
+  await jobs.hsm.coordinator.restore(store.fidOf('x'));
+  store.write('x', 'mine');
+  await container.delete('x/');
+  await synced(jobs);
+  await synced(jobs);
+  t.ok(store.paths().includes('x'), 'blob x is there still');
+  await end(jobs);
+});
+
+await t.test('the deletion of a marker d/ leaves the directory that the blob d names', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  container.put('d', '', { hdi_isfolder: 'true' });
+  container.put('d/', '');
+  await autoImport(jobs);
+  await container.delete('d/');
+  await synced(jobs);
+  await synced(jobs);
+  t.ok(store.paths().includes('d'), 'the blob d says that there is a directory');
+  await end(jobs);
+});
+
+await t.test('files with the names of what every object has are deleted, too', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  const names = ['constructor', 'toString', '__proto__', 'valueOf'];
+  for (const name of names) container.put(name, name);
+  await autoImport(jobs);
+  for (const name of names) await container.delete(name);
+  await synced(jobs);
+  await synced(jobs);
+  t.same(store.paths(), []);
+  await end(jobs);
+});
+
+await t.test(
+  'a file that is renamed while its deletion is under way has the only data, and is modified',
+  async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { container, store, coordinator } = jobs.hsm;
+    container.put('f', 'the only bytes');
+    await autoImport(jobs);
+    await coordinator.restore(store.fidOf('f'));
+    const lookup = store.lookup.bind(store);
+    let once = true;
+    store.lookup = async (paths) => {
+      const found = await lookup(paths);
+      if (once && paths.includes('f') && !container.blobs.has('f')) {
+        once = false;
+        await store.rename('f', 'g');
+      }
+      return found;
+    };
+    await container.delete('f');
+    await synced(jobs);
+    await synced(jobs);
+    const fid = store.fidOf('g');
+    t.equal((await store.state(fid)).modified, true, 'its data is only here');
+    await end(jobs);
+    await t.rejects(coordinator.release(fid), 'not released');
+    t.equal(store.content('g'), 'the only bytes');
+  },
+);
+
+await t.test(
+  'prefixes that overlap since the account counts as flat end the job, on disk, too',
+  async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { container } = jobs.hsm;
+    container.namespace = { hierarchical: true, source: 'account' };
+    container.put('data', '', { hdi_isfolder: 'true' });
+    container.put('data/f', 'x');
+    await autoImport(jobs, 'Skip', ['/data', '/data2']);
+    await jobs.runner[Symbol.asyncDispose]();
+    container.namespace = { hierarchical: false, source: 'nobody' };
+    await jobs.restart();
+    await jobs.runner.wait('auto');
+    const disk = JSON.parse(
+      await readFile(join(jobs.folder, 'jobs/auto/record.json'), 'utf8'),
+    ) as AutoImportRecord;
+    t.equal(disk.properties.status.state, 'Failed', 'on disk');
+  },
+);
+
+await t.test('listings of polls that failed do not pile up', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container } = jobs.hsm;
+  for (let n = 0; n < 300; n++) container.put(`f${n}`, 'x');
+  await autoImport(jobs);
+  await synced(jobs);
+  let pages = 0;
+  container.before = (call) => {
+    if (call === 'list' && ++pages % 3 === 0) throw new BlobError('throttled', 'slow down');
+  };
+  await until(() => pages > 120, { what: 'failures', intervalMs: 1 });
+  const files = (await readdir(join(jobs.folder, 'jobs/auto'))).filter((name) => name.startsWith('listing'));
+  t.ok(files.length <= 5, `${files.length} listings`);
+  container.before = () => undefined;
+  await synced(jobs);
+  await end(jobs);
+});
+
+await t.test('a name that nobody can ask for ends no job when it is gone', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container } = jobs.hsm;
+  container.put('a\\b', 'x');
+  container.put('c', 'x');
+  // As BlobConnection.send does.
+  container.before = (call, blob) => {
+    if (call === 'properties' && blob.includes('\\'))
+      throw new BlobError('unsupported', `look-up of ${blob}: the name has a '\\'`);
+  };
+  await autoImport(jobs);
+  container.blobs.delete('a\\b');
+  await synced(jobs);
+  await synced(jobs);
+  t.equal(stateOf(jobs.runner.get('auto')), 'InProgress', auto(jobs).statusMessage);
+  await end(jobs);
+});
