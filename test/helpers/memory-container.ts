@@ -161,11 +161,17 @@ export class MemoryContainer implements Container {
   async #called(call: ContainerCall, blob: string, signal?: AbortSignal): Promise<void> {
     signal?.throwIfAborted();
     this.calls.push(`${call} ${blob}`);
+    let abort = (): void => undefined;
     const aborted = new Promise<never>((_, reject) => {
-      signal?.addEventListener('abort', () => reject(new BlobError('aborted', 'aborted')), { once: true });
+      abort = () => reject(new BlobError('aborted', 'aborted'));
+      signal?.addEventListener('abort', abort, { once: true });
     });
     aborted.catch(() => undefined);
-    await Promise.race([Promise.resolve().then(() => this.before(call, blob)), aborted]);
+    try {
+      await Promise.race([Promise.resolve().then(() => this.before(call, blob)), aborted]);
+    } finally {
+      signal?.removeEventListener('abort', abort);
+    }
   }
 
   #listed(name: string): ListedBlob {
