@@ -1,4 +1,5 @@
-// Named places where a test lets the process die (`LUSTRITE_CRASH=name[:n]`, the n-th passage).
+// Named places where a test lets the process die (`LUSTRITE_CRASH=name[:n]`, the n-th passage, or
+// the absolute path of a file that says so as soon as it exists).
 #ifndef LUSTRITE_STORE_CRASH_POINTS_H_
 #define LUSTRITE_STORE_CRASH_POINTS_H_
 

@@ -1,8 +1,9 @@
 /**
- * Places where a test may end the daemon as a power cut would: `LUSTRITE_CRASH=name` or `name:n` (the n-th time).
+ * Places where a test may end the daemon as a power cut would: `LUSTRITE_CRASH=name` or `name:n` (the n-th time), or
+ * the absolute path of a file that says the same, as soon as it exists, of a daemon that runs already.
  * The counterpart of native/store/crash_points.def; the two share the variable and differ in their names.
  */
-import { writeSync } from 'node:fs';
+import { readFileSync, writeSync } from 'node:fs';
 
 /** Every crash point of the TypeScript side and what has just become true there. */
 export const CRASH_POINTS = {
@@ -28,14 +29,25 @@ export const CRASH_POINTS = {
 
 export type CrashPointName = keyof typeof CRASH_POINTS;
 
-const [target, count] = (process.env['LUSTRITE_CRASH'] ?? '').split(':');
-let left = Number(count ?? '1');
+const chosen = process.env['LUSTRITE_CRASH'] ?? '';
+const inFile = chosen.startsWith('/');
+let passages = 0;
 
 /** Ends the process by SIGKILL when LUSTRITE_CRASH asks for this point; otherwise costs a comparison. */
 export function crashPoint(name: CrashPointName): void {
-  if (name !== target || --left > 0) return;
+  const [target, count = '1'] = (inFile ? textOf(chosen) : chosen).split(':');
+  if (name !== target || ++passages < Number(count)) return;
   writeSync(2, `crash point ${name}\n`);
   process.kill(process.pid, 'SIGKILL');
   // The signal is ours and is delivered before kill() returns; nothing below may ever run.
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+}
+
+/** The text of the file, or nothing while there is none. */
+function textOf(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return '';
+  }
 }

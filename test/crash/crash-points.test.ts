@@ -23,10 +23,7 @@ interface Stage {
 interface Scenario {
   readonly point: string;
   readonly title: string;
-  /** Which passage of the point is the last. */
-  readonly nth?: number;
-  readonly env?: Readonly<Record<string, string>>;
-  /** By a daemon that does not die. The folder has `stub` and `clean`. */
+  /** Before the daemon may die. The folder has `stub` and `clean`. */
   readonly prepare?: (stage: Stage) => Promise<unknown>;
   /** What brings the daemon to the point. May fail: the daemon dies under it. */
   readonly drive: (stage: Stage) => Promise<unknown>;
@@ -35,7 +32,10 @@ interface Scenario {
 }
 
 /** Points on the way of a daemon's first start, on a store of its own. */
-type FirstStart = Pick<Scenario, 'point' | 'title' | 'nth'>;
+interface FirstStart extends Pick<Scenario, 'point' | 'title'> {
+  /** Which passage of the point is the last. */
+  readonly nth?: number;
+}
 
 const cut = 1000;
 
@@ -87,6 +87,23 @@ const read =
   (name: string) =>
   ({ at }: Stage): Promise<unknown> =>
     readFile(at(name));
+
+/**
+ * Changes `clean`, and asks for its state until the daemon has died on it: a file that its last writer is still about to
+ * leave when the daemon hears of the close is settled by who asks next.
+ */
+const untilSettled =
+  (change: NonNullable<Scenario['prepare']>) =>
+  async (stage: Stage): Promise<void> => {
+    await change(stage);
+    await until(
+      async () => {
+        if (!stage.lab.mount.gone) await lfs(['hsm_state', stage.at('clean')]);
+        return stage.lab.mount.gone;
+      },
+      { what: 'the daemon to die' },
+    );
+  };
 
 const shows =
   (name: string, flags: number) =>
@@ -184,7 +201,7 @@ const scenarios: readonly Scenario[] = [
     point: 'settle.mtime-given',
     title: 'a touch dies when the file has its new mtime, and its record the old one',
     prepare: read('clean'),
-    drive: ({ at }) => ok('touch', ['-d', '2001-02-03', at('clean')]),
+    drive: untilSettled(({ at }) => ok('touch', ['-d', '2001-02-03', at('clean')])),
     then: async (t, { at }) => {
       t.equal((await stat(at('clean'))).mtime.getFullYear(), 2001, 'the mtime is the new one');
     },
@@ -193,7 +210,7 @@ const scenarios: readonly Scenario[] = [
     point: 'settle.clean-recorded',
     title: 'a file that was opened for writing and not written is clean',
     prepare: read('clean'),
-    drive: ({ at }) => openForWriting(at('clean')),
+    drive: untilSettled(({ at }) => openForWriting(at('clean'))),
     then: shows('clean', states.clean),
   },
   { point: 'restore.begun', title: 'a read restores nothing', drive: read('stub'), then: isEmptyStub },
@@ -533,10 +550,9 @@ async function runChain(t: Test, azurite: Azurite, own: readonly Scenario[]): Pr
 /** Lets a daemon die at the point of the scenario; another one runs afterwards. */
 async function crash(t: Test, scenario: Scenario, stage: Stage): Promise<void> {
   const { lab } = stage;
-  const { point, nth, env, drive } = scenario;
+  const { point, drive } = scenario;
   await scenario.prepare?.(stage);
-  await lab.mount.kill();
-  await lab.revive({ ...env, LUSTRITE_CRASH: nth === undefined ? point : `${point}:${nth}` });
+  await lab.arm(point);
   // What its caller was told counts; that a call failed does not.
   const driven = drive(stage).catch(() => undefined);
   await seenToDie(t, lab, point);

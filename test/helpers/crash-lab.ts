@@ -1,6 +1,6 @@
 /** A mount whose daemon is made to die, a model of its files, and what must be true of them under the next daemon. */
 import { request } from 'node:http';
-import { readFile, stat } from 'node:fs/promises';
+import { readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ContainerClient } from '@azure/storage-blob';
 import type { Test } from 'tap';
@@ -36,15 +36,18 @@ export class CrashLab implements AsyncDisposable {
   readonly mount: TestMount;
   readonly client: ContainerClient;
   readonly logs: ContainerClient;
+  /** Names the crash point of a daemon that runs already; see base/crash.ts. */
+  readonly #crash: string;
   /** Path -> every content that the file may have. */
   readonly #allowed = new Map<string, readonly Buffer[]>();
   /** Path -> blob, where they differ. */
   readonly #blobs = new Map<string, string>();
 
-  private constructor(mount: TestMount, client: ContainerClient, logs: ContainerClient) {
+  private constructor(mount: TestMount, client: ContainerClient, logs: ContainerClient, crash: string) {
     this.mount = mount;
     this.client = client;
     this.logs = logs;
+    this.#crash = crash;
   }
 
   static async start(t: Test, azurite: Azurite, options: CrashLabOptions = {}): Promise<CrashLab> {
@@ -52,6 +55,7 @@ export class CrashLab implements AsyncDisposable {
     const client = azurite.client(container);
     const blobs = Object.entries(options.blobs ?? {});
     await Promise.all(blobs.map(([name, body]) => client.getBlockBlobClient(name).uploadData(body)));
+    const crash = join(t.testdir({}), 'crash-point');
     const mount = await TestMount.start(t, {
       container,
       flags: ['--logging-container', logging],
@@ -59,11 +63,12 @@ export class CrashLab implements AsyncDisposable {
         AZURE_STORAGE_CONNECTION_STRING: azurite.connectionString,
         LUSTRITE_HYDRATE_RANGE_BYTES: String(transferBytes),
         LUSTRITE_TRANSFER_BLOCK_BYTES: String(transferBytes),
+        LUSTRITE_CRASH: crash,
         ...options.env,
       },
       ready: 'started',
     });
-    const lab = new CrashLab(mount, client, azurite.client(logging));
+    const lab = new CrashLab(mount, client, azurite.client(logging), crash);
     for (const [name, body] of blobs) lab.expect(name, body);
     if (options.await === undefined) await lab.untilReady();
     return lab;
@@ -129,14 +134,24 @@ export class CrashLab implements AsyncDisposable {
       pollIntervalMs: 100,
     })) as JobView;
     await until(
-      async () =>
-        ((await this.control('GET', `/v1/jobs/${name}`)) as AutoImportView).properties.status.scanEndTime,
+      async () => {
+        if (this.mount.gone) return true;
+        const { properties } = (await this.control('GET', `/v1/jobs/${name}`)) as AutoImportView;
+        return properties.status.scanEndTime;
+      },
       { what: 'blob sync', timeoutMs: 60_000 },
     );
+    if (this.mount.gone) throw new Error(`the daemon has died under the auto-import ${name}`);
   }
 
-  /** Starts a daemon on the store and waits until it serves, an auto-import has caught up, and no job runs. */
+  /** The daemon dies at its next passage of the point. */
+  arm(point: string): Promise<void> {
+    return writeFile(this.#crash, point);
+  }
+
+  /** Starts a daemon that does not die on the store and waits until it serves, an auto-import has caught up, and no job runs. */
   async revive(env: TestMountOptions['env'] = {}): Promise<void> {
+    await rm(this.#crash, { force: true });
     await this.mount.remount({ ready: 'started', env });
     await this.untilReady();
   }
