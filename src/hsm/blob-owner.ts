@@ -6,7 +6,7 @@ import { constants } from 'node:os';
 import { crashPoint } from '../base/crash.js';
 import { FsError } from '../base/errors.js';
 import type { Log } from '../base/log.js';
-import type { Fid, FileState, NativeStore } from '../store/inodes.js';
+import type { Copy, Fid, FileState, NativeStore } from '../store/inodes.js';
 import { HS_RELEASED } from './flags.js';
 import { hasErrno } from './movers.js';
 
@@ -61,6 +61,26 @@ export class BlobOwners {
     const [there] = await native.lookup([blob]);
     if (there !== undefined) holders.add(there.fid);
     for (const fid of holders) if (fid !== owner) await this.#save(fid, blob);
+  }
+
+  /**
+   * Blobs have these versions now: a renamed file with the data of another version has the only data there is, and is
+   * dirty when this resolves. What is released has nothing left to lose.
+   */
+  async keepRenamed(copies: readonly Copy[]): Promise<void> {
+    const { native } = this.#options;
+    if (!native.everRenamed()) return;
+    const { displaced } = await this.#current();
+    if (displaced.size === 0) return;
+    for (const { blob, etag } of copies) {
+      for (const fid of displaced.get(blob) ?? []) {
+        const state = await stateOrUndefined(native, fid);
+        if (!holds(state, blob) || state.modified || (state.flags & HS_RELEASED) !== 0) continue;
+        if (state.copy?.etag === etag) continue;
+        // Where it has the blob's name, too, the import that asks sees it.
+        if ((await native.lookup([blob]))[0]?.fid !== fid) await native.markModified(fid).catch(ignoreGone);
+      }
+    }
   }
 
   /** A copy was recorded of a file that may have lost its path meanwhile: no walk before this moment has seen that. */

@@ -10,7 +10,7 @@ import type { Log } from '../base/log.js';
 import { pathText } from '../base/path-text.js';
 import { blobOfPath } from '../blob/names.js';
 import type { Container } from '../blob/port.js';
-import type { Fid, FileState, HsmRequest, HsmStateSet, ShownAction } from '../store/inodes.js';
+import type { Copy, Fid, FileState, HsmRequest, HsmStateSet, ShownAction, Stub } from '../store/inodes.js';
 import { Journal, type JournalEntry } from '../store/journal.js';
 import type { Store } from '../store/store.js';
 import { archiveFile, type ArchiveOutcome, type BlobNames } from './archive-mover.js';
@@ -19,6 +19,7 @@ import { ExplicitRequests } from './explicit-requests.js';
 import { actionName, HS_NOARCHIVE, HUA_ARCHIVE, HUA_RESTORE, type HUA_REMOVE } from './flags.js';
 import { errnoOf, hasErrno, type HsmConfig, type MoverContext, type Transfers } from './movers.js';
 import { NameLocks } from './name-locks.js';
+import { keepOtherNames } from './other-names.js';
 import { PathFinder } from './paths.js';
 import { removeCopy } from './remove-mover.js';
 import { decideRequest, type QueuedAction } from './request-rules.js';
@@ -154,6 +155,17 @@ export class Coordinator implements AsyncDisposable {
       await this.#owners.claim(name, owner);
       return work();
     });
+  }
+
+  /** Before the blob of `path`, one of several names of a file, is another's: src/hsm/other-names.ts. */
+  keepOtherNames(fid: Fid, path: string, stubAt: (name: string) => Promise<Stub | undefined>): Promise<void> {
+    const { native } = this.#context;
+    return keepOtherNames({ native, paths: this.#paths, owners: this.#owners }, fid, path, stubAt);
+  }
+
+  /** The container has these versions of blobs: whoever has the data of another one under another name is modified. */
+  keepRenamed(copies: readonly Copy[]): Promise<void> {
+    return this.#owners.keepRenamed(copies);
   }
 
   /** Releases a file: EPERM, EBUSY, … as lustre-hsm 3.3. */

@@ -15,7 +15,10 @@ export type JobsConfig = Pick<Config, 'defaults' | 'hsm' | 'export' | 'compat'> 
 
 export interface JobContext {
   readonly store: Pick<Store, 'native' | 'jobsDir' | 'meta'>;
-  readonly coordinator: Pick<Coordinator, 'archive' | 'withBlob' | 'setBlocked'>;
+  readonly coordinator: Pick<
+    Coordinator,
+    'archive' | 'withBlob' | 'keepOtherNames' | 'keepRenamed' | 'setBlocked'
+  >;
   readonly container: Container;
   /** Undefined: logs stay under the store. */
   readonly loggingContainer?: Container | undefined;

@@ -1,5 +1,5 @@
-/** Starts work as long as fewer than `limit` pieces run; the first failure stops the rest. */
-export class Parallel {
+/** Starts work as long as fewer than `limit` pieces run; the first failure stops the rest. Nothing runs once it is disposed of. */
+export class Parallel implements AsyncDisposable {
   readonly #limit: number;
   readonly #running = new Set<Promise<void>>();
   /** Who waits for a piece to end. */
@@ -32,12 +32,11 @@ export class Parallel {
 
   /** Resolves when nothing runs; rejects with the first failure. */
   async finish(): Promise<void> {
-    await this.settle();
+    await this[Symbol.asyncDispose]();
     this.#throwFailure();
   }
 
-  /** Resolves when nothing runs. */
-  async settle(): Promise<void> {
+  async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all(this.#running);
   }
 

@@ -1,4 +1,5 @@
 /** A blob container in memory, with the conditions of the real one and a failure for each call on demand. */
+import { createHash } from 'node:crypto';
 import { BlobError } from '../../src/base/errors.js';
 import { compareListed, isUnderPrefix } from '../../src/blob/listing-order.js';
 import { kindOf, lowerCaseKeys, posixOf } from '../../src/blob/metadata.js';
@@ -190,5 +191,6 @@ export class MemoryContainer implements Container {
 }
 
 function versionOf({ etag, body, lastModifiedMs }: StoredBlob): BlobVersion {
-  return { etag, size: body.length, lastModifiedMs };
+  const md5 = createHash('md5').update(body).digest('base64');
+  return { etag, size: body.length, lastModifiedMs, md5 };
 }

@@ -5,45 +5,9 @@ import t from 'tap';
 import { BlobError } from '../../src/base/errors.js';
 import type { AutoImportRecord } from '../../src/jobs/auto-import/auto-import-record.js';
 import { stateOf } from '../../src/jobs/job.js';
+import { auto, autoImport, end, synced } from '../helpers/memory-auto-import.js';
 import { MemoryJobs } from '../helpers/memory-jobs.js';
 import { until } from '../helpers/poll.js';
-
-const auto = (jobs: MemoryJobs): AutoImportRecord['properties']['status'] =>
-  (jobs.runner.get('auto') as AutoImportRecord).properties.status;
-type Mode = 'Skip' | 'OverwriteIfDirty' | 'OverwriteAlways' | 'Fail';
-const autoImport = async (
-  jobs: MemoryJobs,
-  mode: Mode = 'Skip',
-  prefixes?: readonly string[],
-): Promise<void> => {
-  await jobs.runner.create('auto-import', {
-    name: 'auto',
-    prefixes,
-    conflictResolutionMode: mode,
-    enableDeletions: true,
-    changeSource: 'listing',
-    changeSourceReason: 'as asked for',
-    pollIntervalMs: 1,
-  });
-  await until(() => auto(jobs).scanEndTime !== undefined, { what: 'blob sync', intervalMs: 1 });
-};
-const synced = async (jobs: MemoryJobs): Promise<void> => {
-  jobs.hsm.clock.ms += 1000;
-  const after = new Date(jobs.hsm.clock.ms).toISOString();
-  await until(
-    () =>
-      stateOf(jobs.runner.get('auto')) !== 'InProgress' ||
-      (auto(jobs).blobSyncEvents.lastTimeFullySynchronized ?? '') >= after,
-    {
-      what: 'a poll',
-      intervalMs: 1,
-    },
-  );
-};
-const end = async (jobs: MemoryJobs): Promise<void> => {
-  await jobs.runner.cancel('auto').catch(() => undefined);
-  await jobs.runner.wait('auto');
-};
 
 await t.test('a deletion that was applied is not told again by what fails after it', async (t) => {
   await using jobs = await MemoryJobs.start();
@@ -205,4 +169,39 @@ await t.test('a name that nobody can ask for ends no job when it is gone', async
   await synced(jobs);
   t.equal(stateOf(jobs.runner.get('auto')), 'InProgress', auto(jobs).statusMessage);
   await end(jobs);
+});
+
+await t.test('a file in use whose name becomes a directory makes way as soon as it is closed', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  container.put('x', 'a file');
+  await autoImport(jobs, 'Skip');
+  const close = store.hold('x');
+  await container.delete('x');
+  container.put('x/y', 'below it');
+  await synced(jobs);
+  await synced(jobs);
+  t.match(auto(jobs).blobSyncEvents, { totalConflicts: 0, totalErrors: 0 });
+  close();
+  await synced(jobs);
+  await synced(jobs);
+  t.same(store.paths(), ['x', 'x/y']);
+  await end(jobs);
+});
+
+await t.test('the blob of a directory may come later than those below it, in every mode', async (t) => {
+  for (const mode of ['Fail', 'Skip', 'OverwriteIfDirty', 'OverwriteAlways'] as const) {
+    await using jobs = await MemoryJobs.start();
+    const { container, store } = jobs.hsm;
+    await autoImport(jobs, mode);
+    container.put('d/file', 'below it');
+    await synced(jobs);
+    await synced(jobs);
+    container.put('d', '', { hdi_isfolder: 'true', owner: '7', group: '8', permissions: '0711' });
+    await synced(jobs);
+    await synced(jobs);
+    t.match((await store.lookup(['d']))[0], { type: 'directory', uid: 7, gid: 8, mode: 0o711 }, mode);
+    t.match(auto(jobs).blobSyncEvents, { totalConflicts: 0, importedDirectories: 1 }, mode);
+    await end(jobs);
+  }
 });

@@ -5,7 +5,7 @@ import type { AutoImportRecord } from '../../src/jobs/auto-import/auto-import-re
 import { Deletions } from '../../src/jobs/auto-import/deletions.js';
 import { stateOf } from '../../src/jobs/job.js';
 import { BlobError } from '../../src/base/errors.js';
-import { MemoryJobs } from '../helpers/memory-jobs.js';
+import { MemoryJobs, testDefaults } from '../helpers/memory-jobs.js';
 import { until } from '../helpers/poll.js';
 
 const auto = (jobs: MemoryJobs, name: string): AutoImportRecord['properties']['status'] =>
@@ -325,16 +325,19 @@ await t.test(
   'a deletion that comes again after a crash spares what was made under the name since',
   async (t) => {
     await using jobs = await MemoryJobs.start();
-    const { store, coordinator } = jobs.hsm;
+    const { store, coordinator, container } = jobs.hsm;
     const counters = { deletions: 0, totalConflicts: 0 };
     const deletions = new Deletions({
       native: store,
+      container,
       coordinator,
+      defaults: testDefaults,
+      signal: new AbortController().signal,
       mode: 'OverwriteIfDirty',
       enableDeletions: true,
       counters,
       log: { add: () => undefined, written: () => Promise.resolve() },
-      onBusy: () => undefined,
+      later: { add: () => undefined },
       onLeft: () => undefined,
       onError: (_, error) => {
         throw error;
@@ -406,4 +409,29 @@ await t.test('a directory goes with the last of what was in it, whichever was de
   t.equal(auto(jobs, 'auto').blobSyncEvents.deletions, 5);
   await jobs.runner.cancel('auto');
   await jobs.runner.wait('auto');
+});
+
+await t.test('a file that has names outside an auto-export is not written again and again', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store, pool } = jobs.hsm;
+  const status = (): AutoExportRecord['properties']['status'] =>
+    (jobs.runner.get('out') as AutoExportRecord).properties.status;
+  const iterated = (more: number): Promise<unknown> => {
+    const wanted = status().exportIterationCount + more;
+    return until(() => status().exportIterationCount >= wanted, { what: 'iterations', intervalMs: 1 });
+  };
+  store.write('in/one', 'v1');
+  await store.link('in/one', 'outside');
+  await jobs.runner.create('auto-export', { name: 'out', prefixes: ['/in'], pollIntervalMs: 1 });
+  await iterated(4);
+  t.equal(pool.calls.length, 1, 'once');
+  t.equal(container.text('outside'), undefined);
+  store.write('in/one', 'version 2');
+  await iterated(2);
+  t.equal(container.text('in/one'), 'version 2', 'but when it has changed');
+  await store.link('in/one', 'in/two');
+  await iterated(2);
+  t.equal(container.text('in/two'), 'version 2', 'and when it has got a name');
+  await jobs.runner.cancel('out');
+  await jobs.runner.wait('out');
 });

@@ -262,6 +262,14 @@ await t.test('a file with several names has a blob of each, or of none that its 
   t.same([...new Set(uploads(jobs))], ['d/two', 'd/one'], 'the one that the record keeps is the last');
   t.match(jobs.lines('some')[0], { level: 'warn', path: 'd/one', code: 'HardLink', message: /^2 of/ });
   t.equal(container.text('outside'), 'linked');
+  t.match(
+    await store.state(store.fidOf('d/one')),
+    { modified: true, copy: { blob: 'd/one' } },
+    'still dirty',
+  );
+  t.match(await run(jobs), { totalFilesExported: 4 });
+  t.equal(container.text('outside'), 'changed', 'no name is left behind');
+  t.match(await store.state(store.fidOf('d/one')), { modified: false });
 
   store.unlink('d/one');
   store.write('d/two', 'once more');

@@ -347,7 +347,7 @@ await t.test('a file that took the path after the look at it gets nothing from t
       totalErrors: 0,
     });
     t.equal(store.content('kept'), 'old', `${mode}: what was moved away stays`);
-    t.equal((await store.state(old)).flags, 0x09);
+    t.equal((await store.state(old)).flags, 0x0b, 'and is the only one with its data');
     t.not((await store.state(store.fidOf('f'))).mode & 0o7777, 0o4755);
     t.equal(store.content('f'), 'mine');
   }

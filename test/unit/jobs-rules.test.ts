@@ -139,7 +139,9 @@ const link: Stub = {
   target: 'x',
 };
 
-await t.test('what is there stands to a blob in one of eleven ways, and the reason says in which', (t) => {
+const implied = { uid: 10, gid: 20, dirMode: 0o750 };
+
+await t.test('what is there stands to a blob in one of twelve ways, and the reason says in which', (t) => {
   const resident = { ...there, flags: 0x09 };
   const linked = { ...resident, nlink: 2 };
   const hashed: Stub = { ...blob, copy: { ...copy, md5: 'x' } };
@@ -174,12 +176,15 @@ await t.test('what is there stands to a blob in one of eleven ways, and the reas
     ['a device', { ...there, type: 'special' }, blob, 'other-type', /there is a special/],
     ['the same directory', { ...dir, mtimeNs: 99n }, directory, 'same', undefined],
     ['a directory of another mode', { ...dir, mode: 0o40700 }, directory, 'directory', /the mode 0700/],
+    ['an implied directory', { ...without, type: 'directory', flags: 0, mode: 0o40750, uid: 10, gid: 20 }, directory, 'implied-directory', /belongs to 10:20/],
+    ['an implied directory of another mode', { ...without, type: 'directory', flags: 0, mode: 0o40700, uid: 10, gid: 20 }, directory, 'directory', /belongs to 10:20/],
+    ['an exported directory', { ...dir, mode: 0o40750, uid: 10, gid: 20 }, directory, 'directory', /belongs to 10:20/],
     ['the same symlink', symlink, link, 'same', undefined],
     ['a symlink elsewhere', { ...symlink, target: 'y' }, link, 'symlink', /leads to 'y'/],
     ['a symlink of another owner', { ...symlink, uid: 9 }, link, 'symlink', /belongs to 9:2/],
   ]; // prettier-ignore
   for (const [what, existing, stub, situation, reason] of rows) {
-    t.equal(situationOf(existing, stub), situation, what);
+    t.equal(situationOf(existing, stub, implied), situation, what);
     if (reason === undefined) t.equal(differenceOf(existing, stub), undefined, what);
     else t.match(differenceOf(existing, stub), reason, what);
   }
@@ -191,12 +196,13 @@ await t.test('a file never gets the record of a blob that only one of its names 
   const other = { ...copy, blob: 'b' };
   const rows: readonly (readonly [string, Existing, string])[] = [
     ['one name', { ...there, copy: other }, 'release'],
-    ['two names, of this blob', { ...there, nlink: 2, copy: { ...copy, etag: '0x2' } }, 'release'],
+    ['two names, of this version', { ...there, nlink: 2, mode: 0o100600 }, 'release'],
+    ['two names, of another version', { ...there, nlink: 2, copy: { ...copy, etag: '0x2' } }, 'replace'],
     ['two names, of another blob', { ...there, nlink: 2, copy: other }, 'replace'],
   ];
   for (const [what, existing, action] of rows)
-    t.equal(actionOf(conflictActions, 'OverwriteAlways', existing, blob), action, what);
-  t.equal(actionOf(conflictActions, 'Skip', { ...there, nlink: 2, copy: other }, blob), 'skip');
+    t.equal(actionOf(conflictActions, 'OverwriteAlways', existing, blob, implied), action, what);
+  t.equal(actionOf(conflictActions, 'Skip', { ...there, nlink: 2, copy: other }, blob, implied), 'skip');
   t.end();
 });
 
@@ -204,16 +210,18 @@ await t.test(
   'what a deleted blob leaves is judged by what it is, and the modes by the table of the seed',
   (t) => {
     const without = { ...there, flags: 0 };
+    const elsewhere = { ...there, copy: { ...copy, blob: 'b' } };
     const rows = [
       ['its released file', { ...there }, 'unmodified'],
       ['a changed file', { ...there, flags: 0x0b, modified: true }, 'modified'],
       ['a file that hsm_set called dirty', { ...there, flags: 0x0b }, 'modified'],
-      ['a new file', { type: 'file', flags: 0, modified: true }, 'modified'],
-      ['a file that came from another name', { ...there, copy: { ...copy, blob: 'b' } }, 'modified'],
+      ['a new file', { type: 'file', flags: 0, modified: true, nlink: 1 }, 'modified'],
+      ['a file that came from another name', elsewhere, 'modified'],
+      ['a file whose other name it came from', { ...elsewhere, nlink: 2 }, 'unmodified'],
       ['its symlink', { ...without, type: 'symlink' }, 'unmodified'],
-      ['a new symlink', { type: 'symlink', flags: 0, modified: false }, 'modified'],
-      ['a directory', { type: 'directory', flags: 0, modified: false }, 'directory'],
-      ['a device', { type: 'special', flags: 0, modified: false }, undefined],
+      ['a new symlink', { type: 'symlink', flags: 0, modified: false, nlink: 1 }, 'modified'],
+      ['a directory', { type: 'directory', flags: 0, modified: false, nlink: 2 }, 'directory'],
+      ['a device', { type: 'special', flags: 0, modified: false, nlink: 1 }, undefined],
     ] as const;
     for (const [what, existing, wanted] of rows) t.equal(deletedOf(existing, 'a'), wanted, what);
     // Seed 001: modified or not x "Overwrite if dirty" and "Skip" -> deletion or not.

@@ -54,11 +54,11 @@ export const autoImportJob: JobType<AutoImportRecord> = {
       const end = await run.during(counted, { persist: false }, async () => {
         const { hierarchical } = container.namespace;
         const prefixes = blobPrefixes(properties.autoImportPrefixes, hierarchical);
-        const source =
+        await using source =
           properties.changeSource === 'feed'
             ? new FeedSource({ container, feed: new ChangeFeed(container.changeFeed()), prefixes, clock })
             : new ListingSource({ container, prefixes, folder: run.folder, hierarchical });
-        return runAutoImport({
+        return await runAutoImport({
           native: store.native,
           container,
           coordinator,

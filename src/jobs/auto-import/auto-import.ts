@@ -12,7 +12,8 @@ import { scanActions, syncActions } from '../import/conflict.js';
 import type { ConflictMode } from '../import/conflict-mode.js';
 import { begunDeletions, Deletions, type DeletionPlan } from './deletions.js';
 import { lookAt } from './look.js';
-import { importBlobs, runImport, type ImportDefaults, type MutableImportCounters } from '../import/import.js';
+import type { ImportDefaults } from '../import/blob-stub.js';
+import { importBlobs, runImport, type Later, type MutableImportCounters } from '../import/import.js';
 import { noImportCounters } from '../import/import-record.js';
 import { readAhead } from '../import/read-ahead.js';
 import { JobFailure } from '../job-end.js';
@@ -23,7 +24,7 @@ export type MutableBlobSyncCounters = { -readonly [Key in keyof BlobSyncCounters
 export interface AutoImportOptions {
   readonly native: NativeStore;
   readonly container: Container;
-  readonly coordinator: Pick<Coordinator, 'withBlob'>;
+  readonly coordinator: Pick<Coordinator, 'withBlob' | 'keepOtherNames' | 'keepRenamed'>;
   readonly source: ChangeSource;
   /** As blobPrefixes() gives them. */
   readonly prefixes: readonly string[];
@@ -120,7 +121,7 @@ class AutoImport {
       startedMs: clock.now(),
       resumed,
       counters: scan,
-      onBusy: this.#noteBusy(busy),
+      later: this.#later(busy),
       onPage: (page) => source.observe(page),
     });
     await log.written();
@@ -185,7 +186,7 @@ class AutoImport {
           startedMs: clock.now(),
           resumed: false,
           counters,
-          onBusy: this.#noteBusy(busy),
+          later: this.#later(busy),
         },
         blobs,
       );
@@ -200,7 +201,7 @@ class AutoImport {
     const deletions = new Deletions({
       ...this.#options,
       counters: sync,
-      onBusy: this.#noteBusy(busy),
+      later: this.#later(busy),
       onLeft: (path, fid) => left.set(path, fid),
       onError: (blob, error) => {
         sync.totalErrors++;
@@ -231,13 +232,16 @@ class AutoImport {
   }
 
   /** Takes what has to wait, and says so the first time. */
-  #noteBusy(busy: Set<string>): (blob: string, why: string) => void {
+  #later(busy: Set<string>): Later {
     const said = new Set(this.#progress.busy);
-    return (blob, why) => {
-      busy.add(blob);
-      if (said.has(blob)) return;
-      said.add(blob);
-      this.#options.log.add({ level: 'info', blob, code: 'Busy', message: `${why}: tried again later` });
+    return {
+      has: (blob) => busy.has(blob),
+      add: (blob, why) => {
+        busy.add(blob);
+        if (said.has(blob)) return;
+        said.add(blob);
+        this.#options.log.add({ level: 'info', blob, code: 'Busy', message: `${why}: tried again later` });
+      },
     };
   }
 

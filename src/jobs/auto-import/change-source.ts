@@ -11,7 +11,8 @@ export interface Changes {
   readonly newestMs?: number;
 }
 
-export interface ChangeSource {
+/** Disposed of when no job needs it. */
+export interface ChangeSource extends AsyncDisposable {
   readonly kind: 'feed' | 'listing';
   /**
    * Before the full sync lists anything: the cursor from which on changes count. Deletions before it never count.

@@ -31,7 +31,7 @@ export const deletionActions: Readonly<Record<Deleted, Readonly<Record<ConflictM
 
 /** Undefined: nothing that the blob can have been. */
 export function deletedOf(
-  existing: Pick<FileState, 'type' | 'modified' | 'copy' | 'flags'>,
+  existing: Pick<FileState, 'type' | 'modified' | 'copy' | 'flags' | 'nlink'>,
   blob: string,
 ): Deleted | undefined {
   switch (existing.type) {
@@ -39,7 +39,9 @@ export function deletedOf(
     case 'symlink':
       // A marker has never been a file.
       if (blob.endsWith('/')) return undefined;
-      return isModified(existing) || existing.copy?.blob !== blob ? 'modified' : 'unmodified';
+      if (isModified(existing)) return 'modified';
+      // The record of a file with several names is that of one of them.
+      return existing.copy?.blob === blob || existing.nlink > 1 ? 'unmodified' : 'modified';
     case 'directory':
       // `dir` and `dir/` are two blobs of one directory.
       return existing.copy === undefined || existing.copy.blob === blob ? 'directory' : undefined;

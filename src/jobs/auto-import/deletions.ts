@@ -3,11 +3,15 @@ import { constants } from 'node:os';
 import { crashPoint } from '../../base/crash.js';
 import { messageChain } from '../../base/errors.js';
 import { pathOfBlob } from '../../blob/names.js';
+import type { Container } from '../../blob/port.js';
 import type { Coordinator } from '../../hsm/coordinator.js';
 import { HS_LOST, HS_RELEASED } from '../../hsm/flags.js';
 import { errnoOf, hasErrno } from '../../hsm/movers.js';
 import type { Fid, FileState, NativeStore } from '../../store/inodes.js';
+import type { ImportDefaults } from '../import/blob-stub.js';
+import { keepOtherNames } from '../import/conflict-resolution.js';
 import type { ConflictMode } from '../import/conflict-mode.js';
+import type { Later } from '../import/import.js';
 import { deletedOf, deletionActions, type Deleted, type DeletionAction } from './deletion.js';
 import { JobFailure } from '../job-end.js';
 import type { JobLog, JobLogLine } from '../job-log.js';
@@ -21,13 +25,16 @@ const { EBUSY, ENOENT, ENOTEMPTY, ESTALE, ETXTBSY } = constants.errno;
 
 export interface DeletionOptions {
   readonly native: NativeStore;
-  readonly coordinator: Pick<Coordinator, 'withBlob'>;
+  readonly container: Pick<Container, 'properties'>;
+  readonly coordinator: Pick<Coordinator, 'withBlob' | 'keepOtherNames'>;
+  readonly defaults: ImportDefaults;
+  readonly signal: AbortSignal;
   readonly mode: ConflictMode;
   readonly enableDeletions: boolean;
   readonly log: Pick<JobLog, 'add' | 'written'>;
   readonly counters: { deletions: number; totalConflicts: number };
   /** Takes the blobs whose deletions have to be followed later. */
-  readonly onBusy: (blob: string, why: string) => void;
+  readonly later: Pick<Later, 'add'>;
   /** Takes a directory whose blob is gone and in which something is left. */
   readonly onLeft: (path: string, fid: Fid) => void;
   /** Counts an error, and throws when that is one too many. */
@@ -101,13 +108,13 @@ export class Deletions {
       // First: what a crash right behind it leaves says nothing of what was deleted.
       for (const one of group) if (deletesFile(one)) this.#log('info', one, 'Delete', 'its blob is gone');
       await log.written();
-      const files = new Parallel(mode === 'Fail' ? 1 : parallelDeletions);
+      await using files = new Parallel(mode === 'Fail' ? 1 : parallelDeletions);
       for (const one of group) {
-        if (one.state.type !== 'directory') {
+        if (one.state.type !== 'directory' && one.state.nlink === 1) {
           await files.start(() => this.#follow(one));
           continue;
         }
-        // What was in it has been planned before it.
+        // What was in a directory has been planned before it, and so may another name of the file have been.
         await files.finish();
         await this.#follow(one);
       }
@@ -117,7 +124,7 @@ export class Deletions {
   }
 
   async #follow(one: PlannedDeletion): Promise<void> {
-    const { onBusy, onError } = this.#options;
+    const { later, onError } = this.#options;
     const { blob, state, what, action } = one;
     try {
       switch (action) {
@@ -131,7 +138,7 @@ export class Deletions {
           break;
         case 'delete':
         case 'delete-unused':
-          if (!(await this.#delete(one))) onBusy(blob, 'its blob is gone, and it is in use');
+          if (!(await this.#delete(one))) later.add(blob, 'its blob is gone, and it is in use');
       }
     } catch (error) {
       if (error instanceof JobFailure) throw error;
@@ -146,18 +153,16 @@ export class Deletions {
   async #saveOthers(
     blobs: readonly { readonly blob: string; readonly there: FileState | undefined }[],
   ): Promise<ReadonlySet<string>> {
-    const { coordinator, onBusy, onError } = this.#options;
+    const { coordinator, later, onError } = this.#options;
     const unsafe = new Set<string>();
-    const claims = new Parallel(parallelDeletions);
+    await using claims = new Parallel(parallelDeletions);
     for (const { blob, there } of blobs) {
-      // Under another name it stays.
-      const owner = there !== undefined && there.nlink > 1 ? undefined : there?.fid;
       await claims.start(async () => {
         try {
-          await coordinator.withBlob(blob, owner, () => Promise.resolve());
+          await coordinator.withBlob(blob, there?.fid, () => Promise.resolve());
         } catch (error) {
           onError(blob, error);
-          onBusy(blob, 'a file that came from it cannot be saved now');
+          later.add(blob, 'a file that came from it cannot be saved now');
           unsafe.add(blob);
         }
       });
@@ -175,7 +180,10 @@ export class Deletions {
       return true;
     }
     try {
-      await native.remove(path, state.fid, { onlyClean: action === 'delete-unused' });
+      const otherNames = state.nlink > 1 && (await this.#keepOtherNames(one));
+      // With another name nothing is lost.
+      const onlyClean = action === 'delete-unused' && !otherNames;
+      await native.remove(path, state.fid, { onlyClean });
       counters.deletions++;
       crashPoint('auto-import.deleted');
       await this.#saveRenamed(one);
@@ -187,6 +195,12 @@ export class Deletions {
       if (errno !== ENOENT) throw error;
     }
     return true;
+  }
+
+  /** Whether the file has another name: it goes on with what that one's blob has. */
+  async #keepOtherNames({ path, state: { fid } }: PlannedDeletion): Promise<boolean> {
+    await keepOtherNames(this.#options, fid, path);
+    return (await this.#options.native.state(fid)).nlink > 1;
   }
 
   /** The file that was spared as the owner may have got another name since the look at it. */

@@ -61,6 +61,10 @@ export class FeedSource implements ChangeSource {
     return { beginMs, position: this.#options.feed.startAt(beginMs) } satisfies Cursor;
   }
 
+  [Symbol.asyncDispose](): Promise<void> {
+    return Promise.resolve();
+  }
+
   observe(): Promise<void> {
     return Promise.resolve();
   }

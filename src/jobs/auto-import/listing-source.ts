@@ -61,8 +61,14 @@ export class ListingSource implements ChangeSource {
     this.#options = options;
   }
 
+  async [Symbol.asyncDispose](): Promise<void> {
+    const writer = this.#writer;
+    this.#writer = undefined;
+    await writer?.[Symbol.asyncDispose]();
+  }
+
   async begin(previous: unknown): Promise<unknown> {
-    await this.#writer?.[Symbol.asyncDispose]();
+    await this[Symbol.asyncDispose]();
     const { data } = scanSchema.safeParse(previous);
     const before = data === undefined ? [] : [...data.partials, data.scan];
     await this.#forget(before);
@@ -82,8 +88,7 @@ export class ListingSource implements ChangeSource {
   async observed(begun: unknown): Promise<unknown> {
     const { scan, partials } = scanSchema.parse(begun);
     await this.#writer?.sync();
-    await this.#writer?.[Symbol.asyncDispose]();
-    this.#writer = undefined;
+    await this[Symbol.asyncDispose]();
     return { file: scan, partials, hierarchical: this.#options.hierarchical } satisfies Cursor;
   }
 

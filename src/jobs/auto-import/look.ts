@@ -20,7 +20,7 @@ export async function lookAt(
 ): Promise<Pick<Changes, 'present' | 'absent'>> {
   const present: ListedBlob[] = [];
   const absent: string[] = [];
-  const looks = new Parallel(parallelLooks);
+  await using looks = new Parallel(parallelLooks);
   for (const name of names) {
     // Nobody can ask for these, and no path is theirs.
     if (unaddressable(name) !== undefined) {

@@ -31,7 +31,8 @@ export class ExportMemory {
   }
 }
 
-/** Without the name: renames are not exported. */
-function attributesOf({ mode, uid, gid, mtimeNs }: WalkEntry): string {
-  return `${String(mode)} ${String(uid)} ${String(gid)} ${String(mtimeNs)}`;
+/** Without the name: renames are not exported. Of a file that stays dirty, its content and how many names it has. */
+function attributesOf({ type, mode, uid, gid, mtimeNs, size, nlink }: WalkEntry): string {
+  const attributes = [mode, uid, gid, mtimeNs, ...(type === 'file' ? [size, nlink] : [])];
+  return attributes.map(String).join(' ');
 }

@@ -81,7 +81,7 @@ class Export {
   async run(): Promise<string | undefined> {
     const { native, filesystemPath, parallel, log, signal } = this.#options;
     const { directory, prefix } = exportScope(filesystemPath);
-    const files = new Parallel(parallel);
+    await using files = new Parallel(parallel);
     let counted: Promise<void> | undefined;
     const over = new AbortController();
     try {
@@ -102,7 +102,6 @@ class Export {
       return this.#firstProblem;
     } finally {
       over.abort();
-      await files.settle();
       await counted;
     }
   }
@@ -175,22 +174,27 @@ class Export {
     }
   }
 
-  #file(entry: WalkEntry): Promise<void> {
-    if (entry.nlink <= 1) return this.#archive([entry]);
+  async #file(entry: WalkEntry): Promise<void> {
+    if (entry.nlink <= 1) {
+      await this.#archive([entry]);
+      return;
+    }
     // As long as none of its names is exported the walk shows them all.
     const known = this.#linked.get(entry.fid);
     if (known === undefined) this.#linked.set(entry.fid, [entry]);
     else known.push(entry);
-    return Promise.resolve();
   }
 
   /** Every name in what is exported gets a blob, all of them with the same content. */
   async #links(entries: readonly WalkEntry[]): Promise<void> {
     const [first] = entries;
     if (first === undefined) return;
+    const { native, memory } = this.#options;
     const others = first.nlink - entries.length;
     if (others > 0) {
-      const message = `${String(others)} of the file's names are not below the path of the export: their blobs stay as they are`;
+      // Dirty as it stays, it would be written again in each iteration.
+      if (memory?.novelty(first) === 'same') return;
+      const message = `${String(others)} of the file's names are not below the path of the export: they get no blob, and the file stays dirty`;
       this.#log('warn', pathOf(first), 'HardLink', message);
     }
     const possible: WalkEntry[] = [];
@@ -204,14 +208,18 @@ class Export {
         this.#fail(path, 'InvalidName', name.refused);
       }
     }
-    if (possible.length > 0) await this.#archive(possible);
+    const [leading, ...links] = possible;
+    if (leading === undefined) return;
+    const outcome = await this.#archive([leading, ...links]);
+    if (others <= 0 || outcome !== 'archived') return;
+    await native.markModified(first.fid, { keepCopy: true });
+    memory?.exported(first);
   }
 
   /** Archives one file under these names, of which it keeps the first. */
-  async #archive(names: readonly WalkEntry[]): Promise<void> {
+  async #archive([entry, ...links]: readonly [WalkEntry, ...WalkEntry[]]): Promise<ArchiveOutcome['kind']> {
     const { counters, clock, coordinator, signal } = this.#options;
-    const [entry, ...links] = names;
-    if (entry === undefined) return;
+    const names = [entry, ...links];
     counters.filesDiscovered += names.length;
     const wanted = { path: pathOf(entry), links: links.map(pathOf), signal };
     let outcome: ArchiveOutcome = { kind: 'canceled' };
@@ -223,6 +231,7 @@ class Export {
     }
     crashPoint('export.file');
     for (const name of names) await this.#tally(name, outcome);
+    return outcome.kind;
   }
 
   async #tally(entry: WalkEntry, outcome: ArchiveOutcome): Promise<void> {

@@ -1,11 +1,14 @@
 /** What an import does with a blob whose path is taken: pure functions of what is there, the blob and the mode. */
 import { HS_DIRTY, HS_NORELEASE, HS_RELEASED } from '../../hsm/flags.js';
 import type { FileState, Stub } from '../../store/inodes.js';
+import type { ImportDefaults } from './blob-stub.js';
 import type { ConflictMode } from './conflict-mode.js';
 
 export type ConflictAction =
   /** Nothing is done: counted as preexisting. */
   | 'keep'
+  /** It gets the attributes of the blob: no conflict. */
+  | 'complete'
   /** A conflict: counted, logged, what is there stays. */
   | 'skip'
   /** A conflict: the job ends. */
@@ -45,7 +48,9 @@ export type Situation =
   | 'never-release'
   | 'released'
   | 'symlink'
-  | 'directory';
+  | 'directory'
+  /** As an import makes it of the names of blobs below it. */
+  | 'implied-directory';
 
 export type ConflictActions = Readonly<Record<Situation, Readonly<Record<ConflictMode, ConflictAction>>>>;
 
@@ -67,6 +72,12 @@ const updated = {
   OverwriteIfDirty: 'update',
   OverwriteAlways: 'release',
 } as const;
+const completed = {
+  Fail: 'complete',
+  Skip: 'complete',
+  OverwriteIfDirty: 'complete',
+  OverwriteAlways: 'complete',
+} as const;
 const kept = { Fail: 'keep', Skip: 'keep', OverwriteIfDirty: 'keep', OverwriteAlways: 'keep' } as const;
 
 /** Import jobs: seed 000 "Conflict resolution mode"; the cells it leaves open are in src/SEMANTICS.md. */
@@ -82,10 +93,18 @@ export const conflictActions: ConflictActions = {
   released,
   symlink: replaced,
   directory: { ...updated, OverwriteAlways: 'update' },
+  'implied-directory': { ...updated, OverwriteAlways: 'update' },
 };
 
-/** The full sync of auto-import: what is changed in the container shows in the mount when it may. */
-export const scanActions: ConflictActions = { ...conflictActions, clean: released };
+/**
+ * The full sync of auto-import: what is changed in the container shows in the mount when it may. The blob of a directory
+ * may come later than those below it.
+ */
+export const scanActions: ConflictActions = {
+  ...conflictActions,
+  clean: released,
+  'implied-directory': completed,
+};
 
 /**
  * Blob sync: a change may be told twice, and what it would make is there then. A file that was changed here since is not
@@ -95,10 +114,15 @@ export const syncActions: ConflictActions = { ...scanActions, 'same-resident': k
 
 const permissionBits = 0o7777;
 
-export function situationOf(existing: Existing, blob: Stub): Situation {
+/** What a directory has that no blob describes. */
+type ImpliedAttributes = Pick<ImportDefaults, 'uid' | 'gid' | 'dirMode'>;
+
+export function situationOf(existing: Existing, blob: Stub, implied: ImpliedAttributes): Situation {
   if (existing.type !== blob.kind) return 'other-type';
   const same = differenceOf(existing, blob) === undefined;
-  if (blob.kind !== 'file') return same ? 'same' : blob.kind;
+  if (same && blob.kind !== 'file') return 'same';
+  if (blob.kind === 'directory') return isImplied(existing, implied) ? 'implied-directory' : 'directory';
+  if (blob.kind === 'symlink') return 'symlink';
   const isReleased = (existing.flags & HS_RELEASED) !== 0;
   const neverRelease = (existing.flags & HS_NORELEASE) !== 0;
   // The record of a file with several names is that of another one, and is not to become that of this one.
@@ -112,18 +136,24 @@ export function situationOf(existing: Existing, blob: Stub): Situation {
 }
 
 /**
- * What the mode does about it. All names of a file have one record: where a file came from another blob under another of
- * its names, not its record changes but the name goes to the blob.
+ * What the mode does about it. All names of a file have one record, and this blob is the business of one of them: where
+ * its content is not the one that they have, not the record changes but the name goes to the blob.
  */
 export function actionOf(
   actions: ConflictActions,
   mode: ConflictMode,
   existing: Existing,
   blob: Stub,
+  implied: ImpliedAttributes,
 ): ConflictAction {
-  const action = actions[situationOf(existing, blob)][mode];
-  const linked = existing.nlink > 1 && existing.copy?.blob !== blob.copy?.blob;
-  return action === 'release' && linked ? 'replace' : action;
+  const action = actions[situationOf(existing, blob, implied)][mode];
+  if (action !== 'release' || existing.nlink <= 1) return action;
+  return existing.copy?.blob === blob.copy?.blob && isCopyOf(existing, blob) ? 'release' : 'replace';
+}
+
+function isImplied({ copy, uid, gid, mode }: Existing, implied: ImpliedAttributes): boolean {
+  const isDefault = uid === implied.uid && gid === implied.gid && (mode & permissionBits) === implied.dirMode;
+  return copy === undefined && isDefault;
 }
 
 /** Its content is in no blob. */

@@ -45,7 +45,7 @@ export const importJob: JobType<ImportRecord> = {
   failed: (record, failure, at) => endedImport(record, { kind: 'failed', failure }, at),
 
   async run(context, run) {
-    const { store, container, config, clock } = context;
+    const { store, container, coordinator, config, clock } = context;
     const { signal, resumed, log, history } = run;
     const record = run.now();
     const { properties } = record;
@@ -63,6 +63,7 @@ export const importJob: JobType<ImportRecord> = {
       runImport({
         native: store.native,
         container,
+        coordinator,
         prefixes: blobPrefixes(properties.importPrefixes, container.namespace.hierarchical),
         mode: properties.conflictResolutionMode,
         actions: conflictActions,

@@ -1,15 +1,14 @@
 /** Import: one stub for each blob of a listing; what is there already is touched only as the conflict mode says. */
 import { constants } from 'node:os';
 import { crashPoint } from '../../base/crash.js';
-import { BlobError, FsError, messageChain } from '../../base/errors.js';
+import { BlobError, messageChain } from '../../base/errors.js';
 import { isListedBehind } from '../../blob/listing-order.js';
 import { specialFileOf } from '../../blob/metadata.js';
 import { pathOfBlob } from '../../blob/names.js';
-import type { Container, ListedBlob, PosixAttributes } from '../../blob/port.js';
-import { errnoOf } from '../../hsm/movers.js';
-import type { Fid, FileState, NativeStore, Stub, StubDefaults, StubResult } from '../../store/inodes.js';
-import type { ConflictMode } from './conflict-mode.js';
-import { actionOf, differenceOf, situationOf, type ConflictActions, type Existing } from './conflict.js';
+import type { Container, ListedBlob } from '../../blob/port.js';
+import type { Fid, FileState, Stub, StubDefaults, StubResult } from '../../store/inodes.js';
+import { blobStub, symlinkTarget } from './blob-stub.js';
+import { attributesOf, resolveConflict, type ConflictOptions } from './conflict-resolution.js';
 import type { ImportCounters, ImportResult } from './import-record.js';
 import { JobFailure } from '../job-end.js';
 import type { JobLog } from '../job-log.js';
@@ -17,39 +16,28 @@ import { Parallel } from '../parallel.js';
 import { readAhead } from './read-ahead.js';
 import { stubBatches, type StubBatch, type Wanted, type WantedStub } from './stub-batches.js';
 
-const { EBUSY, ELOOP, ENOENT, ENOTDIR, ENOTEMPTY, ESTALE, ETXTBSY } = constants.errno;
+const { ELOOP, ENOTDIR } = constants.errno;
 
 export type MutableImportCounters = { -readonly [Key in keyof ImportCounters]: ImportCounters[Key] };
 
-/** Attributes of what no blob describes. */
-export interface ImportDefaults {
-  readonly uid: number;
-  readonly gid: number;
-  readonly fileMode: number;
-  readonly dirMode: number;
-}
-
 type Pages = AsyncIterable<readonly ListedBlob[]> | Iterable<readonly ListedBlob[]>;
 
-export interface ImportOptions {
-  readonly native: NativeStore;
+export interface ImportOptions extends ConflictOptions {
   readonly container: Container;
-  readonly mode: ConflictMode;
-  /** What the mode does about what is there. */
-  readonly actions: ConflictActions;
   readonly maximumErrors: number;
-  readonly defaults: ImportDefaults;
   readonly startedMs: number;
   /** The same job was interrupted before: what it had made so far is its own. */
   readonly resumed: boolean;
   readonly counters: MutableImportCounters;
   readonly log: JobLog;
-  /**
-   * Takes the blobs whose files are in use or change at this moment, to import them again later; without it they are
-   * conflicts.
-   */
-  readonly onBusy?: (blob: string, why: string) => void;
-  readonly signal: AbortSignal;
+  /** Has the blobs that are imported again later; without it they are conflicts. */
+  readonly later?: Later;
+}
+
+/** Blobs whose files are in use or change at this moment. */
+export interface Later {
+  add(blob: string, why: string): void;
+  has(blob: string): boolean;
 }
 
 /** Pages that the listing runs ahead. */
@@ -59,29 +47,7 @@ const batchesAhead = 2;
 const parallelReads = 16;
 /** Conflicts that are resolved at a time: each waits for the disk. */
 const parallelConflicts = 16;
-/** PATH_MAX without its NUL. */
-const maxTargetBytes = 4095;
 const msToNs = 1_000_000n;
-/** What ext4, xfs and btrfs can all hold, from 1901 to 2242: else a restored file had another time than its record. */
-const earliestNs = -(2n ** 31n) * 1_000_000_000n;
-const latestNs = 2n ** 33n * 1_000_000_000n;
-
-/** What became of a conflict, for the log. */
-const done = {
-  update: 'it has the attributes of the blob now',
-  release: 'it is released',
-  replace: 'it was deleted and imported again',
-} as const;
-
-/** Why a mode could not do what it should, where that is no error: it may be able to later. */
-const busy: Readonly<Record<number, string>> = {
-  [EBUSY]: 'it is open, mapped or in a transfer',
-  [ETXTBSY]: 'it is being executed',
-  [ESTALE]: 'it changed meanwhile',
-  [ENOENT]: 'it is gone meanwhile',
-};
-/** The same; it stays so. */
-const unresolved: Readonly<Record<number, string>> = { [ENOTEMPTY]: 'the directory is not empty' };
 
 /**
  * Imports every blob under the prefixes, which are as blobPrefixes() gives them. Resolves with the state the job ends in;
@@ -198,10 +164,11 @@ class Import {
   }
 
   async #batch({ wanted, results }: StubBatch): Promise<void> {
-    const { native } = this.#options;
+    const { native, coordinator } = this.#options;
     const made = (await results).values();
+    await coordinator.keepRenamed(wanted.flatMap((one) => ('stub' in one ? (one.stub.copy ?? []) : [])));
     const again: WantedStub[] = [];
-    const alone = new Parallel(parallelConflicts);
+    await using alone = new Parallel(parallelConflicts);
     let failure: { readonly error: unknown } | undefined;
     for (const one of wanted) {
       const result = 'refused' in one ? undefined : made.next().value;
@@ -245,7 +212,7 @@ class Import {
   /** What each of some blobs asks for; symlinks are read for their targets. */
   async #wanted(blobs: readonly ListedBlob[]): Promise<readonly Wanted[]> {
     const wanted: Wanted[] = [];
-    const reads = new Parallel(parallelReads);
+    await using reads = new Parallel(parallelReads);
     for (const [at, blob] of blobs.entries()) {
       const name = pathOfBlob(blob.name, blob.size);
       if ('refused' in name) {
@@ -259,10 +226,12 @@ class Import {
         continue;
       }
       const kind = name.directoryMarker ? 'directory' : blob.kind;
-      const stub = this.#stub(blob, name.path, kind);
+      const stub = blobStub(blob, name.path, kind, this.#options.defaults);
+      this.#noteUnmapped(blob);
       if (kind === 'symlink') {
         await reads.start(async () => {
-          const target = await this.#target(blob);
+          const { container, signal } = this.#options;
+          const target = await symlinkTarget(container, blob, signal);
           wanted[at] = 'refused' in target ? { blob, ...target } : { blob, stub: { ...stub, ...target } };
         });
       } else {
@@ -273,47 +242,9 @@ class Import {
     return wanted;
   }
 
-  #stub(
-    { name, posix, size, etag, lastModifiedMs, md5 }: ListedBlob,
-    path: string,
-    kind: Stub['kind'],
-  ): Stub {
-    const { defaults } = this.#options;
+  #noteUnmapped({ name, posix }: ListedBlob): void {
     if (posix.unmapped !== undefined && this.#unmapped.blobs++ === 0)
       this.#unmapped.first = `${posix.unmapped} of ${name}`;
-    const otherMode = kind === 'directory' ? defaults.dirMode : defaults.fileMode;
-    return {
-      path,
-      kind,
-      mode: kind === 'symlink' ? 0o777 : (posix.mode ?? otherMode),
-      uid: posix.uid ?? defaults.uid,
-      gid: posix.gid ?? defaults.gid,
-      mtimeNs: storable(posix.mtimeNs ?? BigInt(lastModifiedMs) * msToNs),
-      size: kind === 'file' ? size : 0,
-      ...extendedOf(posix, kind),
-      copy:
-        md5 === undefined
-          ? { blob: name, etag, size, lastModifiedMs }
-          : { blob: name, etag, size, lastModifiedMs, md5 },
-    };
-  }
-
-  async #target(
-    blob: ListedBlob,
-  ): Promise<{ readonly target: string } | { readonly code: string; readonly refused: string }> {
-    const { container, signal } = this.#options;
-    const refuse = (refused: string, code = 'InvalidSymlink') => ({ code, refused });
-    if (blob.size === 0 || blob.size > maxTargetBytes)
-      return refuse(`no symlink can have a target of ${blob.size} bytes`);
-    try {
-      const { body } = await container.read(blob.name, { ifMatch: blob.etag, signal });
-      const target = body.toString('utf8');
-      if (!target.includes('\0') && Buffer.from(target).equals(body)) return { target };
-      return refuse('its target is not a path in UTF-8');
-    } catch (error) {
-      signal.throwIfAborted();
-      return refuse(messageChain(error), error instanceof BlobError ? error.kind : 'Unreadable');
-    }
   }
 
   /**
@@ -364,7 +295,11 @@ class Import {
         return;
       case 'failed':
         if (result.errno === ENOTDIR || result.errno === ELOOP) {
-          this.#conflict(blob.name, stub.path, 'a directory above it is something else here');
+          const why = 'a directory above it is something else here';
+          const { later } = this.#options;
+          if (later !== undefined && ancestors(stub.path).some((path) => later.has(path)))
+            later.add(blob.name, `${why}, which is in use`);
+          else this.#conflict(blob.name, stub.path, why);
         } else {
           this.#error(blob.name, result.code, `the stub could not be made: ${result.code}`);
         }
@@ -384,89 +319,38 @@ class Import {
     if (stub.kind !== 'directory') this.#leaves.set(stub.path, counter);
   }
 
-  /** Does what the mode says about a path that is taken. */
+  /** Does what the mode says about a path that is taken, and counts it. */
   async #resolve(blob: string, stub: Stub, seen: FileState): Promise<void> {
-    const { native, mode, actions, resumed, log } = this.#options;
-    // Another name of the same file may have been resolved since the look at this one.
-    const state = seen.nlink > 1 ? ((await native.lookup([stub.path]))[0] ?? seen) : seen;
-    const existing = await this.#existing(state);
-    const situation = situationOf(existing, stub);
-    const action = actionOf(actions, mode, existing, stub);
-    const reason = differenceOf(existing, stub) ?? 'its data is here';
-    let { fid } = state;
-    try {
-      switch (action) {
-        case 'keep':
-          this.#tally(stub, 'preexisting');
-          if (stub.kind === 'directory' && resumed) this.#directories.push({ ...stub, fid: state.fid });
-          return;
-        case 'skip':
-        case 'fail':
-          this.#conflict(blob, stub.path, reason);
-          return;
-        case 'update':
-          if (stub.kind !== 'directory') await this.#attributes({ ...stub, fid });
-          break;
-        case 'release':
-          // The look at it may be a whole batch old, and a file that was moved away keeps what it has.
-          if ((await native.lookup([stub.path]))[0]?.fid !== fid) throw new FsError(ESTALE, stub.path);
-          await native.replaceCopy(fid, stub);
-          break;
-        case 'replace':
-          // First: what a crash right behind it leaves says nothing of what was deleted.
-          log.add({
-            level: 'info',
-            blob,
-            path: stub.path,
-            code: 'Delete',
-            message: `${reason}: it makes way`,
-          });
-          await log.written();
-          fid = await native.replaceEntry(fid, stub);
-      }
-    } catch (error) {
-      if (error instanceof JobFailure) throw error;
-      this.#unresolved(blob, stub.path, reason, error);
-      return;
+    const { resumed, later } = this.#options;
+    const resolution = await resolveConflict(this.#options, blob, stub, seen);
+    switch (resolution.kind) {
+      case 'same':
+        this.#tally(stub, 'preexisting');
+        if (stub.kind === 'directory' && resumed) this.#directories.push({ ...stub, fid: resolution.fid });
+        return;
+      case 'completed':
+        this.#created(stub, resolution.fid);
+        return;
+      case 'busy':
+        if (later === undefined) this.#conflict(blob, stub.path, resolution.message);
+        else later.add(blob, resolution.message);
+        return;
+      case 'conflict':
+        this.#conflict(blob, stub.path, resolution.message);
+        return;
+      case 'failed':
+        this.#error(blob, 'Overwrite', resolution.message);
+        return;
+      case 'resolved':
+        this.#resolved(blob, stub.path, resolution.message);
+        if (resolution.resident) this.#tally(stub, 'preexisting');
+        else this.#created(stub, resolution.fid);
     }
-    this.#resolved(blob, stub.path, `${reason}: ${done[action]}`);
-    if (situation === 'same-resident') this.#tally(stub, 'preexisting');
-    else this.#created(stub, fid);
-  }
-
-  /** The mode's action failed: a conflict that stays where it is a matter of what is there, else an error. */
-  #unresolved(blob: string, path: string, reason: string, error: unknown): void {
-    const errno = errnoOf(error) ?? 0;
-    const { onBusy } = this.#options;
-    const later = busy[errno];
-    const why = later ?? unresolved[errno];
-    if (later !== undefined && onBusy !== undefined) onBusy(blob, `${reason}, and ${later}`);
-    else if (why !== undefined) this.#conflict(blob, path, `${reason}, and ${why}`);
-    else this.#error(blob, 'Overwrite', `${reason}: ${messageChain(error)}`);
-  }
-
-  async #attributes({
-    path,
-    mode,
-    uid,
-    gid,
-    mtimeNs,
-    extended,
-    fid,
-  }: Stub & { readonly fid: Fid }): Promise<void> {
-    const attributes = { mode, uid, gid, mtimeNs, ...(extended && { extended }), fid };
-    await this.#options.native.setAttributes(path, attributes);
-  }
-
-  async #existing(state: FileState): Promise<Existing> {
-    if (state.type !== 'symlink') return state;
-    const target = await this.#options.native.readlink(state.fid);
-    return target === null ? state : { ...state, target };
   }
 
   /** Whatever lies below the names before `name` has been listed (undefined: everything has). */
   async #passed(name: string | undefined): Promise<void> {
-    const { container, log, signal } = this.#options;
+    const { container, native, log, signal } = this.#options;
     const { hierarchical } = container.namespace;
     const isPassed = (path: string): boolean =>
       name === undefined || isListedBehind(name, path, hierarchical);
@@ -478,7 +362,7 @@ class Import {
     for (const directory of passed.reverse()) {
       signal.throwIfAborted();
       try {
-        await this.#attributes(directory);
+        await native.setAttributes(directory.path, attributesOf(directory, directory.fid));
       } catch (error) {
         log.add({ level: 'warn', path: directory.path, code: 'Attributes', message: messageChain(error) });
       }
@@ -508,19 +392,6 @@ class Import {
     if (maximumErrors === -1 || counters.totalErrors <= maximumErrors) return;
     throw new JobFailure('TooManyErrors', `the blob '${blob}' could not be imported: ${message}`);
   }
-}
-
-/** The ACLs of a stub; nothing where the account tells none, so that those of its directory are inherited. */
-function extendedOf({ acls }: PosixAttributes, kind: Stub['kind']): Pick<Stub, 'extended'> {
-  if (acls === undefined || kind === 'symlink') return {};
-  const extended = { 'system.posix_acl_access': acls.access };
-  if (kind === 'file') return { extended };
-  return { extended: { ...extended, 'system.posix_acl_default': acls.default } };
-}
-
-/** The time, or the nearest that a store can hold, as utimes would set it. */
-function storable(ns: bigint): bigint {
-  return ns < earliestNs ? earliestNs : ns > latestNs ? latestNs : ns;
 }
 
 /** `a`, `a/b` of `a/b/c`. */

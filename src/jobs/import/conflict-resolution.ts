@@ -1,0 +1,155 @@
+/** Does what the conflict mode says about a path that is taken. */
+import { constants } from 'node:os';
+import { BlobError, FsError, messageChain } from '../../base/errors.js';
+import { listedBlob } from '../../blob/listed.js';
+import type { Container } from '../../blob/port.js';
+import type { Coordinator } from '../../hsm/coordinator.js';
+import { errnoOf } from '../../hsm/movers.js';
+import type { Fid, FileState, NativeStore, Stub } from '../../store/inodes.js';
+import { JobFailure } from '../job-end.js';
+import type { JobLog } from '../job-log.js';
+import { blobStub, type ImportDefaults } from './blob-stub.js';
+import { actionOf, differenceOf, situationOf, type ConflictActions, type Existing } from './conflict.js';
+import type { ConflictMode } from './conflict-mode.js';
+
+const { EBUSY, ENOENT, ENOTEMPTY, ESTALE, ETXTBSY } = constants.errno;
+
+export interface ConflictOptions {
+  readonly native: NativeStore;
+  readonly container: Pick<Container, 'properties'>;
+  readonly coordinator: Pick<Coordinator, 'keepOtherNames' | 'keepRenamed'>;
+  readonly mode: ConflictMode;
+  /** What the mode does about what is there. */
+  readonly actions: ConflictActions;
+  readonly defaults: ImportDefaults;
+  readonly log: Pick<JobLog, 'add' | 'written'>;
+  readonly signal: AbortSignal;
+}
+
+export type Resolution =
+  /** What is there is what the import would make. */
+  | { readonly kind: 'same'; readonly fid: Fid }
+  /** What is there is a directory that names of blobs had implied; it has the attributes of its blob now. */
+  | { readonly kind: 'completed'; readonly fid: Fid }
+  /** A conflict that stays. */
+  | { readonly kind: 'conflict'; readonly message: string }
+  /** A conflict that the mode has ended. `resident`: by taking the data away of what was the blob already. */
+  | { readonly kind: 'resolved'; readonly message: string; readonly fid: Fid; readonly resident: boolean }
+  /** The mode's action is not possible now. */
+  | { readonly kind: 'busy'; readonly message: string }
+  | { readonly kind: 'failed'; readonly message: string };
+
+/** What became of a conflict, for the log. */
+const done = {
+  update: 'it has the attributes of the blob now',
+  release: 'it is released',
+  replace: 'it was deleted and imported again',
+} as const;
+
+/** Why a mode could not do what it should, where that is no error: it may be able to later. */
+const busy: Readonly<Record<number, string>> = {
+  [EBUSY]: 'it is open, mapped or in a transfer',
+  [ETXTBSY]: 'it is being executed',
+  [ESTALE]: 'it changed meanwhile',
+  [ENOENT]: 'it is gone meanwhile',
+};
+/** The same; it stays so. */
+const unresolved: Readonly<Record<number, string>> = { [ENOTEMPTY]: 'the directory is not empty' };
+
+/** Rejects only with what ends the job. */
+export async function resolveConflict(
+  options: ConflictOptions,
+  blob: string,
+  stub: Stub,
+  seen: FileState,
+): Promise<Resolution> {
+  const { native, mode, actions, defaults, log } = options;
+  // Another name of the same file may have been resolved since the look at this one.
+  const state = seen.nlink > 1 ? ((await native.lookup([stub.path]))[0] ?? seen) : seen;
+  const existing = await withTarget(native, state);
+  const situation = situationOf(existing, stub, defaults);
+  const action = actionOf(actions, mode, existing, stub, defaults);
+  const reason = differenceOf(existing, stub) ?? 'its data is here';
+  let { fid } = state;
+  try {
+    switch (action) {
+      case 'keep':
+        return { kind: 'same', fid };
+      case 'skip':
+      case 'fail':
+        return { kind: 'conflict', message: reason };
+      case 'complete':
+        await native.setAttributes(stub.path, attributesOf(stub, fid));
+        return { kind: 'completed', fid };
+      case 'update':
+        if (stub.kind !== 'directory') await native.setAttributes(stub.path, attributesOf(stub, fid));
+        break;
+      case 'release':
+        // The look at it may be a whole batch old, and a file that was moved away keeps what it has.
+        if ((await native.lookup([stub.path]))[0]?.fid !== fid) throw new FsError(ESTALE, stub.path);
+        await native.replaceCopy(fid, stub);
+        break;
+      case 'replace':
+        if (state.nlink > 1 && state.type === 'file') await keepOtherNames(options, fid, stub.path);
+        // First: what a crash right behind it leaves says nothing of what was deleted.
+        log.add({
+          level: 'info',
+          blob,
+          path: stub.path,
+          code: 'Delete',
+          message: `${reason}: it makes way`,
+        });
+        await log.written();
+        fid = await native.replaceEntry(fid, stub);
+    }
+  } catch (error) {
+    return unresolvedBy(error, reason, options.signal);
+  }
+  const message = `${reason}: ${done[action]}`;
+  return { kind: 'resolved', message, fid, resident: situation === 'same-resident' };
+}
+
+/** Before the blob of one name of a file goes to another file: its further names go on with what their blobs have. */
+export function keepOtherNames(
+  {
+    coordinator,
+    container,
+    defaults,
+    signal,
+  }: {
+    readonly coordinator: Pick<Coordinator, 'keepOtherNames'>;
+  } & Pick<ConflictOptions, 'container' | 'defaults' | 'signal'>,
+  fid: Fid,
+  path: string,
+): Promise<void> {
+  return coordinator.keepOtherNames(fid, path, async (name) => {
+    try {
+      const listed = listedBlob(name, await container.properties(name, signal));
+      return listed.kind === 'file' ? blobStub(listed, name, 'file', defaults) : undefined;
+    } catch (error) {
+      if (error instanceof BlobError && error.kind === 'missing') return undefined;
+      throw error;
+    }
+  });
+}
+
+export function attributesOf({ mode, uid, gid, mtimeNs, extended }: Stub, fid: Fid) {
+  return { mode, uid, gid, mtimeNs, ...(extended && { extended }), fid };
+}
+
+function unresolvedBy(error: unknown, reason: string, signal: AbortSignal): Resolution {
+  if (error instanceof JobFailure) throw error;
+  signal.throwIfAborted();
+  const errno = errnoOf(error) ?? 0;
+  const later = busy[errno];
+  const stays = unresolved[errno];
+  if (later !== undefined) return { kind: 'busy', message: `${reason}, and ${later}` };
+  if (stays !== undefined) return { kind: 'conflict', message: `${reason}, and ${stays}` };
+  return { kind: 'failed', message: `${reason}: ${messageChain(error)}` };
+}
+
+async function withTarget(native: NativeStore, state: FileState): Promise<Existing> {
+  if (state.type !== 'symlink') return state;
+  const target = await native.readlink(state.fid);
+  return target === null ? state : { ...state, target };
+}

@@ -1,0 +1,45 @@
+/** An auto-import over memory: enabled, polled, disabled. */
+import type { AutoImportRecord } from '../../src/jobs/auto-import/auto-import-record.js';
+import type { ConflictMode } from '../../src/jobs/import/conflict-mode.js';
+import { stateOf } from '../../src/jobs/job.js';
+import type { MemoryJobs } from './memory-jobs.js';
+import { until } from './poll.js';
+
+export function auto(jobs: MemoryJobs): AutoImportRecord['properties']['status'] {
+  return (jobs.runner.get('auto') as AutoImportRecord).properties.status;
+}
+
+/** Enables the job 'auto', by listing and with deletions; resolves when its blob sync has begun. */
+export async function autoImport(
+  jobs: MemoryJobs,
+  mode: ConflictMode = 'Skip',
+  prefixes?: readonly string[],
+): Promise<void> {
+  await jobs.runner.create('auto-import', {
+    name: 'auto',
+    prefixes,
+    conflictResolutionMode: mode,
+    enableDeletions: true,
+    changeSource: 'listing',
+    changeSourceReason: 'as asked for',
+    pollIntervalMs: 1,
+  });
+  await until(() => auto(jobs).scanEndTime !== undefined, { what: 'blob sync', intervalMs: 1 });
+}
+
+/** Resolves when the job has looked for changes since, or has ended. */
+export async function synced(jobs: MemoryJobs): Promise<void> {
+  jobs.hsm.clock.ms += 1000;
+  const after = new Date(jobs.hsm.clock.ms).toISOString();
+  await until(
+    () =>
+      stateOf(jobs.runner.get('auto')) !== 'InProgress' ||
+      (auto(jobs).blobSyncEvents.lastTimeFullySynchronized ?? '') >= after,
+    { what: 'a poll', intervalMs: 1 },
+  );
+}
+
+export async function end(jobs: MemoryJobs): Promise<void> {
+  await jobs.runner.cancel('auto').catch(() => undefined);
+  await jobs.runner.wait('auto');
+}
