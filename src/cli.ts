@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /** The `lustrite` command. Starts in milliseconds: each command is imported when it runs, the daemon only by `mount`. */
-import { Command, CommanderError, Option } from 'commander';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { messageChain, UserError } from './base/errors.js';
 import { version } from './base/version.js';
 import { Exit, UsageError } from './cli/failure.js';
@@ -10,6 +10,12 @@ import { addSettings, flagsOf } from './cli/settings.js';
 
 function example(...lines: readonly string[]): string {
   return `\n${lines.length > 1 ? 'Examples' : 'Example'}:\n${lines.map((line) => `  $ lustrite ${line}`).join('\n')}`;
+}
+
+/** For an option of which only one can be meant. */
+function once(value: string, former: string | undefined): string {
+  if (former === undefined) return value;
+  throw new InvalidArgumentError(`A job has one: '${former}' or '${value}'?`);
 }
 
 const program = new Command('lustrite')
@@ -80,6 +86,12 @@ function jobCommands(kind: Kind, description: string): Command {
     .command(auto ? 'disable' : 'cancel')
     .description(auto ? 'end a job that is enabled' : 'cancel a running job');
   if (auto) stop.alias('cancel');
+  stop.option(
+    '--wait',
+    auto
+      ? 'return when the job has ended; exit code 1 unless it is Disabled'
+      : 'return when the job has ended; exit code 1 if it failed',
+  );
   const show = group.command('show').description('settings and counters of a job');
   for (const [command, verb] of [
     [show, 'show'],
@@ -167,7 +179,7 @@ jobCommands('auto-export', 'write new and changed files to the container again a
   .description('export whatever is new or changed, as long as it is enabled; no other job runs meanwhile')
   .argument('<mnt>', 'where it is mounted')
   .option('--name <name>', 'name of the job')
-  .option('--path <prefix>', 'only files whose paths in the mount begin with this (default: /)')
+  .option('--path <prefix>', 'only files whose paths in the mount begin with this (default: /)', once)
   .option('--poll-interval <time>', 'pause between two iterations, e.g. 500ms, 5s, 10m', '5s')
   .option('--wait', 'return when the job is disabled; exit code 1 unless it exported everything')
   .addOption(json())
@@ -183,6 +195,7 @@ jobCommands('export', 'write new and changed files to the container')
   .option(
     '--path <prefix>',
     'only files whose paths in the mount begin with this, e.g. /results (default: /)',
+    once,
   )
   .option('--name <name>', 'name of the job')
   .option('--wait', 'return when the job has ended; exit code 1 unless it completed')

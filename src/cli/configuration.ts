@@ -66,7 +66,9 @@ export async function mountConfiguration(
 }
 
 function noContainer(): UsageError {
-  return new UsageError('which container? --container NAME (or LUSTRITE_CONTAINER)');
+  return new UsageError(
+    'which container? --container NAME (or LUSTRITE_CONTAINER), or --store DIR of one that was mounted before',
+  );
 }
 
 /** The container's own store, or where no container was named, the one that was mounted here last. */

@@ -14,11 +14,53 @@ function number(job: JobView, name: string): number {
 
 /** `importJobInitialAmlfsPut InProgress: 1200 of 1234 blobs imported, 0 errors, 3 conflicts`. */
 export function jobLine(job: JobView): string {
+  return `${job.name} ${job.properties.status.state}: ${countersText(job)}`;
+}
+
+/** Name, state, start and counters: a row of a table. */
+export function jobRow(job: JobView): readonly string[] {
+  return [job.name, job.properties.status.state, startedAt(job), countersText(job)];
+}
+
+/** `2026-01-31T12:00:00.000Z` */
+export function startedAt(job: JobView): string {
+  const { lastStartedTime, lastStartedTimeUTC } = fieldsOf(job.properties.status);
+  return [lastStartedTime, lastStartedTimeUTC].find((time) => typeof time === 'string') as string;
+}
+
+/** `percentComplete`, or `blobSyncEvents.deletions` for a part of a part, with its value. */
+export function fieldRows(part: object, within = ''): readonly (readonly [string, string])[] {
+  return Object.entries(fieldsOf(part)).flatMap(([name, value]) => {
+    if (typeof value === 'object' && value !== null && !Array.isArray(value))
+      return fieldRows(value, `${within}${name}.`);
+    return [[`${within}${name}`, typeof value === 'string' ? value : JSON.stringify(value)] as const];
+  });
+}
+
+/** A job that ended well and found nothing: what nothing begins with, in case that was meant otherwise. */
+export function nothingFound(job: JobView): string | undefined {
+  const { importPrefixes, filesystemPath } = fieldsOf(job.properties);
+  const quoted = (prefixes: unknown): string =>
+    (Array.isArray(prefixes) ? prefixes : [prefixes]).map((prefix) => `'${String(prefix)}'`).join(' or ');
+  switch (job.kind) {
+    case 'import':
+      return number(job, 'totalBlobsWalked') > 0
+        ? undefined
+        : `no blob has a name that begins with ${quoted(importPrefixes)}`;
+    case 'export':
+      return number(job, 'filesDiscovered') > 0 || filesystemPath === '/'
+        ? undefined
+        : `nothing whose path begins with ${quoted(filesystemPath)} is new or changed`;
+    default:
+      return undefined;
+  }
+}
+
+function countersText(job: JobView): string {
   const { state } = job.properties.status;
   const quiet = state === 'InProgress' || state === 'Completed' || state === 'Disabled';
-  const counters = countersOf(job);
   const why = quiet ? undefined : causeOf(job);
-  return `${job.name} ${state}: ${counters.join(', ')}${why === undefined ? '' : ` (${why})`}`;
+  return `${countersOf(job).join(', ')}${why === undefined ? '' : ` (${why})`}`;
 }
 
 function countersOf(job: JobView): readonly string[] {
@@ -57,8 +99,11 @@ function exported(job: JobView): readonly string[] {
 }
 
 function imported(job: JobView): readonly string[] {
+  const there = ['Files', 'Directories', 'Symlinks'].map((type) => number(job, `preexisting${type}`));
+  const preexisting = there.reduce((sum, count) => sum + count);
   return [
     `${number(job, 'totalBlobsImported')} of ${counted(number(job, 'totalBlobsWalked'), 'blob')} imported`,
+    ...(preexisting === 0 ? [] : [`${preexisting} there already`]),
     counted(number(job, 'totalErrors'), 'error'),
     counted(number(job, 'totalConflicts'), 'conflict'),
   ];

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { finalStates, type JobView } from '../base/control-api.js';
 import { UserError } from '../base/errors.js';
 import { Exit, UsageError } from './failure.js';
-import { fieldsOf, jobLine } from './job-text.js';
+import { fieldRows, jobLine, jobRow, nothingFound, startedAt } from './job-text.js';
 import { note, say, sayJson, table } from './output.js';
 import { targetAt, type Target } from './target.js';
 import { untilFinal } from './wait.js';
@@ -134,6 +134,8 @@ export function tellEnd({ mount }: Target, job: JobView, { json }: Shown): void 
   if (json === true) sayJson(job);
   else {
     say(`${job.kind} ${jobLine(job)}`);
+    const nothing = state === 'Completed' ? nothingFound(job) : undefined;
+    if (nothing !== undefined) note(nothing);
     if (!completed) note(`its log: ${join(mount.store, 'jobs', job.name, 'log.jsonl')}`);
   }
   if (!completed) throw new Exit(1);
@@ -147,7 +149,7 @@ export async function listJobs(path: string, kind: Kind | undefined, { json }: S
     return;
   }
   if (jobs.length === 0) say(`${mount.mountPoint} has had no ${kind ?? ''}${kind ? ' ' : ''}jobs`);
-  else say(table(jobs.map((job) => [job.kind, jobLine(job)])));
+  else say(table(jobs.map((job) => [job.kind, ...jobRow(job)])));
 }
 
 async function jobsOf(client: Target['client'], kind: Kind | undefined): Promise<readonly JobView[]> {
@@ -168,25 +170,34 @@ export async function showJob(
   }
   say(`${job.kind} ${jobLine(job)}`);
   const { status, ...settings } = job.properties;
-  const rows = [...Object.entries(fieldsOf(settings)), ...Object.entries(fieldsOf(status))];
-  say(
-    table(
-      rows.map(([key, value]) => [`  ${key}`, typeof value === 'string' ? value : JSON.stringify(value)]),
-    ),
-  );
+  const rows = [...fieldRows(settings), ...fieldRows(status)];
+  say(table(rows.map(([name, value]) => [`  ${name}`, value])));
 }
 
 export async function cancelJob(
   path: string,
   kind: Kind,
   name: string | undefined,
-  { json }: Shown,
+  { json, wait }: Shown & { readonly wait?: boolean },
 ): Promise<void> {
   const target = targetAt(path);
   const job = await jobNamed(target, kind, name);
   const after = await target.client.post<JobView>(`/v1/jobs/${encodeURIComponent(job.name)}/cancel`);
-  if (json === true) sayJson(after);
-  else say(`${kind} ${jobLine(after)}`);
+  if (wait === true) {
+    const ended = await untilFinal(target, job.name);
+    const { state } = ended.properties.status;
+    if (state === 'Canceled') show(ended, json);
+    else tellEnd(target, ended, { ...(json !== undefined && { json }) });
+    return;
+  }
+  show(after, json);
+  if (json !== true && !finalStates.includes(after.properties.status.state))
+    note(`it ends soon; --wait waits for that, lustrite ${kind} show ${path} ${job.name} tells how it ended`);
+}
+
+function show(job: JobView, json: boolean | undefined): void {
+  if (json === true) sayJson(job);
+  else say(`${job.kind} ${jobLine(job)}`);
 }
 
 export async function deleteJob(path: string, kind: Kind, name: string, { json }: Shown): Promise<void> {
@@ -208,11 +219,7 @@ async function jobNamed({ client, mount }: Target, kind: Kind, name: string | un
       `${mount.mountPoint} has no ${kind} job '${name}'; lustrite ${kind} list shows them`,
     );
   }
-  const started = (job: JobView): string => {
-    const { lastStartedTime, lastStartedTimeUTC } = fieldsOf(job.properties.status);
-    return [lastStartedTime, lastStartedTimeUTC].find((time) => typeof time === 'string') as string;
-  };
-  const latest = jobs.toSorted((a, b) => (started(a) < started(b) ? -1 : 1)).at(-1);
+  const latest = jobs.toSorted((a, b) => (startedAt(a) < startedAt(b) ? -1 : 1)).at(-1);
   const job = jobs.find((one) => !finalStates.includes(one.properties.status.state)) ?? latest;
   if (job !== undefined) return job;
   throw new UserError('NotFound', `${mount.mountPoint} has had no ${kind} job`);

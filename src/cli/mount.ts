@@ -3,7 +3,7 @@ import { fork, type ChildProcess } from 'node:child_process';
 import { closeSync, lstatSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { firstImportName, type JobView, type StatusReport } from '../base/control-api.js';
+import { finalStates, firstImportName, type JobView, type StatusReport } from '../base/control-api.js';
 import type { Config } from '../base/config.js';
 import { messageChain, UserError } from '../base/errors.js';
 import { credentialVariables, type Launch, type LaunchReport } from '../base/launch.js';
@@ -16,6 +16,7 @@ import { mountConfiguration } from './configuration.js';
 import { healMountPoint } from './dead-mount.js';
 import { Exit, UsageError } from './failure.js';
 import { obstacles } from './holders.js';
+import { fieldsOf } from './job-text.js';
 import { tellEnd } from './jobs.js';
 import { note, say, sayJson } from './output.js';
 import type { Flags } from './settings.js';
@@ -242,8 +243,13 @@ async function tellMounted(config: Config, { wait, json }: MountOptions): Promis
     }
     return;
   }
-  const { value } = await target.client.get<{ readonly value: readonly JobView[] }>('/v1/jobs?kind=import');
-  if (!value.some((job) => job.name === firstImportName)) {
+  const [{ startedAt }, { value }] = await Promise.all([
+    target.client.get<StatusReport>('/v1/status'),
+    target.client.get<{ readonly value: readonly JobView[] }>('/v1/jobs?kind=import'),
+  ]);
+  const first = value.find((job) => job.name === firstImportName);
+  // Of an earlier daemon: how that ended was told then.
+  if (first === undefined || isOver(first, startedAt)) {
     if (json === true) sayJson(null);
     else
       say(
@@ -260,4 +266,11 @@ async function tellMounted(config: Config, { wait, json }: MountOptions): Promis
       note(`the mount stays; lustrite import show ${config.mountPoint} has the details`);
     throw error;
   }
+}
+
+/** Whether the job was over when the daemon started. */
+function isOver(job: JobView, daemonStartedAt: string): boolean {
+  const { lastCompletionTime } = fieldsOf(job.properties.status);
+  const { state } = job.properties.status;
+  return finalStates.includes(state) && String(lastCompletionTime) < daemonStartedAt;
 }

@@ -84,7 +84,11 @@ function namespaceText({ namespace }: StatusReport): string {
 
 /** The running job, or else how the last one ended, and when. */
 function jobText({ runningJob, lastJob }: StatusReport): string {
-  if (runningJob !== null) return `${runningJob.kind} ${jobLine(runningJob)}`;
+  if (runningJob !== null) {
+    const refused =
+      runningJob.kind === 'auto-import' ? '; lfs hsm_* is answered EBUSY until it is disabled' : '';
+    return `${runningJob.kind} ${jobLine(runningJob)}${refused}`;
+  }
   if (lastJob === undefined || lastJob === null) return 'none is running';
   const ended = fieldsOf(lastJob.properties.status)['lastCompletionTime'];
   const when = typeof ended === 'string' ? `${ended} ` : '';

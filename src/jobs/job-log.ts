@@ -41,6 +41,7 @@ export class JobLog {
   #buffer: string[] = [];
   #chars = 0;
   #writing: Promise<void> = Promise.resolve();
+  #lastError: JobLogLine | undefined;
 
   private constructor(options: JobLogOptions) {
     this.#options = options;
@@ -55,7 +56,13 @@ export class JobLog {
     return new JobLog(options);
   }
 
+  /** The newest line that told an error in this daemon's life. */
+  get lastError(): JobLogLine | undefined {
+    return this.#lastError;
+  }
+
   add(line: JobLogLine): void {
+    if (line.level === 'error') this.#lastError = line;
     const text = JSON.stringify({ time: new Date(this.#options.now()).toISOString(), ...line });
     this.#buffer.push(`${text}\n`);
     this.#chars += text.length + 1;

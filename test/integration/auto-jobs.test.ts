@@ -48,9 +48,12 @@ await t.test('the mount follows the container while an auto-import is enabled', 
   await mount.remount({ ready: 'mounted' });
   await until(() => contentOf(mount.at('while-away')) === 'three', { what: 'what came meanwhile' });
 
-  const disabled = await lustrite(['auto-import', 'disable', mount.path, 'follow']);
-  t.equal(disabled.code, 0, disabled.stderr);
-  await mount.untilJobsEnd();
+  t.match(
+    (await lustrite(['status', mount.path])).stdout,
+    /lfs hsm_\* is answered EBUSY until it is disabled/,
+  );
+  const disabled = await lustrite(['auto-import', 'disable', mount.path, 'follow', '--wait']);
+  t.match(disabled, { code: 0, stdout: /^auto-import follow Disabled/ });
   const shown = await lustrite(['auto-import', 'show', mount.path, 'follow', '--json']);
   t.match(JSON.parse(shown.stdout), {
     kind: 'auto-import',
@@ -98,7 +101,8 @@ await t.test('the container follows the mount while an auto-export is enabled', 
   const empty = azurite.client(container).getBlobClient('results/empty');
   await until(() => empty.exists(), { what: 'the new directory in the container' });
   t.match((await empty.getProperties()).metadata, { hdi_isfolder: 'true', permissions: '0750' });
-  t.equal((await lustrite(['auto-export', 'disable', mount.path])).code, 0);
+  const disabled = await lustrite(['auto-export', 'disable', mount.path, '--wait']);
+  t.match(disabled, { code: 0, stdout: /^auto-export out Disabled: / });
   await mount.untilJobsEnd();
   const shown = await lustrite(['auto-export', 'show', mount.path, '--json']);
   t.match(JSON.parse(shown.stdout), { properties: { status: { state: 'Disabled', totalFilesFailed: 0 } } });

@@ -113,7 +113,10 @@ t.test('the daemon in the foreground, and jobs', { skip: cannotMount }, async (t
       properties: { filesystemPath: '/' },
     });
     const listed = await host.lustrite('jobs', 'list', host.mnt);
-    t.match(listed.stdout, /import +importJobInitialAmlfsPut Completed.*\nexport +first-export Completed/);
+    t.match(
+      listed.stdout,
+      /import +importJobInitialAmlfsPut +Completed +\d{4}-.*\nexport +first-export +Completed +\d{4}-/,
+    );
     t.match(await host.lustrite('export', 'show', host.mnt, 'nope'), {
       code: 1,
       stderr: /no export job 'nope'/,
@@ -124,7 +127,14 @@ t.test('the daemon in the foreground, and jobs', { skip: cannotMount }, async (t
       stderr: /name: must be 2 to 80/,
     });
     const imported = await host.lustrite('import', 'create', host.mnt, '--prefix', 'a/', '--wait');
-    t.match(imported, { code: 0, stdout: /^import import-\w+ Completed/ });
+    t.match(imported, {
+      code: 0,
+      stdout: /^import import-\w+ Completed: 0 of 1 blob imported, 1 there already/,
+    });
+    const typo = await host.lustrite('import', 'create', host.mnt, '--prefix', 'b/', '--wait');
+    t.match(typo, { code: 0, stderr: "lustrite: no blob has a name that begins with 'b/'\n" });
+    const nowhere = await host.lustrite('export', 'create', host.mnt, '--path', '/b', '--wait');
+    t.match(nowhere, { code: 0, stderr: /nothing whose path begins with '\/b' is new or changed/ });
     t.equal((await host.umount()).code, 0);
     await data.deleteBlob('out.txt');
   });

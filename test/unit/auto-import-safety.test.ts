@@ -205,3 +205,14 @@ await t.test('the blob of a directory may come later than those below it, in eve
     await end(jobs);
   }
 });
+
+await t.test('the status says the latest error, as nobody reads the log of a job that goes on', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container } = jobs.hsm;
+  await autoImport(jobs);
+  container.put('a//b', 'no path');
+  await synced(jobs);
+  await synced(jobs);
+  t.match(auto(jobs), { state: 'InProgress', statusMessage: /the latest error: a\/\/b: /, blobSyncEvents: { totalErrors: 1 } }); // prettier-ignore
+  await end(jobs);
+});

@@ -13,7 +13,7 @@ import { settings } from '../../src/base/config-keys.js';
 import { unknownVariables } from '../../src/base/variables.js';
 import { resolveSettings, type ConfigInput } from '../../src/base/config.js';
 import { bytesText, counted, table } from '../../src/cli/output.js';
-import { jobLine } from '../../src/cli/job-text.js';
+import { fieldRows, jobLine } from '../../src/cli/job-text.js';
 import { storeWarning } from '../../src/store/durability.js';
 import { start } from '../helpers/run.js';
 import { nobodyCannotRun } from '../helpers/host.js';
@@ -60,6 +60,12 @@ t.test('every refusal names what is wrong, with exit code 2 for usage and 1 othe
       ['mount', folder, '--container', 'data', '--logging-container', 'data'],
       2,
       /logs need another/,
+    ],
+    [
+      'two paths',
+      ['export', 'create', '/x', '--path', '/a', '--path', '/b'],
+      2,
+      /A job has one: '\/a' or '\/b'/,
     ],
     ['foreground and wait', ['mount', folder, '--foreground', '--wait'], 2, /exclude each other/],
     [
@@ -329,6 +335,17 @@ t.test('people read numbers with units, and names on one line', (t) => {
     jobLine({ kind: 'import', name: 'i', properties: { status } }),
     'i CompletedPartial: 2 of 3 blobs imported, 1 error, 0 conflicts (why)',
   );
+  const again = { ...status, preexistingFiles: 1 };
+  t.equal(
+    jobLine({ kind: 'import', name: 'i', properties: { status: again } }),
+    'i CompletedPartial: 2 of 3 blobs imported, 1 there already, 1 error, 0 conflicts (why)',
+  );
+  t.same(fieldRows({ a: 1, b: 'two', c: { d: [3], e: { f: true } } }), [
+    ['a', '1'],
+    ['b', 'two'],
+    ['c.d', '[3]'],
+    ['c.e.f', 'true'],
+  ]);
   const exporting = { state: 'InProgress', percentComplete: 40, totalFilesExported: 1, totalMiBExported: 1.26, totalFilesFailed: 0 }; // prettier-ignore
   t.equal(
     jobLine({ kind: 'export', name: 'e', properties: { status: exporting } }),

@@ -14,6 +14,7 @@ import { FeedSource } from './feed-source.js';
 import { ListingSource } from './listing-source.js';
 import { blobPrefixes } from '../import/prefixes.js';
 import { RateWindow } from './rate-window.js';
+import type { JobLogLine } from '../job-log.js';
 import { perSecond } from '../record-fields.js';
 
 const rateWindowMs = 10_000;
@@ -76,7 +77,7 @@ export const autoImportJob: JobType<AutoImportRecord> = {
           log: run.log,
           signal: run.signal,
           async onEvent(event, progress) {
-            const record = told(counted(), event, timeOf(clock));
+            const record = told(counted(), event, timeOf(clock), run.log.lastError);
             if (progress === undefined) run.show(record);
             else await run.commit({ ...record, progress });
           },
@@ -117,7 +118,12 @@ function withCounters(
 }
 
 /** The record after something has happened. */
-function told(record: AutoImportRecord, event: AutoImportEvent, at: string): AutoImportRecord {
+function told(
+  record: AutoImportRecord,
+  event: AutoImportEvent,
+  at: string,
+  lastError: JobLogLine | undefined,
+): AutoImportRecord {
   const { status, changeSource, changeSourceReason } = record.properties;
   const disabling = status.state !== 'InProgress';
   const say = (statusMessage: string): Partial<AutoImportStatus> => (disabling ? {} : { statusMessage });
@@ -125,7 +131,10 @@ function told(record: AutoImportRecord, event: AutoImportEvent, at: string): Aut
     blobSyncEvents: { ...status.blobSyncEvents, ...events },
   });
   const source = changeSource === 'feed' ? 'reads the change feed' : 'compares listings';
-  const runs = `Auto-import: blob sync ${source} (${changeSourceReason})`;
+  const { blob, message } = lastError ?? {};
+  const latest =
+    message === undefined ? '' : `; the latest error: ${blob === undefined ? '' : `${blob}: `}${message}`;
+  const runs = `Auto-import: blob sync ${source} (${changeSourceReason})${latest}`;
   switch (event.kind) {
     case 'scan-started': {
       const { scanEndTime: _, ...rest } = status;
