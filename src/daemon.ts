@@ -89,7 +89,8 @@ class Daemon implements Control {
   #frontEnd: FrontEnd | undefined;
   #runner: JobRunner | undefined;
   /** Resolves when the answer to the control API's unmount is out. */
-  #answer: { readonly sent: Promise<void>; readonly send: () => void } | undefined;
+  #answer:
+    { readonly made: Promise<void>; readonly sent: Promise<void>; readonly send: () => void } | undefined;
   #signals = 0;
   #stopped: Promise<void> | undefined;
   /** Unmounted lazily, with files that are open. */
@@ -316,7 +317,11 @@ class Daemon implements Control {
 
   async #stopAll(): Promise<void> {
     this.#starting.abort();
-    if (this.#answer !== undefined) await Promise.race([this.#answer.sent, systemClock.sleep(5_000)]);
+    if (this.#answer !== undefined) {
+      // It names changed files: a walk of everything there is.
+      await this.#answer.made;
+      await Promise.race([this.#answer.sent, systemClock.sleep(5_000)]);
+    }
     // A start that failed behind the mount. A lingering one has no mount any more: what is there now is another's.
     if (!this.#lingering) await this.#frontEnd?.unmount({ lazy: true }).catch(() => undefined);
     for (const undo of this.#undo.reverse()) {
@@ -488,10 +493,21 @@ class Daemon implements Control {
   }
 
   async unmount(lazy: boolean): Promise<UnmountReport> {
+    const [made, sent] = [withResolvers(), withResolvers()];
+    this.#answer = { made: made.promise, sent: sent.promise, send: sent.resolve };
+    try {
+      return await this.#unmount(lazy);
+    } catch (error) {
+      this.#answer = undefined;
+      throw error;
+    } finally {
+      made.resolve();
+    }
+  }
+
+  async #unmount(lazy: boolean): Promise<UnmountReport> {
     const { frontEnd } = this.#running();
     const job = this.#runner?.running();
-    const { promise: sent, resolve: send } = withResolvers();
-    this.#answer = { sent, send };
     let lingering = false;
     try {
       const gone = frontEnd.unmount({ lazy });
@@ -499,7 +515,6 @@ class Daemon implements Control {
         lingering = (await Promise.race([gone, systemClock.sleep(2_000).then(() => 'open')])) === 'open';
       else await gone;
     } catch (error) {
-      this.#answer = undefined;
       if ((error as NodeJS.ErrnoException).code !== 'EBUSY') throw error;
       throw new UserError('Busy', `${this.#config.mountPoint} is in use`, { status: 409, cause: error });
     }

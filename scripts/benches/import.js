@@ -17,6 +17,9 @@ async function importOf(rig, rounds, names) {
   /** @type {number[]} */ const bare = [];
   /** @type {import('./rig.js').Cost} */ let cost = { cpuSeconds: NaN, peakRssMiB: NaN };
   let bytesAStub = NaN;
+  let againBytes = NaN;
+  /** @type {import('./rig.js').Cost} */ let againCost = { cpuSeconds: NaN, peakRssMiB: NaN };
+  /** @type {number[]} */ const again = [];
   for (let round = 0; round < rounds; round++) {
     // Fresh connections: the server has closed those of the round before while this thread waited for a command.
     const agent = new Agent();
@@ -46,6 +49,11 @@ async function importOf(rig, rounds, names) {
       throw new Error(`imported ${String(job.properties.status.totalBlobsImported)} of ${String(names)}`);
     lustrite.push(names / whole);
     cost = mount.cost();
+    const written = mount.writtenBytes();
+    again.push(names / (await seconds(() => reimport(mount, names))));
+    againBytes = mount.writtenBytes() - written;
+    againCost = mount.cost();
+    againCost.cpuSeconds -= cost.cpuSeconds;
     mount.close();
     const after = statfsSync(rig.path('.').replace(/\/[^/]*$/, ''));
     bytesAStub = ((before.bfree - after.bfree) * before.bsize) / names;
@@ -59,4 +67,24 @@ async function importOf(rig, rounds, names) {
     `store: ${bytesAStub.toFixed(0)} bytes of blocks a stub beyond its inode (directories included); ` +
       `${perTenThousand(cost, names)} CPU s per 10,000 names`,
   );
+  report(
+    `import ${String(names)} names once more, unchanged`,
+    { lustrite: again, bare, unit: 'names/s' },
+    againCost,
+  );
+  console.log(`written by that: ${(againBytes / 1024).toFixed(0)} KiB`);
+}
+
+/** @param {import('./rig.js').Mount} mount @param {number} names */
+function reimport(mount, names) {
+  const job =
+    /** @type {{ properties: { status: { preexistingFiles: number, totalConflicts: number } } }} */ (
+      mount.json('import', 'create', mount.path, '--wait')
+    );
+  const { preexistingFiles, totalConflicts } = job.properties.status;
+  if (preexistingFiles !== names || totalConflicts !== 0)
+    throw new Error(
+      `found ${String(preexistingFiles)} of ${String(names)}, ${String(totalConflicts)} conflicts`,
+    );
+  return Promise.resolve();
 }

@@ -94,6 +94,13 @@ export class Mount {
     };
   }
 
+  /** Bytes that the daemon has made the file system write. */
+  writtenBytes() {
+    const status = /** @type {{ pid: number }} */ (this.json('status', this.path));
+    const io = readFileSync(`/proc/${String(status.pid)}/io`, 'latin1');
+    return Number(/^write_bytes: (\d+)/m.exec(io)?.[1] ?? NaN);
+  }
+
   close() {
     if (this.closed) return;
     this.closed = true;
