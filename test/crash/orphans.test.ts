@@ -176,7 +176,7 @@ t.test('a transfer thread that dies', { skip: cannotMount }, async (t) => {
       const gate = new Promise<void>((resolve) => (go = resolve));
       faults.inject({ method: 'PUT', blob: 'dirty', query: 'comp=block' }, { kind: 'hold', until: gate });
       faults.clearLog();
-      const { name } = (await lab.control('POST', '/v1/jobs/export', {})) as { name: string };
+      const { name } = (await lab.mount.control('POST', '/v1/jobs/export', {})) as { name: string };
       await until(() => faults.count({ method: 'PUT', blob: 'dirty' }) > 0, {
         what: 'an upload that has begun',
       });

@@ -122,8 +122,8 @@ class Work {
 
   async export(): Promise<void> {
     await this.#repeat('export', async () => {
-      const { runningJob } = (await this.#lab.control('GET', '/v1/status')) as StatusReport;
-      if (runningJob === null) await this.#lab.control('POST', '/v1/jobs/export', {});
+      const { runningJob } = (await this.#lab.mount.control('GET', '/v1/status')) as StatusReport;
+      if (runningJob === null) await this.#lab.mount.control('POST', '/v1/jobs/export', {});
     });
   }
 

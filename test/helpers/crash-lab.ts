@@ -1,5 +1,4 @@
 /** A mount whose daemon is made to die, a model of its files, and what must be true of them under the next daemon. */
-import { request } from 'node:http';
 import { readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ContainerClient } from '@azure/storage-blob';
@@ -127,7 +126,7 @@ export class CrashLab implements AsyncDisposable {
 
   /** Enables an auto-import of what is below a path, and waits until its blob sync has begun. */
   async follow(path: string): Promise<void> {
-    const { name } = (await this.control('POST', '/v1/jobs/auto-import', {
+    const { name } = (await this.mount.control('POST', '/v1/jobs/auto-import', {
       prefixes: [`/${path}`],
       conflictResolutionMode: 'OverwriteIfDirty',
       enableDeletions: true,
@@ -136,7 +135,7 @@ export class CrashLab implements AsyncDisposable {
     await until(
       async () => {
         if (this.mount.gone) return true;
-        const { properties } = (await this.control('GET', `/v1/jobs/${name}`)) as AutoImportView;
+        const { properties } = (await this.mount.control('GET', `/v1/jobs/${name}`)) as AutoImportView;
         return properties.status.scanEndTime;
       },
       { what: 'blob sync', timeoutMs: 60_000 },
@@ -162,13 +161,13 @@ export class CrashLab implements AsyncDisposable {
     await until(
       async () => {
         if (this.mount.gone) throw new Error(`the daemon has ended\n${this.mount.log().slice(-4000)}`);
-        const status = (await this.control('GET', '/v1/status')) as StatusReport;
+        const status = (await this.mount.control('GET', '/v1/status')) as StatusReport;
         const { runningJob } = status;
         if (runningJob?.kind === 'auto-import' && runningJob.properties.status.state === 'InProgress') {
           const { lastTimeFullySynchronized = '' } = (runningJob as AutoImportView).properties.status
             .blobSyncEvents;
           if (lastTimeFullySynchronized > since)
-            await this.control('POST', `/v1/jobs/${runningJob.name}/cancel`, {});
+            await this.mount.control('POST', `/v1/jobs/${runningJob.name}/cancel`, {});
         }
         if (status.pid !== pid || runningJob !== null) return false;
         return mountAt(this.mount.path) !== undefined;
@@ -177,40 +176,17 @@ export class CrashLab implements AsyncDisposable {
     );
   }
 
-  /** The control API, without a process for every question. */
-  async control(method: string, path: string, body?: object): Promise<unknown> {
-    const socketPath = join(this.mount.store, 'daemon.sock');
-    return new Promise((resolve, reject) => {
-      const asking = request(
-        { socketPath, method, path, headers: { 'content-type': 'application/json' } },
-        (answer) => {
-          const parts: Buffer[] = [];
-          answer.on('data', (part: Buffer) => parts.push(part));
-          answer.on('error', reject);
-          answer.on('end', () => {
-            const text = Buffer.concat(parts).toString();
-            if ((answer.statusCode ?? 500) < 300) resolve(text === '' ? undefined : JSON.parse(text));
-            else reject(new Error(`${method} ${path}: ${answer.statusCode ?? '?'} ${text}`));
-          });
-        },
-      );
-      asking.on('error', reject);
-      asking.setTimeout(60_000, () => asking.destroy(new Error(`${method} ${path}: no answer`)));
-      asking.end(body === undefined ? undefined : JSON.stringify(body));
-    });
-  }
-
   async jobs(): Promise<readonly JobView[]> {
-    return ((await this.control('GET', '/v1/jobs')) as { readonly value: readonly JobView[] }).value;
+    return ((await this.mount.control('GET', '/v1/jobs')) as { readonly value: readonly JobView[] }).value;
   }
 
   /** Runs an export to its end; how many files it found. */
   async export(): Promise<number> {
-    const { name } = (await this.control('POST', '/v1/jobs/export', {})) as JobView;
+    const { name } = (await this.mount.control('POST', '/v1/jobs/export', {})) as JobView;
     const job = await until(
       async () => {
         if (this.mount.gone) return 'gone';
-        const now = (await this.control('GET', `/v1/jobs/${name}`)) as ExportView;
+        const now = (await this.mount.control('GET', `/v1/jobs/${name}`)) as ExportView;
         return finalStates.includes(now.properties.status.state) && now;
       },
       { what: `export ${name} to end`, timeoutMs: 120_000 },

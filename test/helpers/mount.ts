@@ -1,7 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
-import { get } from 'node:http';
+import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
@@ -120,17 +120,25 @@ export class TestMount implements AsyncDisposable {
     }
   }
 
-  /** What `lustrite status --json` prints, without starting a program for it; undefined while nobody answers. */
+  /** What `lustrite status --json` prints; undefined while nobody answers. */
   async status(): Promise<StatusReport | undefined> {
+    return (await this.control('GET', '/v1/status').catch(() => undefined)) as StatusReport | undefined;
+  }
+
+  /** The control API, without starting a program for every question. Rejects with what it answers instead of success. */
+  async control(method: string, path: string, body?: object): Promise<unknown> {
+    const socketPath = join(this.store, socketName);
+    const headers = { 'content-type': 'application/json' };
     return new Promise((resolve, reject) => {
-      const options = { socketPath: join(this.store, socketName), path: '/v1/status', agent: false };
-      get(options, (answer) => {
-        text(answer).then((body) => {
-          resolve(answer.statusCode === 200 ? (JSON.parse(body) as StatusReport) : undefined);
+      const asking = request({ socketPath, method, path, headers, agent: false }, (answer) => {
+        text(answer).then((said) => {
+          if ((answer.statusCode ?? 500) < 300) resolve(said === '' ? undefined : JSON.parse(said));
+          else reject(new Error(`${method} ${path}: ${answer.statusCode ?? '?'} ${said}`));
         }, reject);
-      }).on('error', () => {
-        resolve(undefined);
       });
+      asking.on('error', reject);
+      asking.setTimeout(60_000, () => asking.destroy(new Error(`${method} ${path}: no answer`)));
+      asking.end(body === undefined ? undefined : JSON.stringify(body));
     });
   }
 

@@ -88,16 +88,17 @@ class AutoImport {
         await onEvent({ kind: 'synchronized', atMs });
       } catch (error) {
         signal.throwIfAborted();
+        const gap = error instanceof SourceGap;
+        const why = gap ? messageChain(error) : transientCause(error);
+        if (why === undefined) throw asFailure(error);
         // What comes again is counted then.
         Object.assign(this.#options.sync, this.#counted);
         this.#begun = this.#progress.deleting;
-        if (error instanceof SourceGap) {
-          log.add({ level: 'warn', code: 'Gap', message: `${messageChain(error)}: a full sync follows` });
+        if (gap) {
+          log.add({ level: 'warn', code: 'Gap', message: `${why}: a full sync follows` });
           await this.#move({ ...this.#progress, phase: 'scan', cursor: null, deleting: {} });
           continue;
         }
-        const why = transientCause(error);
-        if (why === undefined) throw asFailure(error);
         failures++;
         log.add({ level: 'warn', code: 'Waiting', message: why });
         await onEvent({ kind: 'waiting', why });
@@ -140,6 +141,7 @@ class AutoImport {
   async #poll(): Promise<void> {
     const { source, signal, onEvent } = this.#options;
     if (this.#progress.busy.length > 0) await this.#retryBusy();
+    await this.#retryLeft();
     // The next names are asked for while this batch is applied.
     for await (const changes of readAhead(source.poll(this.#progress.cursor, signal), 1)) {
       signal.throwIfAborted();
@@ -197,8 +199,22 @@ class AutoImport {
   }
 
   async #delete(absent: readonly string[], busy: Set<string>, left: Map<string, Fid>): Promise<void> {
+    const deletions = this.#deletions(busy, left);
+    const planned = await deletions.plan(absent, this.#begun);
+    const deleting = begunDeletions(planned);
+    if (Object.keys(deleting).length > 0) {
+      // A file that somebody makes under a name after it was deleted must not be deleted when this batch comes again.
+      await this.#move({ ...this.#progress, deleting: { ...this.#begun, ...deleting } });
+      crashPoint('auto-import.planned');
+    }
+    await deletions.run(planned);
+    // What was in them may be gone now.
+    await deletions.emptied(left);
+  }
+
+  #deletions(busy: Set<string>, left: Map<string, Fid>): Deletions {
     const { sync, log, maximumErrors } = this.#options;
-    const deletions = new Deletions({
+    return new Deletions({
       ...this.#options,
       counters: sync,
       later: this.#later(busy),
@@ -211,18 +227,14 @@ class AutoImport {
           throw new JobFailure('TooManyErrors', message);
       },
     });
-    const planned = await deletions.plan(absent, this.#begun);
-    const deleting = begunDeletions(planned);
-    if (Object.keys(deleting).length > 0) {
-      // A file that somebody makes under a name after it was deleted must not be deleted when this batch comes again.
-      await this.#move({ ...this.#progress, deleting: { ...this.#begun, ...deleting } });
-      crashPoint('auto-import.planned');
-    }
-    await deletions.run(planned);
-    // What was in them may be gone now; whatever lies below a directory sorts behind it.
-    for (const [path, fid] of [...left].sort(([a], [b]) => (a < b ? 1 : -1))) {
-      if (await deletions.directory(path, fid)) left.delete(path);
-    }
+  }
+
+  /** Directories that were not empty when their blobs were deleted. */
+  async #retryLeft(): Promise<void> {
+    const left = new Map(Object.entries(this.#progress.left));
+    const before = left.size;
+    await this.#deletions(new Set(), left).emptied(left);
+    if (left.size < before) await this.#move({ ...this.#progress, left: Object.fromEntries(left) });
   }
 
   /** What had to wait, by what the container has now. */

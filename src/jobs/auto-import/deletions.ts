@@ -176,7 +176,7 @@ export class Deletions {
     const { native, counters, onLeft } = this.#options;
     const { path, state, action } = one;
     if (state.type === 'directory') {
-      if (!(await this.directory(path, state.fid))) onLeft(path, state.fid);
+      if (!(await this.#directory(path, state.fid))) onLeft(path, state.fid);
       return true;
     }
     try {
@@ -233,8 +233,16 @@ export class Deletions {
     this.#options.log.add({ level, blob, path, code, message });
   }
 
+  /** Deletes, and takes from `left`, the directories that are empty now. */
+  async emptied(left: Map<string, Fid>): Promise<void> {
+    // Whatever lies below a directory sorts behind it.
+    for (const [path, fid] of [...left].sort(([a], [b]) => (a < b ? 1 : -1))) {
+      if (await this.#directory(path, fid)) left.delete(path);
+    }
+  }
+
   /** Deletes a directory whose blob is gone; false: something is in it. */
-  async directory(path: string, fid: Fid): Promise<boolean> {
+  async #directory(path: string, fid: Fid): Promise<boolean> {
     const { native, counters, log } = this.#options;
     try {
       await native.remove(path, fid);
