@@ -1,0 +1,168 @@
+/** What each command says to a job in each state that it can be met in: states x commands, through the command line. */
+import { writeFile } from 'node:fs/promises';
+import t from 'tap';
+import type { JobView } from '../../src/base/control-api.js';
+import { transitions, type JobKind } from '../../src/jobs/job.js';
+import { lustrite } from '../helpers/mount.js';
+import type { Match } from '../helpers/fault-server.js';
+import { MountedContainer } from '../helpers/mounted-container.js';
+import { cannotMount } from '../helpers/mounts.js';
+import { until } from '../helpers/poll.js';
+
+/** What a command answers: nothing but success, or what it says with exit code 1. */
+type Answer = 'done' | RegExp;
+
+interface Row {
+  readonly kind: JobKind;
+  readonly state: string;
+  /** Before the job is created; resolves with what lets held requests go. */
+  readonly prepare?: (lab: MountedContainer, name: string) => Promise<(() => void) | undefined>;
+  /** Once it is created. */
+  readonly then?: (lab: MountedContainer, name: string) => Promise<unknown>;
+  /** `cancel`, or `disable` of an auto job; `delete`; the creation of another job. */
+  readonly stop: Answer;
+  readonly delete: Answer;
+  readonly create: Answer;
+  /** What it is when nothing holds it any more. */
+  readonly ends: string;
+}
+
+const listing: Match = { query: 'comp=list' };
+const holdListing = (lab: MountedContainer): Promise<() => void> => Promise.resolve(lab.hold(listing));
+const refuseListing = async (lab: MountedContainer): Promise<undefined> => {
+  await Promise.resolve();
+  lab.storage.inject(listing, { kind: 'status', status: 403, code: 'AuthorizationFailure', message: 'no' });
+};
+/** Nobody can import it, and no blob can have the other one's name. */
+const badBlob = async (lab: MountedContainer, name: string): Promise<undefined> => {
+  await lab.upload({ [`${name}//bad`]: 'no path' });
+};
+const badFile = async (lab: MountedContainer, name: string): Promise<undefined> => {
+  await writeFile(lab.at(`${name}.`), 'no blob');
+};
+const holdUpload = async (lab: MountedContainer, name: string): Promise<() => void> => {
+  const open = lab.hold({ method: 'PUT', blob: name });
+  await writeFile(lab.at(name), 'new');
+  return open;
+};
+const uploading = (lab: MountedContainer, name: string): Promise<void> =>
+  lab.arrived({ method: 'PUT', blob: name });
+const stop = async (lab: MountedContainer, name: string): Promise<void> => {
+  await lab.mount.control('POST', `/v1/jobs/${name}/cancel`, {});
+};
+
+const already = (state: string) => ({
+  stop: new RegExp(`the job '.*' is already ${state}`),
+  delete: 'done' as const,
+  create: 'done' as const,
+  ends: state,
+});
+/** Whoever asks for what has happened gets it. */
+const stopped = (state: string) => ({ ...already(state), stop: 'done' as const });
+const running = (kind: JobKind, state: string, ends: string) => ({
+  kind,
+  state,
+  stop: 'done' as const,
+  delete: new RegExp(`the job '.*' is ${state}: ${kind.startsWith('auto') ? 'disable' : 'cancel'} it first`),
+  create: new RegExp(`the ${kind} job '.*' is running; `),
+  ends,
+});
+
+const rows: readonly Row[] = [
+  { ...running('import', 'InProgress', 'Canceled'), prepare: holdListing },
+  { kind: 'import', state: 'Completed', ...already('Completed') },
+  { kind: 'import', state: 'CompletedPartial', ...already('CompletedPartial'), prepare: badBlob },
+  { kind: 'import', state: 'Failed', ...already('Failed'), prepare: refuseListing },
+  { kind: 'import', state: 'Canceled', ...stopped('Canceled'), prepare: holdListing, then: stop },
+  { ...running('export', 'InProgress', 'Canceled'), prepare: holdUpload, then: uploading },
+  { kind: 'export', state: 'Completed', ...already('Completed') },
+  { kind: 'export', state: 'Failed', ...already('Failed'), prepare: badFile },
+  {
+    kind: 'export',
+    state: 'Canceled',
+    ...stopped('Canceled'),
+    prepare: holdUpload,
+    then: async (lab, name) => {
+      await uploading(lab, name);
+      await stop(lab, name);
+    },
+  },
+  running('auto-import', 'InProgress', 'Disabled'),
+  { kind: 'auto-import', state: 'Disabled', ...stopped('Disabled'), then: stop },
+  { kind: 'auto-import', state: 'Failed', ...already('Failed'), prepare: refuseListing },
+  running('auto-export', 'InProgress', 'Disabled'),
+  {
+    ...running('auto-export', 'Disabling', 'Disabled'),
+    prepare: holdUpload,
+    then: async (lab, name) => {
+      await uploading(lab, name);
+      await stop(lab, name);
+    },
+  },
+  { kind: 'auto-export', state: 'Disabled', ...stopped('Disabled'), then: stop },
+  {
+    kind: 'auto-export',
+    state: 'DisableFailed',
+    ...already('DisableFailed'),
+    prepare: badFile,
+    then: stop,
+  },
+];
+
+/** States in which nobody can find a job here. */
+const unmet: Readonly<Record<string, string>> = {
+  'import Cancelling': 'lasts as long as it takes to drop a request',
+  'export Cancelling': 'lasts as long as it takes to drop a request',
+  'auto-import Disabling': 'lasts as long as it takes to drop a request',
+  'auto-export Failed': 'only a store that cannot be written leads there',
+};
+
+t.test('the table has every state of every kind', (t) => {
+  const all = Object.entries(transitions).flatMap(([kind, states]) =>
+    Object.keys(states).map((state) => `${kind} ${state}`),
+  );
+  const here = [...rows.map(({ kind, state }) => `${kind} ${state}`), ...Object.keys(unmet)];
+  t.same(here.sort(), all.sort());
+  t.end();
+});
+
+t.test('every command in every state of a job', { skip: cannotMount }, async (t) => {
+  const lab = await MountedContainer.start(t, {});
+  for (const [at, row] of rows.entries()) {
+    const { kind, state, ends } = row;
+    await t.test(`${kind} ${state}`, async (t) => {
+      const name = `job-${String(at)}`;
+      const verb = kind.startsWith('auto') ? 'disable' : 'cancel';
+      const command = (what: string, ...args: readonly string[]) =>
+        lustrite([kind, what, lab.mount.path, ...args]);
+      const answers = async (answer: Answer, what: string, ...args: readonly string[]): Promise<void> => {
+        const ended = await command(what, ...args);
+        if (answer === 'done') t.match(ended, { code: 0 }, `${what}: ${ended.stderr}`);
+        else t.match(ended, { code: 1, stderr: answer }, what);
+      };
+      const letGo = await row.prepare?.(lab, name);
+      const below = kind.endsWith('import') ? ['--prefix', `/${name}`] : ['--path', `/${name}`];
+      const pause = kind.startsWith('auto') ? ['--poll-interval', '100ms'] : [];
+      await answers('done', 'create', '--name', name, ...below, ...pause);
+      await row.then?.(lab, name);
+      const now = async (): Promise<string> =>
+        ((await lab.mount.control('GET', `/v1/jobs/${name}`)) as JobView).properties.status.state;
+      await until(async () => (await now()) === state, { what: `${name} to be ${state}` });
+
+      t.match((await command('show', name)).stdout, new RegExp(`^${kind} ${name} ${state}: `));
+      t.match((await command('list')).stdout, new RegExp(`^${kind} +${name} +${state} `, 'm'));
+      const another = { name: `${name}-other`, filesystemPath: '/nowhere' };
+      const created = lab.mount.control('POST', '/v1/jobs/export', another);
+      if (row.create === 'done') await t.resolves(created, 'another job');
+      else await t.rejects(created, { message: row.create }, 'another job');
+      if (row.delete !== 'done') await answers(row.delete, 'delete', name);
+      await answers(row.stop, verb, name);
+      lab.storage.clear();
+      letGo?.();
+      await until(async () => (await now()) === ends, { what: `${name} to be ${ends}` });
+      await lab.mount.untilJobsEnd();
+      await answers('done', 'delete', name);
+      await t.rejects(lab.mount.control('GET', `/v1/jobs/${name}`), { message: /there is no job/ });
+    });
+  }
+});
