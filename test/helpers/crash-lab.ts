@@ -182,16 +182,8 @@ export class CrashLab implements AsyncDisposable {
 
   /** Runs an export to its end; how many files it found. */
   async export(): Promise<number> {
-    const { name } = (await this.mount.control('POST', '/v1/jobs/export', {})) as JobView;
-    const job = await until(
-      async () => {
-        if (this.mount.gone) return 'gone';
-        const now = (await this.mount.control('GET', `/v1/jobs/${name}`)) as ExportView;
-        return finalStates.includes(now.properties.status.state) && now;
-      },
-      { what: `export ${name} to end`, timeoutMs: 120_000 },
-    );
-    if (job === 'gone') throw new Error(`the daemon has died under the export ${name}`);
+    const job = (await this.mount.job('export', {})) as ExportView;
+    const { name } = job;
     const { state, totalFilesFailed, filesDiscovered } = job.properties.status;
     if (state !== 'Completed' || totalFilesFailed !== 0) {
       const log = await readFile(join(this.mount.store, 'jobs', name, 'log.jsonl'), 'utf8');

@@ -142,6 +142,15 @@ export class TestMount implements AsyncDisposable {
     });
   }
 
+  /** Runs a job to its end, without starting a program. */
+  async job(kind: 'import' | 'export', request: object): Promise<JobView> {
+    const { name } = (await this.control('POST', `/v1/jobs/${kind}`, request)) as JobView;
+    return this.#running().until(`the ${kind} ${name} to end`, async () => {
+      const job = (await this.control('GET', `/v1/jobs/${name}`)) as JobView;
+      return finalStates.includes(job.properties.status.state) && job;
+    });
+  }
+
   /** The jobs of the store, as the daemon has recorded them. */
   async jobs(): Promise<readonly JobView[]> {
     const folder = join(this.store, 'jobs');

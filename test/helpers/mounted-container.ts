@@ -1,11 +1,10 @@
 import { join } from 'node:path';
 import type { ContainerClient } from '@azure/storage-blob';
 import type { Test } from 'tap';
-import type { JobView } from '../../src/base/control-api.js';
 import { Azurite } from './azurite.js';
 import { FaultServer, type Match } from './fault-server.js';
 import { hsmFlags, lfs, states } from './lfs.js';
-import { lustrite, TestMount, type TestMountOptions } from './mount.js';
+import { TestMount, type TestMountOptions } from './mount.js';
 import { until } from './poll.js';
 
 export type Blobs = Readonly<Record<string, string | Buffer>>;
@@ -138,23 +137,14 @@ export class MountedContainer {
   }
 
   /** Exports what is new or changed below `folder`; the state in which the job ended. */
-  export(folder: string): Promise<string> {
-    return this.#job('export', '--path', `/${folder}`);
+  async export(folder: string): Promise<string> {
+    return (await this.mount.job('export', { filesystemPath: `/${folder}` })).properties.status.state;
   }
 
   /** Imports what has no name yet; the state in which the job ended. */
-  import(): Promise<string> {
-    return this.#job('import');
-  }
-
-  async #job(kind: 'export' | 'import', ...flags: readonly string[]): Promise<string> {
-    const args = [kind, 'create', this.mount.path, ...flags, '--wait', '--json'];
-    const { stdout, stderr } = await lustrite(args);
-    try {
-      return (JSON.parse(stdout) as JobView).properties.status.state;
-    } catch (error) {
-      throw new Error(`${args.join(' ')}: ${stdout}${stderr}`, { cause: error });
-    }
+  async import(): Promise<string> {
+    const request = { conflictResolutionMode: 'Skip', maximumErrors: -1 };
+    return (await this.mount.job('import', request)).properties.status.state;
   }
 }
 

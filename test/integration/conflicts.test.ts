@@ -1,9 +1,7 @@
 /** What an import does about a path that is taken: every situation under every conflict mode, on a real mount. */
 import { chmod, lstat, mkdir, open, readFile, readlink, stat, symlink, writeFile } from 'node:fs/promises';
 import t from 'tap';
-import type { JobView } from '../../src/base/control-api.js';
 import { hsmFlags, lfsPath, states } from '../helpers/lfs.js';
-import { lustrite } from '../helpers/mount.js';
 import { MountedContainer } from '../helpers/mounted-container.js';
 import { cannotMount } from '../helpers/mounts.js';
 import { ok } from '../helpers/run.js';
@@ -20,10 +18,17 @@ const ends = {
 } as const satisfies Readonly<Record<string, End>>;
 type Cell = keyof typeof ends;
 
-const modes = ['fail', 'skip', 'overwrite-dirty', 'overwrite-always'] as const;
+/** As the command line calls them, and the API. */
+const modes = {
+  fail: 'Fail',
+  skip: 'Skip',
+  'overwrite-dirty': 'OverwriteIfDirty',
+  'overwrite-always': 'OverwriteAlways',
+} as const;
+const columns = Object.keys(modes) as (keyof typeof modes)[];
 
 interface Situation {
-  /** In the order of `modes`. */
+  /** In the order of `modes`, the columns. */
   readonly cells: readonly [Cell, Cell, Cell, Cell];
   readonly kind?: 'Files' | 'Directories' | 'Symlinks';
   /** Local before any blob is there, so that it is not imported. */
@@ -104,9 +109,9 @@ t.test('every cell of the conflict table', { skip: cannotMount }, async (t) => {
     await lab.container.getBlockBlobClient(name).upload(body, body.length, { metadata });
   };
   const cells = Object.entries(situations).flatMap(([what, situation]) =>
-    modes.map((mode, at) => ({ what, situation, mode, name: `${mode}/${what}`, end: ends[situation.cells[at] ?? 'fail'] })),
+    columns.map((mode, at) => ({ what, situation, mode, name: `${mode}/${what}`, end: ends[situation.cells[at] ?? 'fail'] })),
   ); // prettier-ignore
-  for (const mode of modes) await mkdir(lab.at(mode));
+  for (const mode of columns) await mkdir(lab.at(mode));
   for (const { name, situation } of cells) {
     if (situation.local) await situation.local(lab.at(name));
     else await put(name, situation, old);
@@ -125,10 +130,9 @@ t.test('every cell of the conflict table', { skip: cannotMount }, async (t) => {
       const at = lab.at(name);
       const before = await look(at);
       const held = holding ? await open(at, 'r+') : undefined;
-      const args = ['import', 'create', lab.mount.path, '--conflict', mode, '--prefix', `/${name}`];
-      const { stdout, code } = await lustrite([...args, '--wait', '--json']);
+      const request = { conflictResolutionMode: modes[mode], prefixes: [`/${name}`], maximumErrors: -1 };
+      const job = await lab.mount.job('import', request);
       await held?.close();
-      const job = JSON.parse(stdout) as JobView;
       t.match(job.properties.status, {
         state,
         totalBlobsWalked: 1,
@@ -138,7 +142,6 @@ t.test('every cell of the conflict table', { skip: cannotMount }, async (t) => {
         totalConflicts: conflicts,
         totalErrors: 0,
       });
-      t.equal(code, state === 'Completed' ? 0 : 1);
       if (left === 'as it was') {
         t.same(await look(at), before);
       } else if (kind === 'Directories') {
