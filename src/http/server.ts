@@ -35,7 +35,8 @@ export function createServer(control: Control, log: Log): FastifyInstance {
   });
   server.setErrorHandler((error, request, reply) => {
     const { status, body } = toHttpError(error);
-    if (status >= 500) log.error({ err: error, route: request.url }, 'a control request failed');
+    if (status >= 500)
+      log.error({ err: error, route: request.url }, `${request.url} failed: ${body.error.message}`);
     return reply.code(status).send(body);
   });
   server.setNotFoundHandler((request, reply) =>

@@ -247,7 +247,7 @@ await t.test(
       { spoil: none, source: 'listing', says: /^the account has no change feed/ },
       { spoil: failWith('forbidden'), source: 'listing', says: /^the credentials do not reach/ },
       { spoil: torn, source: 'listing', says: /segments.json cannot be understood/ },
-      { spoil: failWith('unreachable'), says: /no/ },
+      { spoil: failWith('unreachable'), says: /could not be asked: try again/ },
       { hierarchical: true, spoil: nothing, source: 'listing', says: /hierarchical/ },
       { wanted: 'listing', spoil: nothing, source: 'listing', says: /^as asked for$/ },
       {

@@ -20,8 +20,8 @@ export interface SourceChoice {
 }
 
 /**
- * UserError `InvalidParameter` with the setting to change where the feed was asked for and cannot be read. Rejects with a
- * BlobError where the account does not answer.
+ * UserError `InvalidParameter` with the setting to change where the feed was asked for and cannot be read, `Unreachable`
+ * where the account does not answer.
  */
 export async function chooseSource({
   wanted,
@@ -86,7 +86,11 @@ async function feedObstacle(
           cause: error,
         };
       default:
-        throw error;
+        throw new UserError(
+          'Unreachable',
+          'whether the account has a change feed could not be asked: try again, or take --source listing, which waits for the account',
+          { status: 502, cause: error },
+        );
     }
   }
 }
