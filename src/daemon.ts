@@ -317,10 +317,11 @@ class Daemon implements Control {
 
   async #stopAll(): Promise<void> {
     this.#starting.abort();
-    if (this.#answer !== undefined) {
+    const answer = this.#answer;
+    if (answer !== undefined) {
       // It names changed files: a walk of everything there is.
-      await this.#answer.made;
-      await Promise.race([this.#answer.sent, systemClock.sleep(5_000)]);
+      await answer.made;
+      await Promise.race([answer.sent, systemClock.sleep(5_000)]);
     }
     // A start that failed behind the mount. A lingering one has no mount any more: what is there now is another's.
     if (!this.#lingering) await this.#frontEnd?.unmount({ lazy: true }).catch(() => undefined);
@@ -494,11 +495,11 @@ class Daemon implements Control {
 
   async unmount(lazy: boolean): Promise<UnmountReport> {
     const [made, sent] = [withResolvers(), withResolvers()];
-    this.#answer = { made: made.promise, sent: sent.promise, send: sent.resolve };
+    const answer = (this.#answer = { made: made.promise, sent: sent.promise, send: sent.resolve });
     try {
       return await this.#unmount(lazy);
     } catch (error) {
-      this.#answer = undefined;
+      if (this.#answer === answer) this.#answer = undefined;
       throw error;
     } finally {
       made.resolve();

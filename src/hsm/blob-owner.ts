@@ -4,13 +4,13 @@
  */
 import { constants } from 'node:os';
 import { crashPoint } from '../base/crash.js';
-import { FsError } from '../base/errors.js';
+import { FsError, messageChain } from '../base/errors.js';
 import type { Log } from '../base/log.js';
-import type { Copy, Fid, FileState, NativeStore } from '../store/inodes.js';
+import type { Copy, Fid, FileState, NativeStore, NativeWalk, WalkEntry } from '../store/inodes.js';
 import { HS_RELEASED } from './flags.js';
-import { hasErrno } from './movers.js';
+import { errnoOf, hasErrno } from './movers.js';
 
-const { ENOENT, ESTALE, ENODATA } = constants.errno;
+const { ENOENT, ENOTCONN, ESTALE, ENODATA } = constants.errno;
 
 export interface BlobOwnersOptions {
   readonly native: NativeStore;
@@ -75,11 +75,22 @@ export class BlobOwners {
     for (const { blob, etag } of copies) {
       for (const fid of displaced.get(blob) ?? []) {
         const state = await stateOrUndefined(native, fid);
-        if (!holds(state, blob) || state.modified || (state.flags & HS_RELEASED) !== 0) continue;
-        if (state.copy?.etag === etag) continue;
+        if (!holds(state, blob) || state.copy?.etag === etag) continue;
         // Where it has the blob's name, too, the import that asks sees it.
-        if ((await native.lookup([blob]))[0]?.fid !== fid) await native.markModified(fid).catch(ignoreGone);
+        if ((await native.lookup([blob]))[0]?.fid !== fid) await this.disown(fid, blob);
       }
+    }
+  }
+
+  /** The blob is another file's now. What is released, or released at this moment, has no data of it. */
+  async disown(fid: Fid, blob: string): Promise<void> {
+    const { native } = this.#options;
+    const state = await stateOrUndefined(native, fid);
+    if (!holds(state, blob) || state.modified || (state.flags & HS_RELEASED) !== 0) return;
+    try {
+      await native.markModified(fid);
+    } catch (error) {
+      if (!hasErrno(error, ENOENT, ESTALE, ENODATA)) throw error;
     }
   }
 
@@ -147,7 +158,9 @@ export class BlobOwners {
     this.#building = displaced;
     const walk = native.walk({ select: 'all', batch: walkBatch });
     try {
-      for (let batch = await walk.next(); batch !== null; batch = await walk.next()) {
+      for (;;) {
+        const batch = await this.#batch(walk);
+        if (batch === null) break;
         for (const entry of batch) {
           if (entry.type === 'directory' || entry.copy === undefined) continue;
           if (entry.copy.blob === entry.path) continue;
@@ -160,6 +173,17 @@ export class BlobOwners {
     }
     log.debug({ displaced: displaced.size, changes }, 'renamed files indexed by blob');
     return { changes, displaced };
+  }
+
+  /** What cannot be read can be neither released nor restored. */
+  async #batch(walk: NativeWalk): Promise<readonly WalkEntry[] | null> {
+    try {
+      return await walk.next();
+    } catch (error) {
+      if (errnoOf(error) === undefined || hasErrno(error, ENOTCONN)) throw error;
+      this.#options.log.warn({ err: error }, `looking for renamed files: ${messageChain(error)}`);
+      return [];
+    }
   }
 }
 

@@ -10,7 +10,7 @@ import type { Log } from '../base/log.js';
 import { pathText } from '../base/path-text.js';
 import { blobOfPath } from '../blob/names.js';
 import type { Container } from '../blob/port.js';
-import type { Copy, Fid, FileState, HsmRequest, HsmStateSet, ShownAction, Stub } from '../store/inodes.js';
+import type { Copy, Fid, FileState, HsmRequest, HsmStateSet, ShownAction } from '../store/inodes.js';
 import { Journal, type JournalEntry } from '../store/journal.js';
 import type { Store } from '../store/store.js';
 import { archiveFile, type ArchiveOutcome, type BlobNames } from './archive-mover.js';
@@ -158,9 +158,14 @@ export class Coordinator implements AsyncDisposable {
   }
 
   /** Before the blob of `path`, one of several names of a file, is another's: src/hsm/other-names.ts. */
-  keepOtherNames(fid: Fid, path: string, stubAt: (name: string) => Promise<Stub | undefined>): Promise<void> {
+  keepOtherNames(fid: Fid, path: string, copyAt: (name: string) => Promise<Copy | undefined>): Promise<void> {
     const { native } = this.#context;
-    return keepOtherNames({ native, paths: this.#paths, owners: this.#owners }, fid, path, stubAt);
+    return keepOtherNames({ native, paths: this.#paths, owners: this.#owners }, fid, path, copyAt);
+  }
+
+  /** The blob is another file's now: where this one has data of it, that is modified. */
+  disown(fid: Fid, blob: string): Promise<void> {
+    return this.#owners.disown(fid, blob);
   }
 
   /** The container has these versions of blobs: whoever has the data of another one under another name is modified. */

@@ -1,15 +1,15 @@
 /**
- * All names of a file share one record, which names the blob of one of them. When that blob is somebody else's from now
- * on, the other names go on with what their own blobs have.
+ * All names of a file share one record, which names the blob of one of them. Before that blob is another file's, a
+ * released file gets the record of another of its names.
  */
 import { constants } from 'node:os';
 import { FsError } from '../base/errors.js';
-import type { Fid, NativeStore, Stub } from '../store/inodes.js';
+import type { Copy, Fid, NativeStore } from '../store/inodes.js';
 import type { BlobOwners } from './blob-owner.js';
-import { HS_DIRTY, HS_RELEASED } from './flags.js';
+import { HS_LOST, HS_RELEASED } from './flags.js';
 import type { PathFinder } from './paths.js';
 
-const { ESTALE } = constants.errno;
+const { EBUSY } = constants.errno;
 
 export interface OtherNamesContext {
   readonly native: NativeStore;
@@ -18,35 +18,39 @@ export interface OtherNamesContext {
 }
 
 /**
- * `path`: the name that is about to be taken away. `stubAt`: what the container has under another name; undefined where
- * it has no file. A resident file is modified when this resolves, a released one has the record of another of its names;
- * where no blob of them is left it has that of a blob that is gone. EBUSY as replaceCopy; ESTALE: the names change now.
+ * `path`: the name that is about to be taken away. `copyAt`: what the container has under another name; undefined where
+ * it has no file. Where none of them has the content of the file it is lost_from_hsm: it reads as ENODATA, not as
+ * something else. Nothing happens to a resident file, which has its data. EBUSY: open, or its names change now.
  */
 export async function keepOtherNames(
   { native, paths, owners }: OtherNamesContext,
   fid: Fid,
   path: string,
-  stubAt: (name: string) => Promise<Stub | undefined>,
+  copyAt: (name: string) => Promise<Copy | undefined>,
 ): Promise<void> {
   const state = await native.state(fid);
-  const { copy, flags, modified, nlink, type } = state;
-  if (type !== 'file' || nlink <= 1 || modified || (flags & HS_DIRTY) !== 0) return;
-  if (copy === undefined || copy.blob !== path) return;
-  if ((flags & HS_RELEASED) === 0) {
-    await native.markModified(fid);
-    return;
+  const { copy, flags, mode, nlink, type } = state;
+  if (type !== 'file' || nlink <= 1 || (flags & HS_RELEASED) === 0 || copy?.blob !== path) return;
+  const names = await paths.find(state);
+  if (names.length < nlink) throw new FsError(EBUSY, path);
+  const others = names.filter((name) => typeof name === 'string').filter((name) => name !== path);
+  const copies = await Promise.all(others.map(copyAt));
+  const found = copies.find((other) => other !== undefined && isSame(other, copy));
+  const kept = found ?? (others[0] === undefined ? undefined : { ...copy, blob: others[0] });
+  if (kept !== undefined) {
+    owners.linked(kept.blob, fid);
+    // Its attributes are those that it has here.
+    await native.replaceCopy(fid, {
+      ...state,
+      mode: mode & 0o7777,
+      path: kept.blob,
+      kind: 'file',
+      copy: kept,
+    });
   }
-  const others = (await paths.find(state)).filter((name) => typeof name === 'string' && name !== path);
-  const [first] = others;
-  if (typeof first !== 'string') throw new FsError(ESTALE, path);
-  const lost: Stub = { ...state, path: first, kind: 'file', copy: { ...copy, blob: first } };
-  let stub = lost;
-  for (const name of others) {
-    const found = typeof name === 'string' ? await stubAt(name) : undefined;
-    if (found === undefined) continue;
-    stub = found;
-    break;
-  }
-  await native.replaceCopy(fid, stub);
-  if (others.length > 1) owners.linked(stub.path, fid);
+  if (found === undefined) await native.changeFlags(fid, HS_LOST, 0, 0);
+}
+
+function isSame(one: Copy, other: Copy): boolean {
+  return one.size === other.size && one.md5 !== undefined && one.md5 === other.md5;
 }

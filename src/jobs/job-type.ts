@@ -17,7 +17,7 @@ export interface JobContext {
   readonly store: Pick<Store, 'native' | 'jobsDir' | 'meta'>;
   readonly coordinator: Pick<
     Coordinator,
-    'archive' | 'withBlob' | 'keepOtherNames' | 'keepRenamed' | 'setBlocked'
+    'archive' | 'withBlob' | 'keepOtherNames' | 'keepRenamed' | 'disown' | 'setBlocked'
   >;
   readonly container: Container;
   /** Undefined: logs stay under the store. */

@@ -346,7 +346,8 @@ export class MemoryStore implements NativeStore {
     await Promise.resolve();
     const node = this.#node(fid);
     this.#event('markModified', node);
-    this.#modify(node);
+    node.modified = true;
+    if ((node.flags & HS_EXISTS) !== 0) node.flags |= HS_DIRTY;
   }
 
   async forgetCopy(fid: Fid): Promise<void> {
@@ -424,8 +425,11 @@ export class MemoryStore implements NativeStore {
     this.names.set(to, this.#named(from));
   }
 
-  stat(): Promise<ShownStat> {
-    return Promise.reject(new FsError(ENOTSUP, 'stat'));
+  async stat(path: string): Promise<ShownStat> {
+    await Promise.resolve();
+    const { mode, uid, gid, size, mtimeNs, writes } = this.#named(path);
+    const times = { atimeNs: mtimeNs, mtimeNs, ctimeNs: BigInt(writes) };
+    return { ino: 0n, nlink: 1, rdev: 0n, blocks: 0, mode, uid, gid, size, ...times };
   }
 
   // ---- inside

@@ -1,10 +1,12 @@
 /** Hard links in the container: one blob a name, one copy a file. */
-import { appendFile, link, mkdir, readFile, stat, unlink, writeFile } from 'node:fs/promises';
+import { appendFile, link, mkdir, readFile, stat, unlink, utimes, writeFile } from 'node:fs/promises';
 import t from 'tap';
+import type { JobView } from '../../src/base/control-api.js';
 import { hsmFlags, states } from '../helpers/lfs.js';
 import { lustrite, TestMount } from '../helpers/mount.js';
 import { MountedContainer } from '../helpers/mounted-container.js';
 import { cannotMount } from '../helpers/mounts.js';
+import { until } from '../helpers/poll.js';
 
 t.test('files with several names', { skip: cannotMount }, async (t) => {
   const lab = await MountedContainer.start(t, { 'old/name': 'imported' });
@@ -114,4 +116,63 @@ t.test('files with several names', { skip: cannotMount }, async (t) => {
     t.same(await blobs('fail/one', 'fail/two'), ['all or none', 'all or none']);
     t.equal(await hsmFlags(at('fail/one')), states.clean);
   });
+
+  for (const released of [false, true]) {
+    await t.test(
+      `one blob of a ${released ? 'released' : 'clean'} file is overwritten, the other name keeps its content`,
+      async (t) => {
+        const folder = released ? 'theirs-released' : 'theirs';
+        const [one, two] = [`${folder}/one`, `${folder}/two`];
+        await twins('ours', one, two);
+        t.equal(await lab.export(folder), 'Completed');
+        if (released) await lab.released(one);
+        await lab.upload({ [one]: 'their version' });
+        const request = {
+          conflictResolutionMode: 'OverwriteAlways',
+          maximumErrors: -1,
+          prefixes: [`/${folder}`],
+        };
+        t.match((await lab.mount.job('import', request)).properties.status, { state: 'Completed' });
+        t.same([await text(one), await text(two)], ['their version', 'ours']);
+        t.equal(await lab.export(folder), 'Completed');
+        t.same(await blobs(one, two), ['their version', 'ours']);
+      },
+    );
+  }
+
+  await t.test(
+    'an export of a part of the names leaves the file dirty, and an auto-export writes it once',
+    async (t) => {
+      await twins('in both', 'part/one', 'apart');
+      await lab.mount.control('POST', '/v1/jobs/auto-export', {
+        name: 'part',
+        prefixes: ['/part'],
+        pollIntervalMs: 100,
+      });
+      const iterations = async (more: number): Promise<void> => {
+        const count = async (): Promise<number> => {
+          const { properties } = (await lab.mount.control('GET', '/v1/jobs/part')) as JobView;
+          return (properties.status as unknown as { readonly exportIterationCount: number })
+            .exportIterationCount;
+        };
+        const wanted = (await count()) + more;
+        await until(async () => (await count()) >= wanted, { what: 'iterations' });
+      };
+      lab.storage.clearLog();
+      await iterations(4);
+      t.equal(lab.storage.count({ method: 'PUT', blob: 'part/one' }), 1, 'once');
+      t.equal(await hsmFlags(at('part/one')), states.dirty);
+      // As long as it was, and as old.
+      const before = await stat(at('apart'));
+      await writeFile(at('apart'), 'changed');
+      await utimes(at('apart'), before.atime, before.mtime);
+      await iterations(2);
+      t.same(await blobs('part/one', 'apart'), ['changed', 'none']);
+      await lab.mount.control('POST', '/v1/jobs/part/cancel', {});
+      await lab.mount.untilJobsEnd();
+      t.equal(await lab.export(''), 'Completed');
+      t.same(await blobs('part/one', 'apart'), ['changed', 'changed']);
+      t.equal(await hsmFlags(at('apart')), states.clean);
+    },
+  );
 });

@@ -5,7 +5,7 @@ import type { AutoImportRecord } from '../../src/jobs/auto-import/auto-import-re
 import { Deletions } from '../../src/jobs/auto-import/deletions.js';
 import { stateOf } from '../../src/jobs/job.js';
 import { BlobError } from '../../src/base/errors.js';
-import { MemoryJobs, testDefaults } from '../helpers/memory-jobs.js';
+import { MemoryJobs } from '../helpers/memory-jobs.js';
 import { until } from '../helpers/poll.js';
 
 const auto = (jobs: MemoryJobs, name: string): AutoImportRecord['properties']['status'] =>
@@ -331,7 +331,6 @@ await t.test(
       native: store,
       container,
       coordinator,
-      defaults: testDefaults,
       signal: new AbortController().signal,
       mode: 'OverwriteIfDirty',
       enableDeletions: true,

@@ -1,8 +1,10 @@
 /** Files with several names, and files that were renamed, when the container changes under one of the names. */
 import t from 'tap';
+import { BlobError } from '../../src/base/errors.js';
 import type { ImportRequest } from '../../src/jobs/requests.js';
 import { MemoryJobs } from '../helpers/memory-jobs.js';
-import { autoImport, end, synced } from '../helpers/memory-auto-import.js';
+import { auto, autoImport, end, synced } from '../helpers/memory-auto-import.js';
+import { until } from '../helpers/poll.js';
 
 /** `one` and `two` of one file, whose record is that of `one`; both are blobs with the content 'v1'. */
 async function linked(jobs: MemoryJobs, { released = false } = {}): Promise<void> {
@@ -193,4 +195,71 @@ await t.test('a renamed file whose former blob is as it was stays clean', async 
   await store.rename('old', 'new');
   await imported(jobs, { conflictResolutionMode: 'Skip' });
   t.equal((await store.state(fid)).modified, false);
+});
+
+await t.test('a file in use keeps its record and its blob, whatever an import would do', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  await linked(jobs);
+  const close = store.hold('one');
+  container.put('one', 'version 2');
+  await imported(jobs, { conflictResolutionMode: 'OverwriteAlways' });
+  close();
+  t.match((await store.lookup(['one']))[0], { modified: false, nlink: 2 });
+  await (
+    await jobs.runner.create('export', {})
+  ).done;
+  t.equal(container.text('one'), 'version 2', 'the other client has it');
+});
+
+await t.test(
+  'a released name gets only the record of a blob with its content, and its own attributes',
+  async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { container, store } = jobs.hsm;
+    await linked(jobs, { released: true });
+    const fid = store.fidOf('two');
+    container.put('two', 'other', { permissions: '0777' });
+    await autoImport(jobs, 'Skip');
+    await store.setAttributes('two', { mode: 0o600 });
+    await container.delete('one');
+    await synced(jobs);
+    await end(jobs);
+    t.same(store.paths(), ['two']);
+    t.match(await store.state(fid), { mode: 0o600, copy: { blob: 'two' } });
+    await t.rejects(read(jobs, 'two'), { code: 'ENODATA' }, 'and not what somebody else wrote');
+  },
+);
+
+await t.test('data that hsm_set called dirty is modified when its blob is another file’s', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  await linked(jobs);
+  const fid = store.fidOf('two');
+  await store.changeFlags(fid, 0x02, 0, 0);
+  container.put('one', 'version 2');
+  await imported(jobs, { conflictResolutionMode: 'OverwriteIfDirty', prefixes: ['/one'] });
+  await store.changeFlags(fid, 0, 0x02, 0);
+  t.match(await store.state(fid), { modified: true });
+});
+
+await t.test('an account that does not answer puts a deletion off', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  await linked(jobs, { released: true });
+  await autoImport(jobs, 'Skip');
+  let fail = true;
+  container.before = (call, blob) => {
+    if (call === 'properties' && blob === 'two' && fail) throw new BlobError('unreachable', 'no answer');
+  };
+  await container.delete('one');
+  await until(() => auto(jobs).statusMessage.includes('waits for the container'), {
+    what: 'waiting',
+    intervalMs: 1,
+  });
+  t.match(auto(jobs).blobSyncEvents, { totalErrors: 0, deletions: 0 });
+  fail = false;
+  await until(() => !store.paths().includes('one'), { what: 'the deletion', intervalMs: 1 });
+  t.equal(await read(jobs, 'two'), 'v1');
+  await end(jobs);
 });

@@ -24,7 +24,7 @@ export type MutableBlobSyncCounters = { -readonly [Key in keyof BlobSyncCounters
 export interface AutoImportOptions {
   readonly native: NativeStore;
   readonly container: Container;
-  readonly coordinator: Pick<Coordinator, 'withBlob' | 'keepOtherNames' | 'keepRenamed'>;
+  readonly coordinator: Pick<Coordinator, 'withBlob' | 'keepOtherNames' | 'keepRenamed' | 'disown'>;
   readonly source: ChangeSource;
   /** As blobPrefixes() gives them. */
   readonly prefixes: readonly string[];

@@ -8,8 +8,7 @@ import type { Coordinator } from '../../hsm/coordinator.js';
 import { HS_LOST, HS_RELEASED } from '../../hsm/flags.js';
 import { errnoOf, hasErrno } from '../../hsm/movers.js';
 import type { Fid, FileState, NativeStore } from '../../store/inodes.js';
-import type { ImportDefaults } from '../import/blob-stub.js';
-import { keepOtherNames } from '../import/conflict-resolution.js';
+import { isOutage, keepOtherNames } from '../import/conflict-resolution.js';
 import type { ConflictMode } from '../import/conflict-mode.js';
 import type { Later } from '../import/import.js';
 import { deletedOf, deletionActions, type Deleted, type DeletionAction } from './deletion.js';
@@ -27,7 +26,6 @@ export interface DeletionOptions {
   readonly native: NativeStore;
   readonly container: Pick<Container, 'properties'>;
   readonly coordinator: Pick<Coordinator, 'withBlob' | 'keepOtherNames'>;
-  readonly defaults: ImportDefaults;
   readonly signal: AbortSignal;
   readonly mode: ConflictMode;
   readonly enableDeletions: boolean;
@@ -129,7 +127,7 @@ export class Deletions {
     try {
       switch (action) {
         case 'disabled':
-          if (what === 'unmodified') await this.#lost(blob, state);
+          if (what === 'unmodified' && state.copy?.blob === blob) await this.#lost(blob, state);
           this.#log('info', one, 'Deleted', 'its blob is gone; deletions are not enabled');
           break;
         case 'keep':
@@ -141,7 +139,8 @@ export class Deletions {
           if (!(await this.#delete(one))) later.add(blob, 'its blob is gone, and it is in use');
       }
     } catch (error) {
-      if (error instanceof JobFailure) throw error;
+      this.#options.signal.throwIfAborted();
+      if (error instanceof JobFailure || isOutage(error)) throw error;
       onError(blob, error);
     }
   }
@@ -180,27 +179,20 @@ export class Deletions {
       return true;
     }
     try {
-      const otherNames = state.nlink > 1 && (await this.#keepOtherNames(one));
-      // With another name nothing is lost.
-      const onlyClean = action === 'delete-unused' && !otherNames;
-      await native.remove(path, state.fid, { onlyClean });
+      if (state.nlink > 1) await keepOtherNames(this.#options, state.fid, path);
+      await native.remove(path, state.fid, { onlyClean: action === 'delete-unused' });
       counters.deletions++;
       crashPoint('auto-import.deleted');
       await this.#saveRenamed(one);
     } catch (error) {
       const errno = errnoOf(error);
+      if (errno === undefined) throw error;
       if (errno === EBUSY || errno === ETXTBSY) return false;
       await this.#saveRenamed(one);
       if (errno === ESTALE) return this.#changed(one);
       if (errno !== ENOENT) throw error;
     }
     return true;
-  }
-
-  /** Whether the file has another name: it goes on with what that one's blob has. */
-  async #keepOtherNames({ path, state: { fid } }: PlannedDeletion): Promise<boolean> {
-    await keepOtherNames(this.#options, fid, path);
-    return (await this.#options.native.state(fid)).nlink > 1;
   }
 
   /** The file that was spared as the owner may have got another name since the look at it. */

@@ -24,6 +24,18 @@ export class ExportMemory {
     this.#now.set(entry.fid, attributesOf(entry));
   }
 
+  /** Whether a file that stays dirty was exported with this content. */
+  hasExported(fid: Fid, content: string): boolean {
+    const same = this.#last.get(fid) === content;
+    if (same) this.#now.set(fid, content);
+    return same;
+  }
+
+  /** The container has this content of a file that stays dirty. */
+  exportedPart(fid: Fid, content: string): void {
+    this.#now.set(fid, content);
+  }
+
   /** Everything was walked: what was not met is gone. */
   endIteration(): void {
     this.#last = this.#now;
@@ -31,8 +43,7 @@ export class ExportMemory {
   }
 }
 
-/** Without the name: renames are not exported. Of a file that stays dirty, its content and how many names it has. */
-function attributesOf({ type, mode, uid, gid, mtimeNs, size, nlink }: WalkEntry): string {
-  const attributes = [mode, uid, gid, mtimeNs, ...(type === 'file' ? [size, nlink] : [])];
-  return attributes.map(String).join(' ');
+/** Without the name: renames are not exported. */
+function attributesOf({ mode, uid, gid, mtimeNs }: WalkEntry): string {
+  return `${String(mode)} ${String(uid)} ${String(gid)} ${String(mtimeNs)}`;
 }

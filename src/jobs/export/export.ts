@@ -189,11 +189,11 @@ class Export {
   async #links(entries: readonly WalkEntry[]): Promise<void> {
     const [first] = entries;
     if (first === undefined) return;
-    const { native, memory } = this.#options;
     const others = first.nlink - entries.length;
+    const content = others > 0 ? await this.#contentOf(first, entries) : '';
     if (others > 0) {
       // Dirty as it stays, it would be written again in each iteration.
-      if (memory?.novelty(first) === 'same') return;
+      if (this.#options.memory?.hasExported(first.fid, content)) return;
       const message = `${String(others)} of the file's names are not below the path of the export: they get no blob, and the file stays dirty`;
       this.#log('warn', pathOf(first), 'HardLink', message);
     }
@@ -210,14 +210,37 @@ class Export {
     }
     const [leading, ...links] = possible;
     if (leading === undefined) return;
-    const outcome = await this.#archive([leading, ...links]);
-    if (others <= 0 || outcome !== 'archived') return;
-    await native.markModified(first.fid, { keepCopy: true });
-    memory?.exported(first);
+    const outcome = await this.#archive([leading, ...links], others > 0);
+    if (others > 0 && outcome === 'archived') this.#options.memory?.exportedPart(first.fid, content);
   }
 
-  /** Archives one file under these names, of which it keeps the first. */
-  async #archive([entry, ...links]: readonly [WalkEntry, ...WalkEntry[]]): Promise<ArchiveOutcome['kind']> {
+  /** Different after whatever may have changed the content, and where it is exported to. */
+  async #contentOf({ path, fid }: WalkEntry, entries: readonly WalkEntry[]): Promise<string> {
+    const names = entries.map((entry) => pathText(pathOf(entry))).sort();
+    try {
+      const { ctimeNs, size } = await this.#options.native.stat(path);
+      return [ctimeNs, size, ...names].map(String).join('\0');
+    } catch (error) {
+      if (errnoOf(error) === undefined) throw error;
+      return `${fid} is not there`;
+    }
+  }
+
+  /** Some of its names have no blob of it. */
+  async #stayDirty({ fid, path }: WalkEntry): Promise<void> {
+    try {
+      await this.#options.native.markModified(fid, { keepCopy: true });
+    } catch (error) {
+      if (errnoOf(error) === undefined) throw error;
+      this.#log('warn', path, 'HardLink', `it does not stay dirty: ${messageChain(error)}`);
+    }
+  }
+
+  /** Archives one file under these names, of which it keeps the first; `partly`: not under all that it has. */
+  async #archive(
+    [entry, ...links]: readonly [WalkEntry, ...WalkEntry[]],
+    partly = false,
+  ): Promise<ArchiveOutcome['kind']> {
     const { counters, clock, coordinator, signal } = this.#options;
     const names = [entry, ...links];
     counters.filesDiscovered += names.length;
@@ -229,6 +252,7 @@ class Export {
       if (outcome.kind !== 'busy' || attempt === tries) break;
       await clock.sleep(firstPauseMs * 2 ** (attempt - 1), signal);
     }
+    if (partly && outcome.kind === 'archived') await this.#stayDirty(entry);
     crashPoint('export.file');
     for (const name of names) await this.#tally(name, outcome);
     return outcome.kind;

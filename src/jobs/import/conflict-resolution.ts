@@ -1,14 +1,13 @@
 /** Does what the conflict mode says about a path that is taken. */
 import { constants } from 'node:os';
 import { BlobError, FsError, messageChain } from '../../base/errors.js';
-import { listedBlob } from '../../blob/listed.js';
 import type { Container } from '../../blob/port.js';
 import type { Coordinator } from '../../hsm/coordinator.js';
 import { errnoOf } from '../../hsm/movers.js';
 import type { Fid, FileState, NativeStore, Stub } from '../../store/inodes.js';
 import { JobFailure } from '../job-end.js';
 import type { JobLog } from '../job-log.js';
-import { blobStub, type ImportDefaults } from './blob-stub.js';
+import type { ImportDefaults } from './blob-stub.js';
 import { actionOf, differenceOf, situationOf, type ConflictActions, type Existing } from './conflict.js';
 import type { ConflictMode } from './conflict-mode.js';
 
@@ -17,7 +16,7 @@ const { EBUSY, ENOENT, ENOTEMPTY, ESTALE, ETXTBSY } = constants.errno;
 export interface ConflictOptions {
   readonly native: NativeStore;
   readonly container: Pick<Container, 'properties'>;
-  readonly coordinator: Pick<Coordinator, 'keepOtherNames' | 'keepRenamed'>;
+  readonly coordinator: Pick<Coordinator, 'keepOtherNames' | 'keepRenamed' | 'disown'>;
   readonly mode: ConflictMode;
   /** What the mode does about what is there. */
   readonly actions: ConflictActions;
@@ -85,8 +84,8 @@ export async function resolveConflict(
         if (stub.kind !== 'directory') await native.setAttributes(stub.path, attributesOf(stub, fid));
         break;
       case 'release':
-        // The look at it may be a whole batch old, and a file that was moved away keeps what it has.
-        if ((await native.lookup([stub.path]))[0]?.fid !== fid) throw new FsError(ESTALE, stub.path);
+        // The look at it may be a whole batch old, and a file that was moved away, or got a name, keeps what it has.
+        if (!isStill((await native.lookup([stub.path]))[0], state)) throw new FsError(ESTALE, stub.path);
         await native.replaceCopy(fid, stub);
         break;
       case 'replace':
@@ -101,6 +100,7 @@ export async function resolveConflict(
         });
         await log.written();
         fid = await native.replaceEntry(fid, stub);
+        await options.coordinator.disown(state.fid, blob);
     }
   } catch (error) {
     return unresolvedBy(error, reason, options.signal);
@@ -114,18 +114,18 @@ export function keepOtherNames(
   {
     coordinator,
     container,
-    defaults,
     signal,
   }: {
     readonly coordinator: Pick<Coordinator, 'keepOtherNames'>;
-  } & Pick<ConflictOptions, 'container' | 'defaults' | 'signal'>,
+  } & Pick<ConflictOptions, 'container' | 'signal'>,
   fid: Fid,
   path: string,
 ): Promise<void> {
   return coordinator.keepOtherNames(fid, path, async (name) => {
     try {
-      const listed = listedBlob(name, await container.properties(name, signal));
-      return listed.kind === 'file' ? blobStub(listed, name, 'file', defaults) : undefined;
+      const { kind, etag, size, lastModifiedMs, md5 } = await container.properties(name, signal);
+      if (kind !== 'file') return undefined;
+      return { blob: name, etag, size, lastModifiedMs, ...(md5 !== undefined && { md5 }) };
     } catch (error) {
       if (error instanceof BlobError && error.kind === 'missing') return undefined;
       throw error;
@@ -133,13 +133,22 @@ export function keepOtherNames(
   });
 }
 
+/** An account that does not answer now says nothing of one blob: whoever goes on later asks again. */
+export function isOutage(error: unknown): boolean {
+  return error instanceof BlobError && (error.kind === 'unreachable' || error.kind === 'throttled');
+}
+
+function isStill(now: FileState | undefined, { fid, nlink }: FileState): boolean {
+  return now !== undefined && now.fid === fid && now.nlink === nlink;
+}
+
 export function attributesOf({ mode, uid, gid, mtimeNs, extended }: Stub, fid: Fid) {
   return { mode, uid, gid, mtimeNs, ...(extended && { extended }), fid };
 }
 
 function unresolvedBy(error: unknown, reason: string, signal: AbortSignal): Resolution {
-  if (error instanceof JobFailure) throw error;
   signal.throwIfAborted();
+  if (error instanceof JobFailure || isOutage(error)) throw error;
   const errno = errnoOf(error) ?? 0;
   const later = busy[errno];
   const stays = unresolved[errno];
