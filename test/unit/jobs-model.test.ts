@@ -170,6 +170,7 @@ class Reference {
       else if (isClean || file.data === undefined) Object.assign(file, stub);
       else this.files.set(name, stub);
     }
+    for (const name of changed) this.#keepRenamed(name);
   }
 
   #follow(changed: ReadonlySet<string>, mode: Mode, counts: Counts): void {
@@ -186,6 +187,16 @@ class Reference {
       }
     }
     this.#sync([...changed], mode, 'sync', counts);
+  }
+
+  /** A renamed file that has the data of another version of this blob has the only data there is. */
+  #keepRenamed(name: string): void {
+    const blob = this.blobs.get(name);
+    if (blob === undefined) return;
+    for (const [path, file] of this.files) {
+      if (path === name || file.copy?.name !== name || file.copy.version === blob.version) continue;
+      if (file.data !== undefined) file.modified = true;
+    }
   }
 
   /** Another file whose copy is this blob is modified from now on; false: it cannot be. */

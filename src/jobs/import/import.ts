@@ -140,7 +140,7 @@ class Import {
         try {
           signal.throwIfAborted();
           counters.totalBlobsWalked += batch.wanted.length;
-          await this.#batch(batch);
+          await this.#batch(batch).finally(() => this.#keepRenamed(batch));
           crashPoint('import.batch');
           const last = batch.wanted.at(-1);
           if (last !== undefined) await this.#passed(last.blob.name);
@@ -163,10 +163,15 @@ class Import {
     await this.#passed(undefined);
   }
 
+  /** Behind what is done about those that have the names of the blobs: that is judged by what they were. */
+  #keepRenamed({ wanted }: StubBatch): Promise<void> {
+    const copies = wanted.flatMap((one) => ('stub' in one ? (one.stub.copy ?? []) : []));
+    return this.#options.coordinator.keepRenamed(copies);
+  }
+
   async #batch({ wanted, results }: StubBatch): Promise<void> {
-    const { native, coordinator } = this.#options;
+    const { native } = this.#options;
     const made = (await results).values();
-    await coordinator.keepRenamed(wanted.flatMap((one) => ('stub' in one ? (one.stub.copy ?? []) : [])));
     const again: WantedStub[] = [];
     await using alone = new Parallel(parallelConflicts);
     let failure: { readonly error: unknown } | undefined;
