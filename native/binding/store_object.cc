@@ -374,8 +374,9 @@ Napi::Value StoreObject::ReplaceCopy(const Info& info) {
   if (stub.kind != StubKind::kFile || !stub.copy) {
     return Throw(info.Env(), EINVAL, "replaceCopy " + stub.path);
   }
-  const NewCopy with = {*stub.copy, stub.size, stub.mtime,   stub.mode & 07777,
-                        stub.uid,   stub.gid,  stub.extended};
+  const bool lost = info[2].IsObject() && info[2].As<Napi::Object>().Get("lost").ToBoolean();
+  const NewCopy with = {*stub.copy,        lost,     stub.size, stub.mtime,
+                        stub.mode & 07777, stub.uid, stub.gid,  stub.extended};
   return OnInode(info, "replaceCopy",
                  [with](StoreImpl&, InodeImpl& inode) { return inode.ReplaceCopy(with); });
 }

@@ -48,6 +48,8 @@ struct FileState {
 
 struct NewCopy {
   Copy copy;
+  // The copy is known not to have the content: lost_from_hsm from the first moment.
+  bool lost = false;
   uint64_t size = 0;
   struct timespec mtime = {};
   mode_t mode = 0;

@@ -118,6 +118,7 @@ int InodeImpl::EmptyBusy(Lock& lock, const NewCopy* with) {
   if (with != nullptr) {
     record.flags &= static_cast<uint8_t>(HS_NORELEASE | HS_NOARCHIVE);
     record.flags |= HS_EXISTS | HS_ARCHIVED | HS_RELEASED;
+    if (with->lost) record.flags |= HS_LOST;
     if (record.archive_id == 0) record.archive_id = 1;
     record.copy = with->copy;
     record.statement = Statement{with->size, with->mtime, false, 0};

@@ -37,18 +37,17 @@ export async function keepOtherNames(
   const copies = await Promise.all(others.map(copyAt));
   const found = copies.find((other) => other !== undefined && isSame(other, copy));
   const kept = found ?? (others[0] === undefined ? undefined : { ...copy, blob: others[0] });
-  if (kept !== undefined) {
-    owners.linked(kept.blob, fid);
-    // Its attributes are those that it has here.
-    await native.replaceCopy(fid, {
-      ...state,
-      mode: mode & 0o7777,
-      path: kept.blob,
-      kind: 'file',
-      copy: kept,
-    });
+  if (kept === undefined) {
+    await native.changeFlags(fid, HS_LOST, 0, 0);
+    return;
   }
-  if (found === undefined) await native.changeFlags(fid, HS_LOST, 0, 0);
+  owners.linked(kept.blob, fid);
+  // Its attributes are those that it has here.
+  await native.replaceCopy(
+    fid,
+    { ...state, mode: mode & 0o7777, path: kept.blob, kind: 'file', copy: kept },
+    { lost: found === undefined },
+  );
 }
 
 function isSame(one: Copy, other: Copy): boolean {

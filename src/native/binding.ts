@@ -176,8 +176,11 @@ export interface NativeStore {
   createStubs(stubs: readonly Stub[], defaults: StubDefaults): Promise<readonly StubResult[]>;
   /** Attributes of an existing entry (import: directories after their children, skip-mode never). */
   setAttributes(path: string, attributes: Attributes): Promise<void>;
-  /** A new record on a path that exists and is clean or released (import, overwrite modes): EBUSY when open, ESTALE when it changed meanwhile. */
-  replaceCopy(fid: Fid, stub: Stub): Promise<void>;
+  /**
+   * A new record on a path that exists and is clean or released (import, overwrite modes); `lost`: the blob is known not
+   * to have the content. EBUSY when open, ESTALE when it changed meanwhile.
+   */
+  replaceCopy(fid: Fid, stub: Stub, options?: { readonly lost: boolean }): Promise<void>;
   /**
    * Gives the stub the name of `fid`, which is gone then, whatever it is and however dirty (import, overwrite modes). One
    * step, but for an empty directory. Resolves with the new FID. ESTALE: the name is another's; EBUSY: open, mapped,

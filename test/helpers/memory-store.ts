@@ -184,13 +184,13 @@ export class MemoryStore implements NativeStore {
     Object.assign(node, attributes);
   }
 
-  async replaceCopy(fid: Fid, stub: Stub): Promise<void> {
+  async replaceCopy(fid: Fid, stub: Stub, { lost = false } = {}): Promise<void> {
     await this.before('replaceCopy', fid);
     const node = this.#node(fid);
     if (node.readers + node.writers > 0) throw new FsError(EBUSY, stub.path);
     const { copy, mode, uid, gid, mtimeNs, size } = stub;
     Object.assign(node, { copy, mode, uid, gid, mtimeNs, size, data: Buffer.alloc(0) });
-    node.flags = HS_EXISTS | HS_ARCHIVED | HS_RELEASED;
+    node.flags = HS_EXISTS | HS_ARCHIVED | HS_RELEASED | (lost ? HS_LOST : 0);
   }
 
   async replaceEntry(fid: Fid, stub: Stub): Promise<Fid> {

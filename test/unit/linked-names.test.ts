@@ -132,6 +132,24 @@ await t.test(
   },
 );
 
+await t.test('such a file is lost in the very step that names another blob', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  await linked(jobs, { released: true });
+  container.put('two', 'other');
+  container.put('one', 'version 2');
+  const fid = store.fidOf('two');
+  const flags: number[] = [];
+  const replaceCopy = store.replaceCopy.bind(store);
+  store.replaceCopy = async (...args) => {
+    await replaceCopy(...args);
+    // What a daemon that dies here leaves.
+    if (args[0] === fid) flags.push((await store.state(fid)).flags);
+  };
+  await imported(jobs, { conflictResolutionMode: 'OverwriteAlways' });
+  t.equal(flags[0], 0x4d);
+});
+
 await t.test(
   'a third name may keep its record in the blob of the second, which is one more owner of it',
   async (t) => {

@@ -1121,6 +1121,14 @@ void t.test('release', { skip }, async (t) => {
       await store.native.replaceCopy(fid, fileStub('f', { etag: '0xA', size: 5 }));
       await store.restore(fid);
       t.same(store.read('f'), content('0xA', 5), 'over a released one, too');
+      await store.native.replaceCopy(fid, fileStub('f', { etag: '0xB', size: 5 }), { lost: true });
+      t.same(
+        await store.flags('f'),
+        0x4d,
+        'a copy known to be another content is lost from the first moment',
+      );
+      await store.native.replaceCopy(fid, fileStub('f', { etag: '0xA', size: 5 }));
+      await store.restore(fid);
       await store.writing('f', (fd) => writeAll(fd, Buffer.from('mine')));
       t.equal(await codeOf(store.native.replaceCopy(fid, stub)), 'ESTALE');
       t.equal(store.read('f').toString('latin1', 0, 4), 'mine');
