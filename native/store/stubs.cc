@@ -66,15 +66,28 @@ class StubMaker::Staged {
 
 namespace {
 
+// Owner and mode of a file that was created with the mode that it shall have: each call that can be
+// left out is a journal transaction less.
+int SetOwner(const Stub& stub, int fd) {
+  struct stat st = {};
+  if (fstat(fd, &st) != 0) return errno;
+  if (st.st_uid != stub.uid || st.st_gid != stub.gid) {
+    if (fchown(fd, stub.uid, stub.gid) != 0) return errno;
+    st.st_mode &= static_cast<mode_t>(~(S_ISUID | S_ISGID));
+  }
+  const mode_t mode = stub.mode & 07777;
+  // A parent's default ACL has taken bits away, or the change of the owner has.
+  return (st.st_mode & 07777) == mode || fchmod(fd, mode) == 0 ? 0 : errno;
+}
+
 int Dress(const Stub& stub, uint32_t store, int fd) {
   Record record;
   record.flags = HS_EXISTS | HS_ARCHIVED | HS_RELEASED;
   record.archive_id = 1;
   record.copy = stub.copy;
   record.statement = Statement{stub.size, stub.mtime, false, 0};
-  if (fchown(fd, stub.uid, stub.gid) != 0) return errno;
-  if (fchmod(fd, stub.mode & 07777) != 0) return errno;
-  int error = SetExtended(fd, stub.extended);
+  int error = SetOwner(stub, fd);
+  if (error == 0) error = SetExtended(fd, stub.extended);
   if (error == 0) error = WriteRecord(fd, store, record);
   if (error != 0) return error;
   if (stub.size > 0 && ftruncate(fd, static_cast<off_t>(stub.size)) != 0) return errno;
@@ -176,7 +189,7 @@ StubResult StubMaker::Exists(int parent, const std::string& name) {
 }
 
 int StubMaker::MakeFile(const Stub& stub, int parent, const std::string& name, Fid* fid) {
-  const UniqueFd fd(openat(parent, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+  const UniqueFd fd(openat(parent, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, stub.mode & 07777));
   if (!fd.ok()) {
     if (errno != EOPNOTSUPP && errno != EISDIR) return errno;
     return MakeFileInStaging(
@@ -194,7 +207,7 @@ int StubMaker::MakeFile(const Stub& stub, int parent, const std::string& name, F
 int StubMaker::MakeFileInStaging(const Stub& stub, const Move& move, Fid* fid) {
   Staged staged(store_.staging(), false);
   const UniqueFd fd(openat(store_.staging(), staged.name(),
-                           O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+                           O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, stub.mode & 07777));
   if (!fd.ok()) return errno;
   int error = Dress(stub, store_.id(), fd.get());
   if (error == 0) error = store_.handles().FidOf(fd.get(), fid);

@@ -2,10 +2,11 @@
  * The native store through its binding, on the real file system: stubs, walk, restore, archive, release, and what other
  * processes that write past the daemon do to them.
  */
-import { spawn, type ChildProcess } from 'node:child_process';
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import {
   chmodSync,
+  chownSync,
   closeSync,
   ftruncateSync,
   linkSync,
@@ -153,6 +154,24 @@ void t.test('stubs', { skip }, async (t) => {
     t.match(await store.state('a/b/file.bin'), { flags: 0x0d, archiveId: 1, size, mtimeNs, copy: stub.copy });
     const shown = await store.native.stat('a/b/file.bin');
     t.match(shown, { size, blocks: 1, mtimeNs }, 'one block is shown, so that tar takes it for no hole');
+  });
+
+  await t.test('owner and mode of a stub are its own, whatever its directory hands down', async (t) => {
+    await using store = await TempStore.open();
+    const dir = store.backing('d');
+    mkdirSync(dir);
+    chownSync(dir, 0, 77);
+    chmodSync(dir, 0o2755);
+    execFileSync('setfacl', ['-d', '-m', 'u::r--,g::r--,o::---', dir]);
+    const [owners, modes] = [[0, 12] as const, [0o666, 0o6755, 0o2640, 0o444, 0] as const];
+    for (const id of owners) {
+      for (const mode of modes) {
+        const path = `d/${String(id)}-${mode.toString(8)}`;
+        await store.native.createStubs([{ ...fileStub(path), mode, uid: id, gid: id }], defaults);
+        const { uid, gid, mode: made } = statSync(store.backing(path));
+        t.same([uid, gid, made & 0o7777], [id, id, mode], path);
+      }
+    }
   });
 
   await t.test('directories and symbolic links are made whole, too, and remember their blob', async (t) => {
