@@ -192,6 +192,17 @@ export class AzureContainer implements Container, GrowingBlobs, AsyncDisposable 
     return this.#log.append(name, text, signal);
   }
 
+  async logLength(name: string, signal?: AbortSignal): Promise<number> {
+    try {
+      const what = `look-up of ${name}`;
+      const response = await this.#connection.call({ method: 'HEAD', blob: name, signal, what });
+      return Number(response.header('content-length'));
+    } catch (error) {
+      if (error instanceof BlobError && error.kind === 'missing') return 0;
+      throw error;
+    }
+  }
+
   async delete(name: string, options: { ifMatch?: string; signal?: AbortSignal } = {}): Promise<void> {
     await this.#connection.call({
       method: 'DELETE',

@@ -119,6 +119,8 @@ export interface Container {
   ): Promise<void>;
   /** Appends lines to an append blob, creating it first: job logs. */
   appendLog(name: string, text: string, signal?: AbortSignal): Promise<void>;
+  /** Bytes of such a blob; 0: there is none. */
+  logLength(name: string, signal?: AbortSignal): Promise<number>;
   delete(name: string, options?: { ifMatch?: string; signal?: AbortSignal }): Promise<void>;
   /** The change feed of the container's account; nothing is asked before its first call. */
   changeFeed(): GrowingBlobs;

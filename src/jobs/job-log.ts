@@ -1,13 +1,13 @@
 /**
  * The log of one run of a job: one JSON object a line, under the store while it runs and in the logging container, as
- * `<fs>/<kind>/<job>/<start>.jsonl`, when it is over, however it ended.
+ * `<fs>/<kind>/<job>/<start>.jsonl`, when it is over, however it ended. That of a job that goes on until somebody disables
+ * it is there before, and grows.
  */
-import { createReadStream } from 'node:fs';
-import { appendFile, writeFile } from 'node:fs/promises';
-import { createInterface } from 'node:readline';
-import { messageChain } from '../base/errors.js';
+import { appendFile, open, writeFile } from 'node:fs/promises';
+import { BlobError, messageChain } from '../base/errors.js';
 import type { Log } from '../base/log.js';
 import type { Container } from '../blob/port.js';
+import { LogMirror } from './log-mirror.js';
 import { compactTime } from './marker.js';
 
 export interface JobLogLine {
@@ -24,13 +24,26 @@ export interface JobLogOptions {
   /** Name of the log in the container. */
   readonly blob: string;
   readonly log: Log;
+  /** When the job began. */
+  readonly startedMs: number;
   readonly now: () => number;
 }
 
 /** Lines in memory before `drained` makes the job wait. */
 const bufferChars = 256 * 1024;
-/** One append to the container. */
-const appendChars = 1024 * 1024;
+/** A path, twice, and what is said of it. */
+const longestLine = 256 * 1024;
+/** Between two copies of a running job's log, at least. */
+const copyEveryMs = 60_000;
+const copiesBeforeRarer = 5000;
+
+/**
+ * How long after a copy the next one is made while a job of that age runs, in ms: an append blob takes 50,000, so that
+ * they become rarer when a job is some days old.
+ */
+export function copyPauseMs(ageMs: number): number {
+  return Math.max(copyEveryMs, ageMs / copiesBeforeRarer);
+}
 
 export function jobLogName(fsName: string, kind: string, job: string, startedTime: string): string {
   return `${fsName}/${kind}/${job}/${compactTime(startedTime)}.jsonl`;
@@ -42,9 +55,20 @@ export class JobLog {
   #chars = 0;
   #writing: Promise<void> = Promise.resolve();
   #lastError: JobLogLine | undefined;
+  readonly #mirror: LogMirror | undefined;
+  /** When `follow` copied last, and whether it does so now. */
+  #followedMs: number;
+  #following = false;
+  #copyFails = false;
+  /** Lines that no copy has. */
+  #news: boolean;
 
-  private constructor(options: JobLogOptions) {
+  private constructor(options: JobLogOptions, resumed: boolean) {
+    const { file, container, blob, now } = options;
     this.#options = options;
+    if (container !== undefined) this.#mirror = new LogMirror({ file, container, blob }, resumed);
+    this.#followedMs = now();
+    this.#news = resumed;
   }
 
   /**
@@ -53,7 +77,8 @@ export class JobLog {
    */
   static async open(options: JobLogOptions, resumed = false): Promise<JobLog> {
     await writeFile(options.file, '', { mode: 0o600, flag: resumed ? 'a' : 'w' });
-    return new JobLog(options);
+    if (resumed) await cutHalfLine(options.file);
+    return new JobLog(options, resumed);
   }
 
   /** The newest line that told an error in this daemon's life. */
@@ -66,6 +91,7 @@ export class JobLog {
     const text = JSON.stringify({ time: new Date(this.#options.now()).toISOString(), ...line });
     this.#buffer.push(`${text}\n`);
     this.#chars += text.length + 1;
+    this.#news = true;
   }
 
   /** Resolves when every line is in the file under the store. */
@@ -78,22 +104,48 @@ export class JobLog {
     if (this.#chars >= bufferChars) await this.#flush();
   }
 
+  /** To be called again and again while the job runs: copies what is new into the logging container now and then. */
+  follow(signal: AbortSignal): void {
+    const now = this.#options.now();
+    const pause = copyPauseMs(now - this.#options.startedMs);
+    if (this.#mirror === undefined || signal.aborted) return;
+    if (!this.#news || this.#following || now - this.#followedMs < pause) return;
+    this.#following = true;
+    this.#followedMs = now;
+    void this.#copy(this.#mirror, signal).finally(() => {
+      this.#following = false;
+    });
+  }
+
   /**
    * Writes the rest and copies the log into the logging container; false, and a warning, where that fails. Only the
    * former when `signal` is aborted already.
    */
   async close(signal: AbortSignal): Promise<boolean> {
-    const { container, blob, file, log } = this.#options;
     await this.#flush();
-    if (container === undefined || signal.aborted) return true;
+    if (this.#mirror === undefined || signal.aborted) return true;
+    this.#copyFails = false;
+    return this.#copy(this.#mirror, signal);
+  }
+
+  async #copy(mirror: LogMirror, signal: AbortSignal): Promise<boolean> {
+    const { container, blob, log } = this.#options;
+    this.#news = false;
+    await this.#flush();
     try {
-      for await (const chunk of chunks(file)) await container.appendLog(blob, chunk, signal);
+      await mirror.copy(signal);
+      this.#copyFails = false;
       return true;
     } catch (error) {
-      log.warn(
-        { blob, container: container.name, cause: messageChain(error) },
-        'the job log was not uploaded',
-      );
+      this.#news = true;
+      // Once, not every minute.
+      if (!this.#copyFails && !(error instanceof BlobError && error.kind === 'aborted')) {
+        log.warn(
+          { blob, container: container?.name, cause: messageChain(error) },
+          'the job log was not uploaded',
+        );
+      }
+      this.#copyFails = true;
       return false;
     }
   }
@@ -113,16 +165,11 @@ export class JobLog {
   }
 }
 
-/** The file in pieces of whole lines; one empty piece for an empty file, so that the log exists. */
-async function* chunks(file: string): AsyncIterable<string> {
-  let chunk = '';
-  let any = false;
-  for await (const text of createInterface({ input: createReadStream(file), crlfDelay: Infinity })) {
-    chunk += `${text}\n`;
-    if (chunk.length < appendChars) continue;
-    yield chunk;
-    any = true;
-    chunk = '';
-  }
-  if (chunk !== '' || !any) yield chunk;
+/** What a daemon that died had written of a line. */
+async function cutHalfLine(file: string): Promise<void> {
+  await using handle = await open(file, 'r+');
+  const { size } = await handle.stat();
+  const from = Math.max(0, size - longestLine);
+  const { bytesRead, buffer } = await handle.read(Buffer.alloc(size - from), 0, size - from, from);
+  await handle.truncate(from + buffer.subarray(0, bytesRead).lastIndexOf('\n') + 1);
 }

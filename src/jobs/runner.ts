@@ -214,7 +214,11 @@ export class JobRunner implements AsyncDisposable {
       crashPoint('job.created');
       log.info({ job: name, kind }, 'job started');
       const jobLog = await this.#openLog(record, resumed);
-      const over = await typeOf(record).run(this.#context, this.#runOf(name, resumed, signal, jobLog));
+      // Nobody waits for months to see what went wrong.
+      const following = isAuto(record) ? setInterval(() => jobLog.follow(signal), refreshMs) : undefined;
+      const over = await typeOf(record)
+        .run(this.#context, this.#runOf(name, resumed, signal, jobLog))
+        .finally(() => clearInterval(following));
       if (over === undefined) {
         await jobLog.close(AbortSignal.abort());
       } else {
@@ -293,6 +297,7 @@ export class JobRunner implements AsyncDisposable {
       container: loggingContainer,
       blob: jobLogName(store.meta.fsName, record.kind, record.name, startOf(record)),
       log,
+      startedMs: Date.parse(startOf(record)),
       now: () => clock.now(),
     };
     return JobLog.open(options, resumed);

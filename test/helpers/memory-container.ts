@@ -22,7 +22,8 @@ interface StoredBlob {
   readonly options: WriteOptions;
 }
 
-export type ContainerCall = 'list' | 'properties' | 'read' | 'write' | 'setMetadata' | 'delete' | 'appendLog';
+export type ContainerCall =
+  'list' | 'properties' | 'read' | 'write' | 'setMetadata' | 'delete' | 'appendLog' | 'logLength';
 
 export class MemoryContainer implements Container {
   readonly name: string;
@@ -147,6 +148,11 @@ export class MemoryContainer implements Container {
   async appendLog(name: string, text: string, signal?: AbortSignal): Promise<void> {
     await this.#called('appendLog', name, signal);
     this.logs.set(name, (this.logs.get(name) ?? '') + text);
+  }
+
+  async logLength(name: string, signal?: AbortSignal): Promise<number> {
+    await this.#called('logLength', name, signal);
+    return Buffer.byteLength(this.logs.get(name) ?? '');
   }
 
   async delete(name: string, options: { ifMatch?: string; signal?: AbortSignal } = {}): Promise<void> {

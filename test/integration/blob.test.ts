@@ -315,6 +315,8 @@ t.test('log lines are appended in order, once, also when an answer is lost', asy
   await other.appendLog('log', '5\n');
   await s.container.appendLog('log', '6\n');
   t.equal((await s.container.read('log')).body.toString(), '1\n2\n3\n4\n5\n6\n');
+  t.equal(await s.container.logLength('log'), 12);
+  t.equal(await s.container.logLength('none'), 0);
   await s.container.appendLog('big', 'x'.repeat(5 * mib));
   t.equal((await s.container.properties('big')).size, 5 * mib);
 });

@@ -434,3 +434,28 @@ await t.test('a file that has names outside an auto-export is not written again 
   await jobs.runner.cancel('out');
   await jobs.runner.wait('out');
 });
+
+for (const kind of ['auto-import', 'auto-export'] as const) {
+  await t.test(`what an ${kind} cannot do is in the logging container while it runs`, async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { container, store, clock } = jobs.hsm;
+    if (kind === 'auto-import') {
+      container.put('a//b', 'x');
+      await autoImport(jobs);
+    } else {
+      store.write('a\\b', 'x');
+      await jobs.runner.create('auto-export', { name: 'auto', pollIntervalMs: 1 });
+    }
+    const [name] = await until(
+      () => {
+        clock.ms += 60_000;
+        return [...jobs.logs.logs].find(([, text]) => text.includes('InvalidName'));
+      },
+      { what: 'the log', intervalMs: 1 },
+    );
+    t.match(name, new RegExp(`^fs/${kind}/auto/.*\\.jsonl$`));
+    t.equal(stateOf(jobs.runner.get('auto')), 'InProgress');
+    await jobs.runner.cancel('auto');
+    await jobs.runner.wait('auto');
+  });
+}
