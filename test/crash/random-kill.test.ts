@@ -1,4 +1,4 @@
-/** kill -9 at random moments while applications, a release and an export are at work; a model knows what may be there. */
+/** kill -9 at random moments while applications, a release and an export, or an auto-export, are at work; a model knows what may be there. */
 import { open, readFile, truncate, writeFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import t from 'tap';
@@ -123,7 +123,11 @@ class Work {
   async export(): Promise<void> {
     await this.#repeat('export', async () => {
       const { runningJob } = (await this.#lab.mount.control('GET', '/v1/status')) as StatusReport;
-      if (runningJob === null) await this.#lab.mount.control('POST', '/v1/jobs/export', {});
+      if (runningJob !== null) return;
+      const auto = this.#dice.below(2) === 0;
+      await (auto
+        ? this.#lab.mount.control('POST', '/v1/jobs/auto-export', { pollIntervalMs: 100 })
+        : this.#lab.mount.control('POST', '/v1/jobs/export', {}));
     });
   }
 

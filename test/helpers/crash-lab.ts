@@ -148,7 +148,7 @@ export class CrashLab implements AsyncDisposable {
     return writeFile(this.#crash, point);
   }
 
-  /** Starts a daemon that does not die on the store and waits until it serves, an auto-import has caught up, and no job runs. */
+  /** Starts a daemon that does not die on the store and waits until it serves, an auto job has caught up, and no job runs. */
   async revive(env: TestMountOptions['env'] = {}): Promise<void> {
     await rm(this.#crash, { force: true });
     await this.mount.remount({ ready: 'started', env });
@@ -163,12 +163,8 @@ export class CrashLab implements AsyncDisposable {
         if (this.mount.gone) throw new Error(`the daemon has ended\n${this.mount.log().slice(-4000)}`);
         const status = (await this.mount.control('GET', '/v1/status')) as StatusReport;
         const { runningJob } = status;
-        if (runningJob?.kind === 'auto-import' && runningJob.properties.status.state === 'InProgress') {
-          const { lastTimeFullySynchronized = '' } = (runningJob as AutoImportView).properties.status
-            .blobSyncEvents;
-          if (lastTimeFullySynchronized > since)
-            await this.mount.control('POST', `/v1/jobs/${runningJob.name}/cancel`, {});
-        }
+        if (runningJob?.properties.status.state === 'InProgress' && hasCaughtUp(runningJob, since))
+          await this.mount.control('POST', `/v1/jobs/${runningJob.name}/cancel`, {});
         if (status.pid !== pid || runningJob !== null) return false;
         return mountAt(this.mount.path) !== undefined;
       },
@@ -262,6 +258,21 @@ export class CrashLab implements AsyncDisposable {
 
 /** No blob: equal to no content that a test writes. */
 const nothing = Buffer.from('there is no such blob');
+
+/** Whether an auto job has done since what was to do; other jobs end by themselves. */
+function hasCaughtUp(job: JobView, since: string): boolean {
+  switch (job.kind) {
+    case 'auto-import':
+      return (
+        ((job as AutoImportView).properties.status.blobSyncEvents.lastTimeFullySynchronized ?? '') > since
+      );
+    case 'auto-export':
+      // An iteration that runs is not cut off.
+      return true;
+    default:
+      return false;
+  }
+}
 
 interface AutoImportView extends JobView {
   readonly properties: {

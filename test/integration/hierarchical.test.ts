@@ -12,6 +12,7 @@ import {
   writeFile,
 } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import t from 'tap';
 import { openContainer } from '../../src/blob/azure-container.js';
 import { listedBlob } from '../../src/blob/listed.js';
@@ -23,7 +24,7 @@ import { HierarchicalServer, type Access } from '../helpers/hierarchical-server.
 import { lustrite, TestMount } from '../helpers/mount.js';
 import { cannotMount } from '../helpers/mounts.js';
 import { until } from '../helpers/poll.js';
-import { readTree } from '../helpers/tree.js';
+import { Dice, readTree } from '../helpers/tree.js';
 
 const azurite = await Azurite.start();
 t.teardown(() => azurite[Symbol.asyncDispose]());
@@ -333,3 +334,49 @@ await t.test('a file and a directory of one name are an error that says so', opt
   t.equal(await readFile(mount.at('dir'), 'utf8'), 'a file here', 'and nothing is lost');
   t.match(await account.client(container).getBlobClient('file').getProperties(), { contentLength: 1 });
 });
+
+await t.test(
+  'kill -9 in the middle of an import: the next mounts finish it, with owners and permissions',
+  options,
+  async (t) => {
+    const dice = new Dice();
+    t.comment(`seed ${dice.seed}`);
+    const container = await azurite.newContainer('hns');
+    const expected = new Map<string, string>();
+    for (let n = 0; n < 15; n++) {
+      const directory = `d${n % 7}/e${n}`;
+      await put(container, directory, '', folder);
+      account.setAccess(container, directory, { owner: String(n), permissions: 'rwxr-x--t' });
+      expected.set(directory, `directory ${n}:0 1751`);
+      await Promise.all(
+        Array.from({ length: 20 }, async (_, m) => {
+          const path = `${directory}/f${m}`;
+          await put(container, path, path);
+          account.setAccess(container, path, { owner: String(m), group: '5', permissions: 'rw-r-----' });
+          expected.set(path, `file ${m}:5 0640`);
+        }),
+      );
+    }
+    await using mount = await TestMount.start(t, { container, env, ready: 'started' });
+    let cut = 0;
+    for (let kills = 0; kills < 6; kills++) {
+      // Not before the store and the job are there; then anywhere.
+      const running = async (): Promise<boolean> => ((await mount.status())?.runningJob ?? null) !== null;
+      await until(async () => kills > 0 || (await running()), { what: 'an import', intervalMs: 1 });
+      await delay(dice.below(kills === 0 ? 200 : 1200));
+      if ((await mount.jobs()).some(({ properties }) => properties.status.state === 'InProgress')) cut++;
+      await mount.kill();
+      await mount.remount({ ready: 'started' });
+    }
+    t.comment(`${cut} daemons were killed while the import ran`);
+    await until(async () => (await mount.status()) !== undefined, { what: 'a daemon' });
+    const [job] = await mount.untilJobsEnd();
+    t.match(job?.properties.status, { state: 'Completed' });
+    for (const [path, stat] of expected) {
+      const shown = await statOf(mount.at(path));
+      if (shown !== stat) t.fail(`${path} is ${shown}, not ${stat}`);
+    }
+    t.equal((await pathsOf(mount)).length, expected.size + 7);
+    t.equal(await readFile(mount.at('d0/e0/f0'), 'utf8'), 'd0/e0/f0');
+  },
+);
