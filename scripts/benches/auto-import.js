@@ -1,4 +1,4 @@
-/** Auto-import that compares listings: the full sync, a poll that finds nothing, and one that follows many changes. */
+/** Auto-import by listings and by the change feed: the full sync, a poll that finds nothing, and one that follows many changes. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { request } from 'undici';
@@ -9,15 +9,20 @@ import { median, perTenThousand, seconds } from './rig.js';
 
 /** @param {import('./rig.js').Rig} rig @param {import('./rig.js').BenchOptions} options */
 export async function benchAutoImport(rig, { rounds, sizes, changes }) {
-  for (const names of sizes) await autoImportOf(rig, { rounds, names, changes: Math.min(changes, names) });
+  for (const names of sizes)
+    for (const source of /** @type {const} */ (['listing', 'feed']))
+      await autoImportOf(rig, { rounds, names, source, changes: Math.min(changes, names) });
 }
 
-/** @param {import('./rig.js').Rig} rig @param {{ rounds: number, names: number, changes: number }} options */
-async function autoImportOf(rig, { rounds, names, changes }) {
+/** @param {import('./rig.js').Rig} rig @param {{ rounds: number, names: number, source: 'listing' | 'feed', changes: number }} options */
+async function autoImportOf(rig, { rounds, names, source, changes }) {
   const server = fileURLToPath(new URL('list-server.js', import.meta.url));
-  const endpoint = await rig.serve([server, String(names)], /listening on (http\S+)/);
+  const typescript = import.meta.resolve('@tapjs/typescript/import');
+  const args =
+    source === 'feed' ? ['--import', typescript, server, String(names), '--feed'] : [server, String(names)];
+  const endpoint = await rig.serve(args, /listening on (http\S+)/);
   const mount = await rig.mount({ container: 'bench', endpoint, flags: ['--no-import'], wait: false });
-  const create = ['auto-import', 'create', mount.path, '--name', 'bench', '--source', 'listing'];
+  const create = ['auto-import', 'create', mount.path, '--name', 'bench', '--source', source];
   const rules = ['--conflict', 'overwrite-dirty', '--enable-deletions', '--poll-interval', '1s'];
   const full = await seconds(() => mount.lustrite(...create, ...rules, '--wait'));
   const shown = /** @returns {Events} */ () => {
@@ -32,23 +37,26 @@ async function autoImportOf(rig, { rounds, names, changes }) {
   await synchronized();
   /** @type {number[]} */ const idle = [];
   /** @type {number[]} */ const rates = [];
-  let cpuSeconds = 0;
+  let [cpuSeconds, total] = [0, 0];
   for (let round = 0; round < rounds; round++) {
     idle.push(await seconds(synchronized));
-    await request(`${endpoint.replace(/\/$/, '')}/change?count=${String(changes)}`, { method: 'POST' });
+    const url = `${endpoint.replace(/\/$/, '')}/change?count=${String(changes)}`;
     const [before, used] = [shown(), mount.cost().cpuSeconds];
-    rates.push(changes / (await seconds(synchronized)));
+    const told = Number(await (await request(url, { method: 'POST' })).body.text());
+    const took = await seconds(synchronized);
+    rates.push(told / took);
+    total += told;
     cpuSeconds += mount.cost().cpuSeconds - used;
     const { importedFiles, deletions, totalErrors } = shown();
     const followed = importedFiles - before.importedFiles + deletions - before.deletions;
-    if (followed < changes * 0.9 || totalErrors > 0)
-      throw new Error(`followed ${String(followed)} of ${String(changes)} changes`);
+    if (followed !== told || totalErrors > 0)
+      throw new Error(`followed ${String(followed)} of ${String(told)} changes`);
   }
   const cost = { ...mount.cost(), cpuSeconds };
   console.log(
-    `auto-import ${String(names)} names: full sync ${(names / full).toFixed(0)} names/s; a poll that finds nothing ` +
+    `auto-import ${String(names)} names by ${source}: full sync ${(names / full).toFixed(0)} names/s; a poll that finds nothing ` +
       `${median(idle).toFixed(2)} s; ${median(rates).toFixed(0)} changes/s (${Math.min(...rates).toFixed(0)}..${Math.max(...rates).toFixed(0)}, ` +
-      `${String(changes)} at a time); ${perTenThousand(cost, changes * rounds)} CPU s per 10,000 changes, ` +
+      `${String(changes)} at a time); ${perTenThousand(cost, total)} CPU s per 10,000 changes, ` +
       `peak RSS ${cost.peakRssMiB.toFixed(0)} MiB`,
   );
   mount.close();

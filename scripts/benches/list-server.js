@@ -2,6 +2,7 @@
  * `node list-server.js N`: a container of N blobs that can be listed and looked up, its pages made before the clock
  * starts. Names are `dNNN/fNNNNNNN` with the metadata AMLFS writes. Answers Get Container Properties, List Blobs and Get
  * Blob Properties to anybody. `POST /change?count=C` overwrites three of five of C blobs, deletes one and makes a new one.
+ * `--feed`: a change feed tells of that.
  */
 import { createServer } from 'node:http';
 
@@ -12,6 +13,8 @@ const firstVersion = (i) => (i % 5 === 4 ? 0 : 1);
 /** Index -> version; 0: there is no such blob. */
 const versions = Uint32Array.from({ length: Math.ceil(total * 1.25) }, (_, i) => firstVersion(i));
 let changed = 0;
+const feed = process.argv.includes('--feed') ? new (await import('./feed.js')).Feed() : undefined;
+await feed?.create();
 
 /** @param {number} i */
 const nameOf = (i) => `d${String(Math.floor(i / 1000)).padStart(4, '0')}/f${String(i).padStart(7, '0')}`;
@@ -57,16 +60,21 @@ const makePages = () => {
 };
 makePages();
 
-/** Blobs all over the container. @param {number} count */
-function change(count) {
+/** Blobs all over the container; resolves with how many were not deleted already. @param {number} count */
+async function change(count) {
+  /** @type {Map<string, boolean>} */ const changes = new Map();
   const fives = Math.floor(versions.length / 5);
   for (let n = 0; n < count / 5; n++) {
     const five = 5 * ((changed++ * 7919) % fives);
     for (const at of [five, five + 1, five + 2]) versions[at] = (versions[at] ?? 0) + 1;
-    versions[five + 3] = 0;
     versions[five + 4] = (versions[five + 4] ?? 0) + 1;
+    for (const at of [five, five + 1, five + 2, five + 4]) changes.set(nameOf(at), true);
+    if (versions[five + 3] !== 0) changes.set(nameOf(five + 3), false);
+    versions[five + 3] = 0;
   }
   makePages();
+  await feed?.tell(changes);
+  return changes.size;
 }
 
 const common = { 'x-ms-version': '2026-04-06', 'x-ms-request-id': '0' };
@@ -75,8 +83,12 @@ const server = createServer((incoming, answer) => {
   const query = url.searchParams;
   incoming.resume();
   if (url.pathname === '/change') {
-    change(Number(query.get('count')));
-    answer.writeHead(200).end();
+    void change(Number(query.get('count'))).then((count) => answer.writeHead(200).end(String(count)));
+    return;
+  }
+  if (feed !== undefined && url.pathname.includes('blobchangefeed')) {
+    const { status, headers, body } = feed.answer(url, incoming.headers['x-ms-range']?.toString());
+    answer.writeHead(status, { ...common, ...headers, 'content-length': body.length }).end(body);
     return;
   }
   if (query.get('comp') === 'list') {
