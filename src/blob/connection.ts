@@ -17,6 +17,7 @@ import { storageRetryPolicy, storageSharedKeyCredentialPolicy } from '@azure/sto
 import { BlobError } from '../base/errors.js';
 import { kindOfStatus, toBlobError, withoutSecrets } from './azure-errors.js';
 import { Deadline } from './deadline.js';
+import { entraCredential } from './entra-credential.js';
 import { encodeBlobName, unaddressable } from './names.js';
 import type { ContainerConfig } from './port.js';
 import { asStorageHttpClient, UndiciClient } from './undici-client.js';
@@ -208,23 +209,6 @@ export class BlobConnection implements AsyncDisposable {
       sdk.newPipeline(credential ?? new sdk.AnonymousCredential(), options),
     );
   }
-}
-
-/** AZURE_TOKEN_CREDENTIALS steers the SDK's default chain; without it a short explicit one, which fails fast. */
-async function entraCredential(): Promise<TokenCredential> {
-  const identity = await import('@azure/identity');
-  if (process.env['AZURE_TOKEN_CREDENTIALS'] !== undefined) return new identity.DefaultAzureCredential();
-  const clientId = process.env['AZURE_CLIENT_ID'];
-  const sources: TokenCredential[] = [new identity.EnvironmentCredential()];
-  if (process.env['AZURE_FEDERATED_TOKEN_FILE'] !== undefined)
-    sources.push(new identity.WorkloadIdentityCredential());
-  sources.push(
-    clientId === undefined
-      ? new identity.ManagedIdentityCredential()
-      : new identity.ManagedIdentityCredential({ clientId }),
-    new identity.AzureCliCredential(),
-  );
-  return new identity.ChainedTokenCredential(...sources);
 }
 
 /** What an answer that is not 2xx means; reads a little of its body for the message. */

@@ -5,6 +5,7 @@ import t from 'tap';
 import { UserError } from '../../src/base/errors.js';
 import { parseCredentials, resolveContainer } from '../../src/blob/credentials.js';
 import type { ContainerConfig } from '../../src/blob/port.js';
+import { RenewedCredential } from '../../src/blob/entra-credential.js';
 
 const key = 'c2VjcmV0LWtleQ==';
 const sas = 'sv=2025-01-05&ss=b&srt=co&sp=rwdl&sig=c2lnbmF0dXJl%3D';
@@ -251,4 +252,21 @@ t.test('lines of a credentials file', (t) => {
   });
   t.throws(() => parseCredentials('A=1\nsecret\n', 'f'), { message: 'f:2: not a NAME=value line' });
   t.end();
+});
+
+t.test('a token that cannot be renewed is an outage, the first one a refusal', async (t) => {
+  const tokens: (Error | undefined)[] = [new Error('not logged in'), undefined, new Error('IMDS\nno route')];
+  const credential = new RenewedCredential({
+    getToken() {
+      const failure = tokens.shift();
+      if (failure !== undefined) return Promise.reject(failure);
+      return Promise.resolve({ token: 't', expiresOnTimestamp: 0 });
+    },
+  });
+  await t.rejects(credential.getToken('scope'), new Error('not logged in'));
+  t.match(await credential.getToken('scope'), { token: 't' });
+  await t.rejects(credential.getToken('scope'), {
+    kind: 'unreachable',
+    message: 'no new Entra ID token: IMDS',
+  });
 });
