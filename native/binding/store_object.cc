@@ -371,8 +371,13 @@ Napi::Value StoreObject::SetAttributes(const Info& info) {
 Napi::Value StoreObject::ReplaceCopy(const Info& info) {
   Stub stub;
   if (!FromJs(info[1], &stub)) return info.Env().Undefined();
-  if (stub.kind != StubKind::kFile || !stub.copy) {
+  if (stub.kind == StubKind::kDirectory || !stub.copy) {
     return Throw(info.Env(), EINVAL, "replaceCopy " + stub.path);
+  }
+  if (stub.kind == StubKind::kSymlink) {
+    return OnInode(info, "replaceCopy", [copy = *stub.copy](StoreImpl&, InodeImpl& inode) {
+      return inode.RecordCopy(copy);
+    });
   }
   const bool lost = info[2].IsObject() && info[2].As<Napi::Object>().Get("lost").ToBoolean();
   const NewCopy with = {*stub.copy,        lost,     stub.size, stub.mtime,

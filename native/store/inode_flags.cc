@@ -83,6 +83,25 @@ int InodeImpl::MarkModified(bool keep_copy) {
   return SyncRecord(lock, fd);
 }
 
+int InodeImpl::RecordCopy(const Copy& copy) {
+  Lock lock(mutex_);
+  int error = Loaded();
+  if (error != 0) return error;
+  const Busy busy(this, lock);
+  UniqueFd own;
+  const int fd = Borrow(&own, &error);
+  struct stat st = {};
+  if (error == 0 && fstat(fd, &st) != 0) error = errno;
+  if (error != 0) return error;
+  if (!S_ISLNK(st.st_mode)) return EINVAL;
+  Record record = record_;
+  record.archive_id = 1;
+  record.copy = copy;
+  error = WriteRecord(fd, store_->id(), record);
+  if (error == 0) record_ = record;
+  return error;
+}
+
 int InodeImpl::ForgetCopy() {
   Lock lock(mutex_);
   int error = Loaded();

@@ -109,6 +109,8 @@ class InodeImpl final : public Inode {
 
   int Release();
   int ReplaceCopy(const NewCopy& with);
+  // Of a symbolic link, whose data is never away: the blob that it is in.
+  int RecordCopy(const Copy& copy);
   // Runs `take`, which takes the inode's name away, while nobody has the file open or mapped: EBUSY
   // otherwise. `only_clean`: ESTALE where its content is in no copy.
   int Displace(bool only_clean, const std::function<int()>& take);

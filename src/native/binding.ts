@@ -178,7 +178,7 @@ export interface NativeStore {
   setAttributes(path: string, attributes: Attributes): Promise<void>;
   /**
    * A new record on a path that exists and is clean or released (import, overwrite modes); `lost`: the blob is known not
-   * to have the content. EBUSY when open, ESTALE when it changed meanwhile.
+   * to have the content. EBUSY when open, ESTALE when it changed meanwhile. Of a symlink only the copy is recorded.
    */
   replaceCopy(fid: Fid, stub: Stub, options?: { readonly lost: boolean }): Promise<void>;
   /**

@@ -1158,6 +1158,21 @@ void t.test('release', { skip }, async (t) => {
   );
 });
 
+void t.test('a symbolic link remembers the blob that it was exported to', { skip }, async (t) => {
+  await using store = await TempStore.open();
+  symlinkSync('target', store.backing('l'));
+  mkdirSync(store.backing('d'));
+  const before = lstatSync(store.backing('l'), { bigint: true });
+  const stub = { ...fileStub('l', { size: 6 }), kind: 'symlink' as const, size: 0 };
+  const fid = store.native.fidOf('l');
+  await store.native.replaceCopy(fid, stub);
+  await store.reopen();
+  t.match(await store.state('l'), { type: 'symlink', modified: false, copy: stub.copy });
+  t.equal(readlinkSync(store.backing('l')), 'target');
+  t.equal(lstatSync(store.backing('l'), { bigint: true }).mtimeNs, before.mtimeNs);
+  t.equal(await codeOf(store.native.replaceCopy(store.native.fidOf('d'), stub)), 'EINVAL');
+});
+
 void t.test('the store as a whole', { skip }, async (t) => {
   await t.test('a file system that lacks something is refused by name', async (t) => {
     const error = await addon
