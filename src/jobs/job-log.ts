@@ -4,7 +4,7 @@
  * it is there before, and grows.
  */
 import { appendFile, open, writeFile } from 'node:fs/promises';
-import { BlobError, messageChain } from '../base/errors.js';
+import { messageChain } from '../base/errors.js';
 import type { Log } from '../base/log.js';
 import type { Container } from '../blob/port.js';
 import { LogMirror } from './log-mirror.js';
@@ -60,15 +60,18 @@ export class JobLog {
   #followedMs: number;
   #following = false;
   #copyFails = false;
+  /** Ends a copy that `follow` makes. */
+  readonly #closing = new AbortController();
   /** Lines that no copy has. */
   #news: boolean;
 
-  private constructor(options: JobLogOptions, resumed: boolean) {
+  /** `size`: of the file, as it is found. */
+  private constructor(options: JobLogOptions, size: number) {
     const { file, container, blob, now } = options;
     this.#options = options;
-    if (container !== undefined) this.#mirror = new LogMirror({ file, container, blob }, resumed);
+    if (container !== undefined) this.#mirror = new LogMirror({ file, container, blob }, size);
     this.#followedMs = now();
-    this.#news = resumed;
+    this.#news = size > 0;
   }
 
   /**
@@ -77,8 +80,7 @@ export class JobLog {
    */
   static async open(options: JobLogOptions, resumed = false): Promise<JobLog> {
     await writeFile(options.file, '', { mode: 0o600, flag: resumed ? 'a' : 'w' });
-    if (resumed) await cutHalfLine(options.file);
-    return new JobLog(options, resumed);
+    return new JobLog(options, await cutHalfLine(options.file));
   }
 
   /** The newest line that told an error in this daemon's life. */
@@ -112,8 +114,13 @@ export class JobLog {
     if (!this.#news || this.#following || now - this.#followedMs < pause) return;
     this.#following = true;
     this.#followedMs = now;
-    void this.#copy(this.#mirror, signal).finally(() => {
+    const copied = this.#copy(this.#mirror, AbortSignal.any([signal, this.#closing.signal]));
+    void copied.then((failure) => {
       this.#following = false;
+      // Once, not every minute; the copy that ends it is still to come.
+      const told = this.#copyFails || signal.aborted || this.#closing.signal.aborted;
+      if (failure !== undefined && !told) this.#warn(failure);
+      this.#copyFails = failure !== undefined;
     });
   }
 
@@ -122,32 +129,33 @@ export class JobLog {
    * former when `signal` is aborted already.
    */
   async close(signal: AbortSignal): Promise<boolean> {
+    this.#closing.abort();
     await this.#flush();
     if (this.#mirror === undefined || signal.aborted) return true;
-    this.#copyFails = false;
-    return this.#copy(this.#mirror, signal);
+    const failure = await this.#copy(this.#mirror, signal);
+    if (failure !== undefined) this.#warn(failure);
+    return failure === undefined;
   }
 
-  async #copy(mirror: LogMirror, signal: AbortSignal): Promise<boolean> {
-    const { container, blob, log } = this.#options;
+  /** Resolves with why it failed. */
+  async #copy(mirror: LogMirror, signal: AbortSignal): Promise<{ readonly cause: unknown } | undefined> {
     this.#news = false;
     await this.#flush();
     try {
       await mirror.copy(signal);
-      this.#copyFails = false;
-      return true;
-    } catch (error) {
+      return undefined;
+    } catch (cause) {
       this.#news = true;
-      // Once, not every minute.
-      if (!this.#copyFails && !(error instanceof BlobError && error.kind === 'aborted')) {
-        log.warn(
-          { blob, container: container?.name, cause: messageChain(error) },
-          'the job log was not uploaded',
-        );
-      }
-      this.#copyFails = true;
-      return false;
+      return { cause };
     }
+  }
+
+  #warn({ cause }: { readonly cause: unknown }): void {
+    const { container, blob, log } = this.#options;
+    log.warn(
+      { blob, container: container?.name, cause: messageChain(cause) },
+      'the job log was not uploaded',
+    );
   }
 
   #flush(): Promise<void> {
@@ -165,11 +173,13 @@ export class JobLog {
   }
 }
 
-/** What a daemon that died had written of a line. */
-async function cutHalfLine(file: string): Promise<void> {
+/** Takes away what a daemon that died had written of a line; resolves with the size that is left. */
+async function cutHalfLine(file: string): Promise<number> {
   await using handle = await open(file, 'r+');
   const { size } = await handle.stat();
   const from = Math.max(0, size - longestLine);
   const { bytesRead, buffer } = await handle.read(Buffer.alloc(size - from), 0, size - from, from);
-  await handle.truncate(from + buffer.subarray(0, bytesRead).lastIndexOf('\n') + 1);
+  const end = from + buffer.subarray(0, bytesRead).lastIndexOf('\n') + 1;
+  if (end < size) await handle.truncate(end);
+  return end;
 }

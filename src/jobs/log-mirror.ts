@@ -15,14 +15,17 @@ export interface LogMirrorOptions {
 
 export class LogMirror {
   readonly #options: LogMirrorOptions;
-  /** Bytes of the file that are in the blob; undefined: the blob has to tell. */
+  /** Bytes of the file that may be in the blob. */
+  #begun: number;
+  /** And how many of them are; undefined: the blob has to tell. */
   #copied: number | undefined;
   #last: Promise<void> = Promise.resolve();
 
-  /** `begun`: the blob may have a part of the file already. */
-  constructor(options: LogMirrorOptions, begun: boolean) {
+  /** `begun`: so much of the file may be in the blob already. */
+  constructor(options: LogMirrorOptions, begun: number) {
     this.#options = options;
-    this.#copied = begun ? undefined : 0;
+    this.#begun = begun;
+    this.#copied = begun === 0 ? 0 : undefined;
   }
 
   /** Appends what the blob lacks, after every earlier copy; an empty file makes an empty blob. Rejects with a BlobError. */
@@ -35,10 +38,12 @@ export class LogMirror {
   async #copy(signal: AbortSignal): Promise<void> {
     const { file, container, blob } = this.#options;
     await using handle = await open(file, 'r');
-    const { size } = await handle.stat();
-    let at = this.#copied ?? Math.min(size, await container.logLength(blob, signal));
+    // What the blob has is here, too, after a power failure: its length is a place in this file.
+    await handle.datasync();
+    let at = this.#copied ?? Math.min(this.#begun, await container.logLength(blob, signal));
     // Unknown again until all of it has been answered.
     this.#copied = undefined;
+    this.#begun = (await handle.stat()).size;
     for (let first = true; ; first = false) {
       const piece = await wholeLines(handle, at);
       if (piece.length === 0 && !(first && at === 0)) break;

@@ -1,5 +1,5 @@
 /** The log of a job, under the store and in the logging container. */
-import { appendFile, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { appendFile, mkdtemp, readFile, rm, truncate } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
@@ -140,4 +140,36 @@ await t.test('an empty log is an empty blob', async (t) => {
   const { container, open } = await rig(t);
   t.ok(await (await open()).close(signal));
   t.same([...container.logs], [[blob, '']]);
+});
+
+await t.test(
+  'lines that a power failure has taken from the file are not missed in the container',
+  async (t) => {
+    const { container, file, open, uploaded } = await rig(t);
+    const first = await open();
+    first.add(line('one'));
+    first.add(line('two'));
+    await first.close(signal);
+    const before = uploaded();
+    await truncate(file, before.indexOf('\n') + 1);
+    const resumed = await open(true);
+    resumed.add(line('three'));
+    resumed.add(line('four'));
+    await resumed.close(signal);
+    t.match(uploaded().slice(before.length), /^\{.*"three".*\}\n\{.*"four".*\}\n$/);
+    t.equal(container.logs.size, 1);
+  },
+);
+
+await t.test('a log that does not get through in time is warned of', async (t) => {
+  const { container, warnings, open } = await rig(t);
+  const log = await open();
+  log.add(line('one'));
+  const late = new AbortController();
+  container.before = () =>
+    new Promise<void>(() => {
+      late.abort();
+    });
+  t.notOk(await log.close(late.signal));
+  t.match(warnings, [/the job log was not uploaded/]);
 });
