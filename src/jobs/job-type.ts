@@ -32,6 +32,8 @@ export interface JobRun<R extends JobRecord> {
   readonly resumed: boolean;
   /** Aborted with `canceled` or `stopped` as its reason. */
   readonly signal: AbortSignal;
+  /** Aborted when the daemon stops, also where the job was canceled before. */
+  readonly stop: AbortSignal;
   readonly log: JobLog;
   /** The job's own, under STORE/jobs. */
   readonly folder: string;
@@ -43,10 +45,13 @@ export interface JobRun<R extends JobRecord> {
   show(record: R): void;
   /** Shows a record and writes it down durably. */
   commit(record: R): Promise<void>;
-  /** Runs the work and shows its counters meanwhile; `persist` writes them down, too, without a promise. */
+  /**
+   * Runs the work and shows its counters meanwhile; `persist` writes them down, too, without a promise. `signal`: what
+   * ends it, when that is not every cancel.
+   */
   during<T>(
     current: () => R,
-    options: { readonly persist: boolean },
+    options: { readonly persist: boolean; readonly signal?: AbortSignal },
     work: () => Promise<T>,
   ): Promise<JobEnd<T>>;
 }

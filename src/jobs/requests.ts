@@ -120,6 +120,7 @@ const make: { readonly [Kind in JobKind]: Make<Kind> } = {
           lastStartedTimeUTC,
         },
       },
+      exportedBytes: 0,
     };
   },
 };

@@ -27,6 +27,7 @@ export interface Job {
 interface Run {
   readonly name: string;
   readonly abort: AbortController;
+  readonly stop: AbortController;
   readonly done: Promise<JobRecord>;
 }
 
@@ -180,6 +181,7 @@ export class JobRunner implements AsyncDisposable {
     const run = this.#run;
     if (run !== undefined) {
       run.abort.abort(stopped);
+      run.stop.abort(stopped);
       await run.done;
     }
     await Promise.all(this.#uploads);
@@ -191,13 +193,13 @@ export class JobRunner implements AsyncDisposable {
     record: JobRecord,
     resumed: boolean,
   ): { readonly recorded: Promise<void>; readonly done: Promise<JobRecord> } {
-    const abort = new AbortController();
+    const [abort, stop] = [new AbortController(), new AbortController()];
     // Each request in flight listens; Node takes more than ten for a leak and says so.
-    setMaxListeners(0, abort.signal);
+    setMaxListeners(0, abort.signal, stop.signal);
     this.#set(record);
     const recorded = this.#records.create(record);
-    const done = this.#execute(record, recorded, resumed, abort.signal);
-    this.#run = { name: record.name, abort, done };
+    const done = this.#execute(record, recorded, resumed, { signal: abort.signal, stop: stop.signal });
+    this.#run = { name: record.name, abort, stop, done };
     return { recorded, done };
   }
 
@@ -205,7 +207,7 @@ export class JobRunner implements AsyncDisposable {
     record: JobRecord,
     recorded: Promise<void>,
     resumed: boolean,
-    signal: AbortSignal,
+    signals: Pick<JobRun<JobRecord>, 'signal' | 'stop'>,
   ): Promise<JobRecord> {
     const { log, clock } = this.#context;
     const { name, kind } = record;
@@ -215,15 +217,18 @@ export class JobRunner implements AsyncDisposable {
       log.info({ job: name, kind }, 'job started');
       const jobLog = await this.#openLog(record, resumed);
       // Nobody waits for months to see what went wrong.
-      const following = isAuto(record) ? setInterval(() => jobLog.follow(signal), refreshMs) : undefined;
+      const following = isAuto(record)
+        ? setInterval(() => jobLog.follow(signals.signal), refreshMs)
+        : undefined;
       const over = await typeOf(record)
-        .run(this.#context, this.#runOf(name, resumed, signal, jobLog))
+        .run(this.#context, this.#runOf(name, resumed, signals, jobLog))
         .finally(() => clearInterval(following));
+      // Also while its log is on the way: what it was is decided.
+      this.#ending = true;
       if (over === undefined) {
         await jobLog.close(AbortSignal.abort());
       } else {
         await this.#closeLog(jobLog, over);
-        this.#ending = true;
         await this.#records.write(over, { durable: true });
         // Whoever sees that it is over may start the next one: nobody else runs before the slot is free.
         this.#set(over);
@@ -243,10 +248,15 @@ export class JobRunner implements AsyncDisposable {
     return last;
   }
 
-  #runOf(name: string, resumed: boolean, signal: AbortSignal, log: JobLog): JobRun<JobRecord> {
+  #runOf(
+    name: string,
+    resumed: boolean,
+    signals: Pick<JobRun<JobRecord>, 'signal' | 'stop'>,
+    log: JobLog,
+  ): JobRun<JobRecord> {
     return {
       resumed,
-      signal,
+      ...signals,
       log,
       folder: this.#records.folder(name),
       history: this.list().filter((record) => record.name !== name),
@@ -258,7 +268,8 @@ export class JobRunner implements AsyncDisposable {
         this.#set(record);
         await this.#records.write(record, { durable: true });
       },
-      during: (current, { persist }, work) => this.#during(current, persist, signal, log, work),
+      during: (current, { persist, signal = signals.signal }, work) =>
+        this.#during(current, persist, signal, log, work),
     };
   }
 

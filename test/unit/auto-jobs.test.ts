@@ -459,3 +459,33 @@ for (const kind of ['auto-import', 'auto-export'] as const) {
     await jobs.runner.wait('auto');
   });
 }
+
+await t.test('a daemon that stops does not wait for the last iteration of an auto-export', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  store.symlink('l', 'target');
+  container.before = (call) => (call === 'write' ? new Promise<void>(() => undefined) : undefined);
+  await jobs.runner.create('auto-export', { name: 'out', pollIntervalMs: 1 });
+  await until(() => container.calls.includes('write l'), { what: 'the upload', intervalMs: 1 });
+  await jobs.runner.cancel('out');
+  t.equal(stateOf(jobs.runner.get('out')), 'Disabling');
+  await jobs.runner[Symbol.asyncDispose]();
+  container.before = () => undefined;
+  await jobs.restart();
+  t.equal(stateOf(jobs.runner.get('out')), 'Disabled');
+});
+
+await t.test('an auto-export counts MiB over all its iterations, not in each', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { store } = jobs.hsm;
+  const status = (): AutoExportRecord['properties']['status'] =>
+    (jobs.runner.get('out') as AutoExportRecord).properties.status;
+  await jobs.runner.create('auto-export', { name: 'out', pollIntervalMs: 1 });
+  for (let n = 1; n <= 4; n++) {
+    store.write(`f${n}`, 'x'.repeat(900 * 1024));
+    await until(() => status().totalFilesExported === n, { what: 'the export', intervalMs: 1 });
+  }
+  await jobs.runner.cancel('out');
+  await jobs.runner.wait('out');
+  t.match(status(), { totalFilesExported: 4, totalMiBExported: 3 });
+});

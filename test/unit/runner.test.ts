@@ -287,3 +287,20 @@ await t.test('what an import deletes is in its log before, also when it is inter
   t.match(before, '"path":"f","code":"Delete"');
   t.ok((await readFile(log, 'utf8')).startsWith(before), 'and a resumed import goes on with it');
 });
+
+await t.test('a job whose log is on its way is over: it cannot be canceled any more', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  container.put('f', 'x');
+  let go = (): void => undefined;
+  const gate = new Promise<void>((resolve) => {
+    go = resolve;
+  });
+  jobs.logs.before = () => gate;
+  const job = await jobs.runner.create('import', { name: 'done' });
+  await until(() => jobs.logs.calls.length > 0, { what: 'the log', intervalMs: 1 });
+  await t.rejects(jobs.runner.cancel('done'), { code: 'Conflict', message: /is over/ });
+  go();
+  t.equal(stateOf(await job.done), 'Completed');
+  t.same(store.paths(), ['f'], 'no marker is left');
+});

@@ -35,16 +35,17 @@ export const autoExportJob: JobType<AutoExportRecord> = {
 
   async run({ store, container, coordinator, config, clock }, run) {
     const { autoExportPrefixes, pollIntervalMs } = run.now().properties;
-    const iteration = iterationSignal(run.signal);
+    // Somebody who disables the job waits for its iteration; a daemon that stops does not.
+    const iteration = run.stop;
     const log = new RepeatedLines(run.log);
     const memory = new ExportMemory();
     let firstProblem: string | undefined;
     let end: JobEnd<{ readonly firstProblem: string | undefined }>;
     do {
-      const before = run.now().properties.status;
+      const before = run.now();
       const counters: MutableExportCounters = { ...noExportCounters };
-      const current = (): AutoExportRecord => withStatus(run.now(), counted(before, counters));
-      end = await run.during(current, { persist: true }, async () => {
+      const current = (): AutoExportRecord => withCounters(run.now(), before, counters);
+      end = await run.during(current, { persist: true, signal: iteration }, async () => {
         firstProblem = await runExport({
           native: store.native,
           container,
@@ -67,7 +68,8 @@ export const autoExportJob: JobType<AutoExportRecord> = {
       log.endIteration();
       memory.endIteration();
       await run.log.written();
-      await run.commit(withStatus(current(), iterated(before, counters, firstProblem, at)));
+      const { status } = before.properties;
+      await run.commit(withStatus(current(), iterated(status, counters, firstProblem, at)));
       await clock.sleep(pollIntervalMs, run.signal).catch(() => undefined);
     } while (!run.signal.aborted);
     if (run.signal.reason !== canceled) return undefined;
@@ -75,26 +77,23 @@ export const autoExportJob: JobType<AutoExportRecord> = {
   },
 };
 
-/** Somebody who disables the job waits for its iteration; a daemon that stops does not. */
-function iterationSignal(signal: AbortSignal): AbortSignal {
-  const stop = new AbortController();
-  signal.addEventListener('abort', () => {
-    if (signal.reason !== canceled) stop.abort(signal.reason);
-  });
-  return stop.signal;
-}
-
-function counted(before: AutoExportStatus, now: ExportCounters): Partial<AutoExportStatus> {
-  return {
-    totalFilesExported: before.totalFilesExported + now.totalFilesExported,
-    totalMiBExported: before.totalMiBExported + now.totalMiBExported,
-    exportIterationCount: before.exportIterationCount + 1,
+function withCounters(
+  record: AutoExportRecord,
+  { exportedBytes, properties: { status } }: AutoExportRecord,
+  now: MutableExportCounters,
+): AutoExportRecord {
+  const bytes = exportedBytes + now.totalBytesExported;
+  const counted = {
+    totalFilesExported: status.totalFilesExported + now.totalFilesExported,
+    totalMiBExported: Math.floor(bytes / 2 ** 20),
+    exportIterationCount: status.exportIterationCount + 1,
     currentIterationFilesDiscovered: now.filesDiscovered,
     currentIterationMiBDiscovered: now.totalMiBExported,
     currentIterationFilesExported: now.totalFilesExported,
     currentIterationMiBExported: now.totalMiBExported,
     currentIterationFilesFailed: now.totalFilesFailed,
   };
+  return withStatus({ ...record, exportedBytes: bytes }, counted);
 }
 
 function iterated(

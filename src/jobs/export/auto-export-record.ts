@@ -58,6 +58,8 @@ export const autoExportRecord = z
           .readonly(),
       })
       .readonly(),
+    /** By all iterations: its MiB are shown. */
+    exportedBytes: count.default(0),
   })
   .readonly();
 

@@ -76,6 +76,7 @@ export const importJob: JobType<ImportRecord> = {
         signal,
       }),
     );
+    signal.removeEventListener('abort', onCancel);
     if (end.kind === 'stopped') return undefined;
     const over = endedImport(current(), end, timeOf(clock));
     await marker.show(end.kind === 'canceled' ? 'Canceled' : end.kind === 'failed' ? 'Failed' : undefined);
