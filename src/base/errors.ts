@@ -57,6 +57,11 @@ export class BlobError extends Error {
   }
 }
 
+/** An account that does not answer now says nothing of one blob: whoever goes on later asks again. */
+export function isOutage(error: unknown): boolean {
+  return error instanceof BlobError && (error.kind === 'unreachable' || error.kind === 'throttled');
+}
+
 /** A command or request was refused: what is wrong and what to do, ready to print. */
 export class UserError extends Error {
   override readonly name = 'UserError';

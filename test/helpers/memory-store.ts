@@ -208,6 +208,7 @@ export class MemoryStore implements NativeStore {
     const node = this.#named(path);
     if (node.fid !== fid) throw new FsError(ENOENT, path);
     if (onlyClean && node.readers + node.writers > 0) throw new FsError(EBUSY, path);
+    if (onlyClean && node.type === 'file' && node.modified) throw new FsError(ESTALE, path);
     if ([...this.names.keys()].some((other) => other.startsWith(`${path}/`)))
       throw new FsError(ENOTEMPTY, path);
     this.names.delete(path);

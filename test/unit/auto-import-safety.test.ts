@@ -1,5 +1,5 @@
 /** What an auto-import must never lose, or delete twice. */
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 import { BlobError } from '../../src/base/errors.js';
@@ -214,5 +214,151 @@ await t.test('the status says the latest error, as nobody reads the log of a job
   await synced(jobs);
   await synced(jobs);
   t.match(auto(jobs), { state: 'InProgress', statusMessage: /the latest error: a\/\/b: /, blobSyncEvents: { totalErrors: 1 } }); // prettier-ignore
+  await end(jobs);
+});
+
+/** Takes the last listing away from an auto-import that is stopped, so that a full sync has to follow. */
+async function loseListing(jobs: MemoryJobs): Promise<void> {
+  await jobs.runner[Symbol.asyncDispose]();
+  const folder = join(jobs.folder, 'jobs/auto');
+  for (const name of await readdir(folder)) if (name.startsWith('listing')) await rm(join(folder, name));
+  await jobs.restart();
+}
+
+await t.test('a full sync that follows a gap keeps what was changed here since', async (t) => {
+  for (const mode of ['OverwriteIfDirty', 'OverwriteAlways'] as const) {
+    await using jobs = await MemoryJobs.start();
+    const { container, store, coordinator } = jobs.hsm;
+    for (const name of ['edited', 'in both']) container.put(name, 'blob');
+    await autoImport(jobs, mode);
+    for (const name of ['edited', 'in both']) {
+      await coordinator.restore(store.fidOf(name));
+      store.write(name, 'edit');
+    }
+    container.put('in both', 'of another client');
+    await loseListing(jobs);
+    await synced(jobs);
+    await synced(jobs);
+    t.equal(store.content('edited'), 'edit', mode);
+    t.equal((await store.lookup(['in both']))[0]?.size, 17, `${mode}: what is changed in both is the blob`);
+    await end(jobs);
+  }
+});
+
+await t.test('a full sync that goes on in the next daemon keeps what was changed here since', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store, coordinator } = jobs.hsm;
+  container.pageSize = 100;
+  for (let n = 0; n < 300; n++) container.put(`f${n}`, 'blob');
+  let lists = 0;
+  container.before = (call) =>
+    call === 'list' && ++lists === 3 ? new Promise<void>(() => undefined) : undefined;
+  await jobs.runner.create('auto-import', {
+    name: 'auto',
+    conflictResolutionMode: 'OverwriteIfDirty',
+    changeSource: 'listing',
+    changeSourceReason: 'as asked for',
+    pollIntervalMs: 1,
+  });
+  await until(() => store.paths().includes('f0') && lists === 3, { what: 'the first stubs', intervalMs: 1 });
+  await coordinator.restore(store.fidOf('f0'));
+  store.write('f0', 'edit');
+  await jobs.runner[Symbol.asyncDispose]();
+  await jobs.restart();
+  await until(() => auto(jobs).scanEndTime !== undefined, { what: 'the full sync', intervalMs: 1 });
+  t.equal(store.content('f0'), 'edit');
+  t.equal(store.paths().length, 300);
+  await end(jobs);
+});
+
+await t.test('an account that does not answer for the target of a symlink is waited for', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  container.put('f', 'x');
+  await autoImport(jobs);
+  let outages = 2;
+  container.before = (call) => {
+    if (call === 'read' && outages-- > 0) throw new BlobError('unreachable', 'no answer');
+  };
+  container.put('l', 'target', { is_symlink: 'true', ftype: 'LNK' });
+  await until(() => store.paths().includes('l'), { what: 'the symlink', intervalMs: 1 });
+  t.match(auto(jobs).blobSyncEvents, { totalErrors: 0 });
+  await end(jobs);
+});
+
+await t.test('a directory whose blob came back before a full sync stays when it gets empty', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  container.put('d', '', { hdi_isfolder: 'true' });
+  await autoImport(jobs);
+  store.write('d/mine', 'x');
+  await container.delete('d');
+  await synced(jobs);
+  await synced(jobs);
+  await jobs.runner[Symbol.asyncDispose]();
+  container.put('d', '', { hdi_isfolder: 'true' });
+  await loseListing(jobs);
+  await synced(jobs);
+  await synced(jobs);
+  store.unlink('d/mine');
+  await synced(jobs);
+  await synced(jobs);
+  t.same(store.paths(), ['d']);
+  await end(jobs);
+});
+
+await t.test('listings do not pile up while what they tell cannot be done', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store, coordinator } = jobs.hsm;
+  store.write('one', 'v1');
+  await store.link('one', 'two');
+  await (
+    await jobs.runner.create('export', {})
+  ).done;
+  await coordinator.release(store.fidOf('one'));
+  await autoImport(jobs, 'OverwriteIfDirty');
+  await synced(jobs);
+  let failures = 0;
+  container.before = (call, blob) => {
+    if (call !== 'properties' || blob !== 'two' || failures >= 25) return;
+    failures++;
+    throw new BlobError('unreachable', 'no answer');
+  };
+  container.put('one', 'version 2');
+  let most = 0;
+  await until(
+    async () => {
+      const names = await readdir(join(jobs.folder, 'jobs/auto'));
+      most = Math.max(most, names.filter((name) => name.startsWith('listing')).length);
+      return failures >= 25;
+    },
+    { what: 'failures', intervalMs: 1 },
+  );
+  t.ok(most < 10, `${most} listings`);
+  await until(async () => (await store.lookup(['one']))[0]?.size === 9, {
+    what: 'the change',
+    intervalMs: 1,
+  });
+  await end(jobs);
+});
+
+await t.test('the pause between two polls is what was asked for, however long', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { clock } = jobs.hsm;
+  const pauses: number[] = [];
+  const sleep = clock.sleep.bind(clock);
+  clock.sleep = (ms, signal) => {
+    pauses.push(ms);
+    return sleep(1, signal);
+  };
+  const hourMs = 3_600_000;
+  await jobs.runner.create('auto-import', {
+    name: 'auto',
+    changeSource: 'listing',
+    changeSourceReason: 'as asked for',
+    pollIntervalMs: hourMs,
+  });
+  await until(() => pauses.length > 2, { what: 'polls', intervalMs: 1 });
+  t.same(new Set(pauses), new Set([hourMs]));
   await end(jobs);
 });

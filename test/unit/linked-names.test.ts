@@ -281,3 +281,27 @@ await t.test('an account that does not answer puts a deletion off', async (t) =>
   t.equal(await read(jobs, 'two'), 'v1');
   await end(jobs);
 });
+
+for (const mode of ['Skip', 'Fail', 'OverwriteIfDirty', 'OverwriteAlways'] as const) {
+  await t.test(`${mode}: both blobs of a file go at once, whichever its record names`, async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { container, store } = jobs.hsm;
+    store.write('one', 'v1');
+    await (
+      await jobs.runner.create('export', {})
+    ).done;
+    await store.link('one', 'aaa');
+    store.write('one', 'v2');
+    await (
+      await jobs.runner.create('export', {})
+    ).done;
+    t.equal((await store.state(store.fidOf('one'))).copy?.blob, 'one');
+    await autoImport(jobs, mode);
+    await container.delete('one');
+    await container.delete('aaa');
+    await synced(jobs);
+    await synced(jobs);
+    t.same(store.paths(), []);
+    await end(jobs);
+  });
+}

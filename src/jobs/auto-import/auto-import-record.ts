@@ -46,6 +46,8 @@ const fids = z
 const progress = z
   .object({
     phase: z.enum(['scan', 'sync']),
+    /** A full sync had begun before the one that runs or is to come. */
+    again: z.boolean().default(false),
     /** The change source's; null before it has begun. */
     cursor: z.json(),
     /** Path -> FID of what the batch behind the cursor was about to delete. */
@@ -105,6 +107,7 @@ export const noBlobSyncCounters: BlobSyncCounters = { ...noSyncedCounters, delet
 
 export const noProgress: AutoImportProgress = {
   phase: 'scan',
+  again: false,
   cursor: null,
   deleting: {},
   left: {},

@@ -1,14 +1,14 @@
 /** Auto-import: a full sync, then whatever changes in the container, for as long as the job is enabled. */
 import type { Clock } from '../../base/clock.js';
 import { crashPoint } from '../../base/crash.js';
-import { BlobError, messageChain } from '../../base/errors.js';
+import { BlobError, isOutage, messageChain } from '../../base/errors.js';
 import { compareListed } from '../../blob/listing-order.js';
 import type { Container, ListedBlob } from '../../blob/port.js';
 import type { Coordinator } from '../../hsm/coordinator.js';
 import type { Fid, NativeStore } from '../../store/inodes.js';
 import type { AutoImportProgress, BlobSyncCounters } from './auto-import-record.js';
 import { SourceGap, type Changes, type ChangeSource } from './change-source.js';
-import { scanActions, syncActions } from '../import/conflict.js';
+import { scanActions, scanAgainActions, syncActions } from '../import/conflict.js';
 import type { ConflictMode } from '../import/conflict-mode.js';
 import { begunDeletions, Deletions, type DeletionPlan } from './deletions.js';
 import { lookAt } from './look.js';
@@ -96,7 +96,7 @@ class AutoImport {
         this.#begun = this.#progress.deleting;
         if (gap) {
           log.add({ level: 'warn', code: 'Gap', message: `${why}: a full sync follows` });
-          await this.#move({ ...this.#progress, phase: 'scan', cursor: null, deleting: {} });
+          await this.#move({ ...this.#progress, phase: 'scan', again: true, cursor: null, deleting: {} });
           continue;
         }
         failures++;
@@ -104,7 +104,8 @@ class AutoImport {
         await onEvent({ kind: 'waiting', why });
       }
       await log.written();
-      await clock.sleep(Math.min(maxPauseMs, pollIntervalMs * 2 ** Math.min(failures, 16)), signal);
+      const pauseMs = pollIntervalMs * 2 ** Math.min(failures, 16);
+      await clock.sleep(Math.min(Math.max(pollIntervalMs, maxPauseMs), pauseMs), signal);
     }
   }
 
@@ -113,26 +114,33 @@ class AutoImport {
     Object.assign(scan, noImportCounters);
     await onEvent({ kind: 'scan-started' });
     const resumed = this.#progress.cursor !== null;
+    // What was changed here since the first one began is no conflict with the version that it was changed from.
+    const actions = resumed || this.#progress.again ? scanAgainActions : scanActions;
     const cursor = asJson(await source.begin(this.#progress.cursor, signal));
     await this.#move({ ...this.#progress, cursor });
     const busy = new Set(this.#progress.busy);
+    const left = new Map(Object.entries(this.#progress.left));
     await runImport({
       ...this.#options,
-      actions: scanActions,
+      actions,
       startedMs: clock.now(),
       resumed,
       counters: scan,
       later: this.#later(busy),
-      onPage: (page) => source.observe(page),
+      async onPage(page) {
+        for (const { name } of page) left.delete(directoryOf(name));
+        await source.observe(page);
+      },
     });
     await log.written();
     crashPoint('auto-import.scanned');
     this.#begun = {};
     this.#progress = {
       phase: 'sync',
+      again: true,
       cursor: asJson(await source.observed(cursor)),
       deleting: {},
-      left: this.#progress.left,
+      left: Object.fromEntries(left),
       busy: [...busy],
     };
     await onEvent({ kind: 'scan-ended' }, this.#progress);
@@ -267,8 +275,7 @@ class AutoImport {
 /** Why a container cannot be asked now; undefined: trying again does not help. */
 function transientCause(error: unknown): string | undefined {
   const cause = error instanceof JobFailure ? error.cause : error;
-  if (!(cause instanceof BlobError)) return undefined;
-  return cause.kind === 'unreachable' || cause.kind === 'throttled' ? messageChain(cause) : undefined;
+  return isOutage(cause) ? messageChain(cause) : undefined;
 }
 
 /** The error as the end of the job. */

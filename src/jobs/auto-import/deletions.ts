@@ -1,14 +1,14 @@
 /** Takes away what the container has no more, as far as the mode lets it. */
 import { constants } from 'node:os';
 import { crashPoint } from '../../base/crash.js';
-import { messageChain } from '../../base/errors.js';
+import { isOutage, messageChain } from '../../base/errors.js';
 import { pathOfBlob } from '../../blob/names.js';
 import type { Container } from '../../blob/port.js';
 import type { Coordinator } from '../../hsm/coordinator.js';
 import { HS_LOST, HS_RELEASED } from '../../hsm/flags.js';
 import { errnoOf, hasErrno } from '../../hsm/movers.js';
 import type { Fid, FileState, NativeStore } from '../../store/inodes.js';
-import { isOutage, keepOtherNames } from '../import/conflict-resolution.js';
+import { keepOtherNames } from '../import/conflict-resolution.js';
 import type { ConflictMode } from '../import/conflict-mode.js';
 import type { Later } from '../import/import.js';
 import { deletedOf, deletionActions, type Deleted, type DeletionAction } from './deletion.js';
@@ -60,6 +60,10 @@ function deletesFile({ state, action }: PlannedDeletion): boolean {
   return state.type !== 'directory' && (action === 'delete' || action === 'delete-unused');
 }
 
+function namesTheRecord({ path, state }: PlannedDeletion): boolean {
+  return state.nlink > 1 && state.copy?.blob === path;
+}
+
 export class Deletions {
   readonly #options: DeletionOptions;
 
@@ -81,7 +85,7 @@ export class Deletions {
     named.sort((a, b) => (a.path < b.path ? 1 : -1));
     const states = await native.lookup(named.map(({ path }) => path));
     const unsafe = await this.#saveOthers(named.map(({ blob }, at) => ({ blob, there: states[at] })));
-    return named.flatMap(({ blob, path }, at) => {
+    const planned = named.flatMap(({ blob, path }, at) => {
       const state = states[at];
       if (unsafe.has(blob)) return [];
       // Not what every object has: files may be called constructor.
@@ -93,9 +97,17 @@ export class Deletions {
       const what = state === undefined ? undefined : deletedOf(state, blob);
       if (state === undefined || what === undefined) return [];
       return [
-        { blob, path, state, what, action: enableDeletions ? deletionActions[what][mode] : 'disabled' },
+        {
+          blob,
+          path,
+          state,
+          what,
+          action: enableDeletions ? deletionActions[what][mode] : 'disabled',
+        } as const,
       ];
     });
+    // When the name of the record has gone, a file is changed to its other names.
+    return planned.toSorted((a, b) => Number(namesTheRecord(a)) - Number(namesTheRecord(b)));
   }
 
   /** Does what was planned. */
@@ -160,6 +172,9 @@ export class Deletions {
         try {
           await coordinator.withBlob(blob, there?.fid, () => Promise.resolve());
         } catch (error) {
+          // Its data could not be brought here because nobody answers.
+          const cause = error instanceof Error && isOutage(error.cause) ? error.cause : error;
+          if (isOutage(cause)) throw cause;
           onError(blob, error);
           later.add(blob, 'a file that came from it cannot be saved now');
           unsafe.add(blob);

@@ -24,6 +24,9 @@ export interface ListingSourceOptions {
 /** Changes in one batch, about. */
 const batchChanges = 1000;
 
+/** Listings that were cut off, before they are made one. */
+const maxPartials = 4;
+
 /** Listings that were cut off, and names that one left out: what stubs were made of may be gone in the whole one. */
 const partials = z.array(z.string()).readonly();
 
@@ -165,9 +168,25 @@ export class ListingSource implements ChangeSource {
   async #partials({ file, partials, partial }: Cursor): Promise<readonly string[]> {
     const names = (await readdir(this.#options.folder)).filter((name) => namePattern.test(name));
     const newer = names.filter((name) => numberOf(name) > numberOf(file));
-    const kept = [...new Set([...partials, ...(partial === undefined ? [] : [partial.file]), ...newer])];
+    const named = [...partials, ...(partial === undefined ? [] : [partial.file, ...partial.unlisted])];
+    const kept = [...new Set([...named, ...newer])];
     await this.#forget([file, ...kept]);
-    return kept;
+    if (kept.length <= maxPartials) return kept;
+    // An account that fails at every poll would leave one more each time.
+    const folded = await this.#fold(kept, fileAfter([file, ...kept]));
+    await this.#forget([file, ...named, folded]);
+    return [folded];
+  }
+
+  /** The names of all of them in one file, which is durable when it resolves. */
+  async #fold(files: readonly string[], into: string): Promise<string> {
+    const [first = into, ...others] = files;
+    let all = this.#read(first);
+    for (const file of others) all = this.#merge(all, this.#read(file));
+    await using writer = await ListingWriter.create(this.#path(into));
+    for await (const one of all) await writer.add(one);
+    await writer.sync();
+    return into;
   }
 
   async *#list(signal: AbortSignal): AsyncGenerator<ListedBlob, void, undefined> {

@@ -1,5 +1,5 @@
 /** The stub that a blob asks for. */
-import { BlobError, messageChain } from '../../base/errors.js';
+import { BlobError, isOutage, messageChain } from '../../base/errors.js';
 import type { Container, ListedBlob, PosixAttributes } from '../../blob/port.js';
 import type { Stub } from '../../store/inodes.js';
 
@@ -42,11 +42,14 @@ export function blobStub(
   };
 }
 
-/** Where the symlink leads, or why the blob cannot be one. Rejects with the signal's reason. */
+/**
+ * Where the symlink leads, or why the blob cannot be one. Rejects with the signal's reason, and where an account that does
+ * not answer is `waited` for.
+ */
 export async function symlinkTarget(
   container: Pick<Container, 'read'>,
   blob: ListedBlob,
-  signal: AbortSignal,
+  { signal, waited }: { readonly signal: AbortSignal; readonly waited: boolean },
 ): Promise<{ readonly target: string } | { readonly code: string; readonly refused: string }> {
   const refuse = (refused: string, code = 'InvalidSymlink') => ({ code, refused });
   if (blob.size === 0 || blob.size > maxTargetBytes)
@@ -58,6 +61,7 @@ export async function symlinkTarget(
     return refuse('its target is not a path in UTF-8');
   } catch (error) {
     signal.throwIfAborted();
+    if (waited && isOutage(error)) throw error;
     return refuse(messageChain(error), error instanceof BlobError ? error.kind : 'Unreadable');
   }
 }

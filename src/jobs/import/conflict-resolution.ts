@@ -1,6 +1,6 @@
 /** Does what the conflict mode says about a path that is taken. */
 import { constants } from 'node:os';
-import { BlobError, FsError, messageChain } from '../../base/errors.js';
+import { BlobError, FsError, isOutage, messageChain } from '../../base/errors.js';
 import type { Container } from '../../blob/port.js';
 import type { Coordinator } from '../../hsm/coordinator.js';
 import { errnoOf } from '../../hsm/movers.js';
@@ -131,11 +131,6 @@ export function keepOtherNames(
       throw error;
     }
   });
-}
-
-/** An account that does not answer now says nothing of one blob: whoever goes on later asks again. */
-export function isOutage(error: unknown): boolean {
-  return error instanceof BlobError && (error.kind === 'unreachable' || error.kind === 'throttled');
 }
 
 function isStill(now: FileState | undefined, { fid, nlink }: FileState): boolean {

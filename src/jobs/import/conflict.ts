@@ -106,11 +106,11 @@ export const scanActions: ConflictActions = {
   'implied-directory': completed,
 };
 
-/**
- * Blob sync: a change may be told twice, and what it would make is there then. A file that was changed here since is not
- * what the change was about.
- */
-export const syncActions: ConflictActions = { ...scanActions, 'same-resident': kept, 'dirty-current': kept };
+/** A full sync after the first, which nobody has asked for: a file that was changed here since is not what it is about. */
+export const scanAgainActions: ConflictActions = { ...scanActions, 'dirty-current': kept };
+
+/** Blob sync: a change may be told twice, and what it would make is there then. */
+export const syncActions: ConflictActions = { ...scanAgainActions, 'same-resident': kept };
 
 const permissionBits = 0o7777;
 

@@ -235,8 +235,8 @@ class Import {
       this.#noteUnmapped(blob);
       if (kind === 'symlink') {
         await reads.start(async () => {
-          const { container, signal } = this.#options;
-          const target = await symlinkTarget(container, blob, signal);
+          const { container, signal, later } = this.#options;
+          const target = await symlinkTarget(container, blob, { signal, waited: later !== undefined });
           wanted[at] = 'refused' in target ? { blob, ...target } : { blob, stub: { ...stub, ...target } };
         });
       } else {
