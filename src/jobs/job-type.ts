@@ -64,6 +64,8 @@ export interface JobType<R extends JobRecord> {
   /** The final record of an interrupted job that does not go on. */
   interrupted(context: JobContext, record: R, at: string): Promise<R>;
   failed(record: R, failure: JobFailure, at: string): R;
+  /** Takes away what the mount shows of a job that is deleted. */
+  forget?(context: JobContext, record: R): Promise<void>;
   /** Does the job. The final record; undefined: stopped, to be taken up at the next start. */
   run(context: JobContext, run: JobRun<R>): Promise<R | undefined>;
 }

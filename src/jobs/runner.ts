@@ -149,6 +149,7 @@ export class JobRunner implements AsyncDisposable {
         `the job '${name}' is ${stateOf(record)}: ${stopVerb(record)} it first`,
       );
     await Promise.all(this.#uploads);
+    await typeOf(record).forget?.(this.#context, record);
     await this.#records.remove(name);
     this.#jobs.delete(name);
   }

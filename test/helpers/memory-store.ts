@@ -204,7 +204,7 @@ export class MemoryStore implements NativeStore {
   }
 
   async remove(path: string, fid: Fid, { onlyClean = false } = {}): Promise<void> {
-    await Promise.resolve();
+    await this.before('remove', fid);
     const node = this.#named(path);
     if (node.fid !== fid) throw new FsError(ENOENT, path);
     if (onlyClean && node.readers + node.writers > 0) throw new FsError(EBUSY, path);

@@ -11,6 +11,8 @@ import { until } from '../helpers/poll.js';
 /** How a cell ends: [deletions, conflicts, errors, state of the job, whether the path is there]. */
 const ends = {
   gone: [1, 0, 0, 'InProgress', false],
+  /** A conflict that the mode has ended. */
+  taken: [1, 1, 0, 'InProgress', false],
   none: [0, 0, 0, 'InProgress', true],
   stay: [0, 1, 0, 'InProgress', true],
   fail: [0, 1, 0, 'Failed', true],
@@ -41,7 +43,7 @@ interface Situation {
 }
 
 const unmodified = ['gone', 'gone', 'gone', 'gone', 'none'] as const;
-const modified = ['stay', 'fail', 'gone', 'gone', 'none'] as const;
+const modified = ['stay', 'fail', 'taken', 'taken', 'none'] as const;
 const read = (at: string): Promise<unknown> => readFile(at);
 const edit = (at: string): Promise<unknown> => writeFile(at, 'mine');
 const situations: Readonly<Record<string, Situation>> = {

@@ -1,10 +1,12 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import t from 'tap';
 import { HS_LOST } from '../../src/hsm/flags.js';
 import type { AutoExportRecord } from '../../src/jobs/export/auto-export-record.js';
 import type { AutoImportRecord } from '../../src/jobs/auto-import/auto-import-record.js';
 import { Deletions } from '../../src/jobs/auto-import/deletions.js';
 import { stateOf } from '../../src/jobs/job.js';
-import { BlobError } from '../../src/base/errors.js';
+import { BlobError, FsError } from '../../src/base/errors.js';
 import { MemoryJobs } from '../helpers/memory-jobs.js';
 import { until } from '../helpers/poll.js';
 
@@ -145,7 +147,7 @@ await t.test(
       await container.delete('f');
       await synced(jobs);
       t.equal(store.paths().includes('f'), stays, mode);
-      t.match(auto(jobs, 'auto').blobSyncEvents, { deletions: stays ? 0 : 1, totalConflicts: stays ? 1 : 0 });
+      t.match(auto(jobs, 'auto').blobSyncEvents, { deletions: stays ? 0 : 1, totalConflicts: 1 });
       await jobs.runner.cancel('auto');
       await jobs.runner.wait('auto');
     }
@@ -336,7 +338,7 @@ await t.test(
       enableDeletions: true,
       counters,
       log: { add: () => undefined, written: () => Promise.resolve() },
-      later: { add: () => undefined },
+      later: { add: () => undefined, waited: () => false },
       onLeft: () => undefined,
       onError: (_, error) => {
         throw error;
@@ -488,4 +490,33 @@ await t.test('an auto-export counts MiB over all its iterations, not in each', a
   await jobs.runner.cancel('out');
   await jobs.runner.wait('out');
   t.match(status(), { totalFilesExported: 4, totalMiBExported: 3 });
+});
+
+await t.test('what a deletion takes is in the log once, and changes that go with it are said', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store, coordinator } = jobs.hsm;
+  for (const name of ['clean', 'changed']) container.put(name, 'x');
+  await autoImport(jobs, { mode: 'OverwriteIfDirty' });
+  await coordinator.restore(store.fidOf('changed'));
+  store.write('changed', 'mine');
+  const close = [store.hold('clean'), store.hold('changed')];
+  store.before = (call) => {
+    if (call === 'remove' && close.length > 0) throw new FsError('EBUSY', 'open');
+  };
+  for (const name of ['clean', 'changed']) await container.delete(name);
+  for (let polls = 0; polls < 3; polls++) await synced(jobs);
+  t.match(auto(jobs, 'auto').blobSyncEvents, { deletions: 0, totalConflicts: 0 });
+  for (const end of close.splice(0)) end();
+  await synced(jobs);
+  await synced(jobs);
+  t.match(auto(jobs, 'auto').blobSyncEvents, { deletions: 2, totalConflicts: 1 });
+  await jobs.runner.cancel('auto');
+  await jobs.runner.wait('auto');
+  const log = await readFile(join(jobs.folder, 'jobs/auto/log.jsonl'), 'utf8');
+  const lines = log.split('\n').filter((text) => text.includes('"Delete"'));
+  t.match(
+    lines.sort().map((text) => text.replace(/^.*"level"/, '"level"')),
+    [/info.*"clean".*its blob is gone"/, /warn.*"changed".*new or changed here goes with it/],
+  );
+  t.equal(lines.length, 2);
 });

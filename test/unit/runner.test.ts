@@ -304,3 +304,17 @@ await t.test('a job whose log is on its way is over: it cannot be canceled any m
   t.equal(stateOf(await job.done), 'Completed');
   t.same(store.paths(), ['f'], 'no marker is left');
 });
+
+await t.test('the marker of a canceled import goes with the job', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  container.put('f', 'x');
+  container.before = (call) => (call === 'list' ? new Promise<void>(() => undefined) : undefined);
+  const job = await jobs.runner.create('import', { name: 'cut' });
+  await until(() => container.calls.length > 0, { what: 'the listing', intervalMs: 1 });
+  await jobs.runner.cancel('cut');
+  await job.done;
+  t.match(store.paths(), [/^IMPORT_Canceled\./]);
+  await jobs.runner.delete('cut');
+  t.same(store.paths(), []);
+});

@@ -13,10 +13,11 @@ import type { ConflictMode } from '../import/conflict-mode.js';
 import { begunDeletions, Deletions, type DeletionPlan } from './deletions.js';
 import { lookAt } from './look.js';
 import type { ImportDefaults } from '../import/blob-stub.js';
-import { importBlobs, runImport, type Later, type MutableImportCounters } from '../import/import.js';
+import { importBlobs, runImport, type MutableImportCounters } from '../import/import.js';
 import { noImportCounters } from '../import/import-record.js';
 import { readAhead } from '../import/read-ahead.js';
 import { JobFailure } from '../job-end.js';
+import type { Later } from '../import/later.js';
 import type { JobLog } from '../job-log.js';
 
 export type MutableBlobSyncCounters = { -readonly [Key in keyof BlobSyncCounters]: BlobSyncCounters[Key] };
@@ -253,9 +254,11 @@ class AutoImport {
 
   /** Takes what has to wait, and says so the first time. */
   #later(busy: Set<string>): Later {
-    const said = new Set(this.#progress.busy);
+    const waiting = new Set(this.#progress.busy);
+    const said = new Set(waiting);
     return {
       has: (blob) => busy.has(blob),
+      waited: (blob) => waiting.has(blob),
       add: (blob, why) => {
         busy.add(blob);
         if (said.has(blob)) return;

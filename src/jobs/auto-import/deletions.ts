@@ -10,7 +10,7 @@ import { errnoOf, hasErrno } from '../../hsm/movers.js';
 import type { Fid, FileState, NativeStore } from '../../store/inodes.js';
 import { keepOtherNames } from '../import/conflict-resolution.js';
 import type { ConflictMode } from '../import/conflict-mode.js';
-import type { Later } from '../import/import.js';
+import type { Later } from '../import/later.js';
 import { deletedOf, deletionActions, type Deleted, type DeletionAction } from './deletion.js';
 import { JobFailure } from '../job-end.js';
 import type { JobLog, JobLogLine } from '../job-log.js';
@@ -32,7 +32,7 @@ export interface DeletionOptions {
   readonly log: Pick<JobLog, 'add' | 'written'>;
   readonly counters: { deletions: number; totalConflicts: number };
   /** Takes the blobs whose deletions have to be followed later. */
-  readonly later: Pick<Later, 'add'>;
+  readonly later: Pick<Later, 'add' | 'waited'>;
   /** Takes a directory whose blob is gone and in which something is left. */
   readonly onLeft: (path: string, fid: Fid) => void;
   /** Counts an error, and throws when that is one too many. */
@@ -112,11 +112,16 @@ export class Deletions {
 
   /** Does what was planned. */
   async run(planned: readonly PlannedDeletion[]): Promise<void> {
-    const { log, mode } = this.#options;
+    const { log, mode, later } = this.#options;
     for (let at = 0; at < planned.length; at += groupSize) {
       const group = planned.slice(at, at + groupSize);
       // First: what a crash right behind it leaves says nothing of what was deleted.
-      for (const one of group) if (deletesFile(one)) this.#log('info', one, 'Delete', 'its blob is gone');
+      for (const one of group) {
+        if (!deletesFile(one) || later.waited(one.blob)) continue;
+        if (one.what === 'modified')
+          this.#log('warn', one, 'Delete', 'its blob is gone, and what is new or changed here goes with it');
+        else this.#log('info', one, 'Delete', 'its blob is gone');
+      }
       await log.written();
       await using files = new Parallel(mode === 'Fail' ? 1 : parallelDeletions);
       for (const one of group) {
@@ -197,6 +202,8 @@ export class Deletions {
       if (state.nlink > 1) await keepOtherNames(this.#options, state.fid, path);
       await native.remove(path, state.fid, { onlyClean: action === 'delete-unused' });
       counters.deletions++;
+      // One that the mode has ended.
+      if (one.what === 'modified') counters.totalConflicts++;
       crashPoint('auto-import.deleted');
       await this.#saveRenamed(one);
     } catch (error) {

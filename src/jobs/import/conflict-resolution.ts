@@ -10,6 +10,7 @@ import type { JobLog } from '../job-log.js';
 import type { ImportDefaults } from './blob-stub.js';
 import { actionOf, differenceOf, situationOf, type ConflictActions, type Existing } from './conflict.js';
 import type { ConflictMode } from './conflict-mode.js';
+import type { Later } from './later.js';
 
 const { EBUSY, ENOENT, ENOTEMPTY, ESTALE, ETXTBSY } = constants.errno;
 
@@ -18,6 +19,7 @@ export interface ConflictOptions {
   readonly container: Pick<Container, 'properties'>;
   readonly coordinator: Pick<Coordinator, 'keepOtherNames' | 'keepRenamed' | 'disown'>;
   readonly mode: ConflictMode;
+  readonly later?: Pick<Later, 'waited'>;
   /** What the mode does about what is there. */
   readonly actions: ConflictActions;
   readonly defaults: ImportDefaults;
@@ -91,14 +93,11 @@ export async function resolveConflict(
       case 'replace':
         if (state.nlink > 1 && state.type === 'file') await keepOtherNames(options, fid, stub.path);
         // First: what a crash right behind it leaves says nothing of what was deleted.
-        log.add({
-          level: 'info',
-          blob,
-          path: stub.path,
-          code: 'Delete',
-          message: `${reason}: it makes way`,
-        });
-        await log.written();
+        if (options.later?.waited(blob) !== true) {
+          const message = `${reason}: it makes way`;
+          log.add({ level: 'info', blob, path: stub.path, code: 'Delete', message });
+          await log.written();
+        }
         fid = await native.replaceEntry(fid, stub);
         await options.coordinator.disown(state.fid, blob);
     }

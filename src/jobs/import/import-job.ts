@@ -44,6 +44,9 @@ export const importJob: JobType<ImportRecord> = {
 
   failed: (record, failure, at) => endedImport(record, { kind: 'failed', failure }, at),
 
+  // Its marker: an import that begins later knows only of the jobs that there are.
+  forget: (context, record) => markerOf(context, record).removeOld([startOf(record)]),
+
   async run(context, run) {
     const { store, container, coordinator, config, clock } = context;
     const { signal, resumed, log, history } = run;

@@ -11,6 +11,7 @@ import { blobStub, symlinkTarget } from './blob-stub.js';
 import { attributesOf, resolveConflict, type ConflictOptions } from './conflict-resolution.js';
 import type { ImportCounters, ImportResult } from './import-record.js';
 import { JobFailure } from '../job-end.js';
+import type { Later } from './later.js';
 import type { JobLog } from '../job-log.js';
 import { Parallel } from '../parallel.js';
 import { readAhead } from './read-ahead.js';
@@ -32,12 +33,6 @@ export interface ImportOptions extends ConflictOptions {
   readonly log: JobLog;
   /** Has the blobs that are imported again later; without it they are conflicts. */
   readonly later?: Later;
-}
-
-/** Blobs whose files are in use or change at this moment. */
-export interface Later {
-  add(blob: string, why: string): void;
-  has(blob: string): boolean;
 }
 
 /** Pages that the listing runs ahead. */
