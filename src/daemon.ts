@@ -350,7 +350,9 @@ class Daemon implements Control {
     this.#signals++;
     this.#log.info({ signal }, 'unmounting');
     if (this.#frontEnd === undefined || this.#runner === undefined) {
-      this.#starting.abort(new UserError('Canceled', `${signal} came before the mount was usable`));
+      this.#starting.abort(
+        new UserError('Canceled', `interrupted by ${signal} before the mount was usable: nothing is mounted`),
+      );
     }
     if (this.#signals === 1) void this.#unmountForGood(signal);
   }

@@ -25,7 +25,7 @@ export class DaemonClient {
     return JSON.parse(await body(await this.#send('POST', path, content))) as T;
   }
 
-  /** The job now and after every change, until it is final or `signal` is aborted. */
+  /** The job now and after every change, until it is final, `signal` is aborted, or the daemon ends. */
   async *watch(job: string, signal: AbortSignal): AsyncGenerator<JobView> {
     const response = await this.#send('GET', `/v1/jobs/${encodeURIComponent(job)}/watch`, undefined, signal);
     const lines = createInterface({ input: response });
@@ -33,6 +33,9 @@ export class DaemonClient {
       for await (const line of lines) {
         if (line !== '') yield JSON.parse(line) as JobView;
       }
+    } catch (error) {
+      // The daemon has gone: the end, without a final state.
+      if (signal.aborted || (error as NodeJS.ErrnoException).code !== 'ECONNRESET') throw error;
     } finally {
       lines.close();
       response.destroy();

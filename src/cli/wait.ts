@@ -44,7 +44,10 @@ export async function untilFinal(
     note(`${name} goes on; lustrite ${kind} show ${mount.mountPoint} ${name} tells how it is doing`);
     throw new Exit(130);
   }
-  throw new UserError('Unreachable', `the daemon of ${mount.mountPoint} ended before ${name} did`);
+  throw new UserError(
+    'Unreachable',
+    `the daemon of ${mount.mountPoint} ended before ${name} did: mount it again to see what became of the job`,
+  );
 }
 
 class Progress {

@@ -17,7 +17,11 @@ export const jobsQuery = z.object({
 
 export const importBody = z.strictObject({
   name: jobName.optional(),
-  prefixes: z.array(z.string().max(1024)).min(1).max(100).default(['/']),
+  prefixes: z
+    .array(z.string().min(1, 'a prefix that is empty; / is everything').max(1024))
+    .min(1)
+    .max(100)
+    .default(['/']),
   conflictResolutionMode: z.enum(['Fail', 'Skip', 'OverwriteIfDirty', 'OverwriteAlways']).default('Fail'),
   maximumErrors: z
     .number()
@@ -31,7 +35,7 @@ export const importBody = z.strictObject({
 const pollIntervalMs = z
   .number()
   .int()
-  .min(100)
+  .min(100, 'the shortest interval is 100ms')
   .max(24 * 3600_000);
 
 export const autoImportBody = importBody.extend({
@@ -50,7 +54,7 @@ export const autoExportBody = z.strictObject({
 
 export const exportBody = z.strictObject({
   name: jobName.optional(),
-  filesystemPath: z.string().min(1).max(4096).default('/'),
+  filesystemPath: z.string().min(1, 'a path that is empty; / is everything').max(4096).default('/'),
 });
 
 export const unmountBody = z.strictObject({ lazy: z.boolean().default(false) });
