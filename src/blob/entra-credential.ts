@@ -28,6 +28,8 @@ export class RenewedCredential implements TokenCredential {
     } catch (cause) {
       if (!this.#entitled || options?.abortSignal?.aborted === true) throw cause;
       const [why] = withoutSecrets(messageChain(cause)).split('\n');
+      // The service has answered: the application, its secret or the tenant is no more.
+      if (/\bAADSTS\d/.test(messageChain(cause))) throw cause;
       throw new BlobError('unreachable', `no new Entra ID token: ${why ?? ''}`);
     }
   }

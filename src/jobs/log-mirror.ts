@@ -38,14 +38,16 @@ export class LogMirror {
   async #copy(signal: AbortSignal): Promise<void> {
     const { file, container, blob } = this.#options;
     await using handle = await open(file, 'r');
-    // What the blob has is here, too, after a power failure: its length is a place in this file.
+    // What the blob has is here, too, after a power failure: its length is a place in this file. What comes meanwhile is
+    // for the next copy.
+    const { size } = await handle.stat();
     await handle.datasync();
     let at = this.#copied ?? Math.min(this.#begun, await container.logLength(blob, signal));
     // Unknown again until all of it has been answered.
     this.#copied = undefined;
-    this.#begun = (await handle.stat()).size;
+    this.#begun = size;
     for (let first = true; ; first = false) {
-      const piece = await wholeLines(handle, at);
+      const piece = await wholeLines(handle, at, size);
       if (piece.length === 0 && !(first && at === 0)) break;
       await container.appendLog(blob, piece.toString(), signal);
       at += piece.length;
@@ -54,11 +56,12 @@ export class LogMirror {
   }
 }
 
-/** Up to a piece of whole lines from `at` on; a line that is longer than that comes alone. */
-async function wholeLines(handle: FileHandle, at: number): Promise<Buffer> {
-  for (let room = pieceBytes; ; room *= 2) {
+/** Up to a piece of whole lines between two places; a line that is longer than that comes alone. */
+async function wholeLines(handle: FileHandle, at: number, to: number): Promise<Buffer> {
+  for (let most = pieceBytes; ; most *= 2) {
+    const room = Math.min(most, to - at);
     const { bytesRead, buffer } = await handle.read(Buffer.allocUnsafe(room), 0, room, at);
     const end = buffer.subarray(0, bytesRead).lastIndexOf(newline) + 1;
-    if (end > 0 || bytesRead < room) return buffer.subarray(0, end);
+    if (end > 0 || bytesRead < most) return buffer.subarray(0, end);
   }
 }

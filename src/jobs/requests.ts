@@ -120,7 +120,6 @@ const make: { readonly [Kind in JobKind]: Make<Kind> } = {
           lastStartedTimeUTC,
         },
       },
-      exportedBytes: 0,
     };
   },
 };

@@ -149,7 +149,10 @@ export class JobRunner implements AsyncDisposable {
         `the job '${name}' is ${stateOf(record)}: ${stopVerb(record)} it first`,
       );
     await Promise.all(this.#uploads);
-    await typeOf(record).forget?.(this.#context, record);
+    // What two jobs of one second show has one name.
+    const isTwin = (other: JobRecord): boolean =>
+      other.name !== name && compactTime(startOf(other)) === compactTime(startOf(record));
+    if (!this.list(record.kind).some(isTwin)) await typeOf(record).forget?.(this.#context, record);
     await this.#records.remove(name);
     this.#jobs.delete(name);
   }

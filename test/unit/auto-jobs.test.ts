@@ -338,7 +338,7 @@ await t.test(
       enableDeletions: true,
       counters,
       log: { add: () => undefined, written: () => Promise.resolve() },
-      later: { add: () => undefined, waited: () => false },
+      later: { add: () => undefined, said: () => false },
       onLeft: () => undefined,
       onError: (_, error) => {
         throw error;
@@ -519,4 +519,44 @@ await t.test('what a deletion takes is in the log once, and changes that go with
     [/info.*"clean".*its blob is gone"/, /warn.*"changed".*new or changed here goes with it/],
   );
   t.equal(lines.length, 2);
+});
+
+await t.test('what waited for something else is in the log before it is deleted', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store, coordinator } = jobs.hsm;
+  container.put('f', 'one');
+  await autoImport(jobs, { mode: 'OverwriteIfDirty' });
+  await coordinator.restore(store.fidOf('f'));
+  const close = store.hold('f');
+  container.put('f', 'of another client');
+  await synced(jobs);
+  await synced(jobs);
+  store.write('f', 'mine');
+  await container.delete('f');
+  close();
+  await synced(jobs);
+  await synced(jobs);
+  t.same(store.paths(), []);
+  const log = await readFile(join(jobs.folder, 'jobs/auto/log.jsonl'), 'utf8');
+  t.match(log, /"warn".*"f".*"Delete".*new or changed here goes with it/);
+  await jobs.runner.cancel('auto');
+  await jobs.runner.wait('auto');
+});
+
+await t.test('what is deleted again for the same reason is in the log again', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store, coordinator } = jobs.hsm;
+  container.put('f', 'one');
+  store.write('f', 'mine');
+  await autoImport(jobs, { mode: 'OverwriteIfDirty' });
+  await coordinator.restore(store.fidOf('f'));
+  store.write('f', 'mine again');
+  container.put('f', 'version two');
+  await synced(jobs);
+  await synced(jobs);
+  t.equal((await store.lookup(['f']))[0]?.size, 11);
+  await jobs.runner.cancel('auto');
+  await jobs.runner.wait('auto');
+  const log = await readFile(join(jobs.folder, 'jobs/auto/log.jsonl'), 'utf8');
+  t.equal(log.match(/"Delete"/g)?.length, 2);
 });

@@ -255,7 +255,12 @@ t.test('lines of a credentials file', (t) => {
 });
 
 t.test('a token that cannot be renewed is an outage, the first one a refusal', async (t) => {
-  const tokens: (Error | undefined)[] = [new Error('not logged in'), undefined, new Error('IMDS\nno route')];
+  const tokens: (Error | undefined)[] = [
+    new Error('not logged in'),
+    undefined,
+    new Error('IMDS\nno route'),
+    new Error('invalid_client: AADSTS7000222: the secret has expired'),
+  ];
   const credential = new RenewedCredential({
     getToken() {
       const failure = tokens.shift();
@@ -269,4 +274,5 @@ t.test('a token that cannot be renewed is an outage, the first one a refusal', a
     kind: 'unreachable',
     message: 'no new Entra ID token: IMDS',
   });
+  await t.rejects(credential.getToken('scope'), /AADSTS7000222/, 'and so is one that the service gives');
 });

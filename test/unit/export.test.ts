@@ -383,3 +383,38 @@ await t.test('a file that is deleted during the export is no failure', async (t)
   };
   t.match(await run(jobs), { state: 'Completed', filesDiscovered: 0, totalFilesFailed: 0 });
 });
+
+await t.test('a symlink that is renamed while it is exported is new where it is then', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { store, container } = jobs.hsm;
+  store.symlink('before', 'target');
+  container.before = (call) => {
+    if (call !== 'write' || !store.paths().includes('before')) return;
+    return store.rename('before', 'after');
+  };
+  await (
+    await jobs.runner.create('export', {})
+  ).done;
+  t.equal((await store.lookup(['after']))[0]?.copy, undefined);
+  await (
+    await jobs.runner.create('export', {})
+  ).done;
+  t.equal(container.text('after'), 'target');
+});
+
+await t.test('every name of a symlink is exported', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { store, container } = jobs.hsm;
+  store.symlink('one', 'target');
+  await (
+    await jobs.runner.create('export', {})
+  ).done;
+  await store.link('one', 'two');
+  await (
+    await jobs.runner.create('export', {})
+  ).done;
+  t.same(
+    ['one', 'two'].map((name) => container.text(name)),
+    ['target', 'target'],
+  );
+});

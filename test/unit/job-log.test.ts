@@ -173,3 +173,25 @@ await t.test('a log that does not get through in time is warned of', async (t) =
   t.notOk(await log.close(late.signal));
   t.match(warnings, [/the job log was not uploaded/]);
 });
+
+await t.test('what is added while a copy is on its way is for the next one', async (t) => {
+  const { container, file, clock, warnings, open, uploaded } = await rig(t);
+  const log = await open();
+  log.add(line('one'));
+  const append = container.appendLog.bind(container);
+  let appends = 0;
+  container.appendLog = async (...args) => {
+    appends++;
+    await append(...args);
+    log.add(line(`during ${appends}`));
+    await log.written();
+    if (appends <= 2) throw new BlobError('unreachable', 'no answer');
+  };
+  clock.ms += minute;
+  log.follow(signal);
+  await until(() => warnings.length > 0, { what: 'the warning', intervalMs: 1 });
+  t.notOk(await log.close(signal));
+  container.appendLog = append;
+  t.ok(await log.close(signal));
+  t.equal(uploaded(), await readFile(file, 'utf8'));
+});

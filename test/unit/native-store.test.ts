@@ -1171,6 +1171,8 @@ void t.test('a symbolic link remembers the blob that it was exported to', { skip
   t.equal(readlinkSync(store.backing('l')), 'target');
   t.equal(lstatSync(store.backing('l'), { bigint: true }).mtimeNs, before.mtimeNs);
   t.equal(await codeOf(store.native.replaceCopy(store.native.fidOf('d'), stub)), 'EINVAL');
+  await store.native.forgetCopy(store.native.fidOf('l'));
+  t.equal((await store.state('l')).copy, undefined);
 });
 
 void t.test('the store as a whole', { skip }, async (t) => {

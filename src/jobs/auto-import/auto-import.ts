@@ -70,6 +70,8 @@ class AutoImport {
   #begun: DeletionPlan;
   /** As far as the cursor. */
   #counted: BlobSyncCounters;
+  /** What the log says of blobs that wait, so that it says it once. */
+  readonly #said = new Map<string, string>();
 
   constructor(options: AutoImportOptions) {
     this.#options = options;
@@ -133,6 +135,7 @@ class AutoImport {
         await source.observe(page);
       },
     });
+    this.#forgetSaid(busy);
     await log.written();
     crashPoint('auto-import.scanned');
     this.#begun = {};
@@ -174,6 +177,7 @@ class AutoImport {
     if (absent.length > 0) await this.#delete(absent, busy, left);
     for (const { name } of present) left.delete(directoryOf(name));
     if (present.length > 0) await this.#import(present, busy);
+    this.#forgetSaid(busy);
     const names = new Set([...absent, ...present.map(({ name }) => name)].map(directoryOf));
     this.#begun = Object.fromEntries(Object.entries(this.#begun).filter(([path]) => !names.has(path)));
     return {
@@ -182,6 +186,10 @@ class AutoImport {
       left: Object.fromEntries([...left].slice(-maxLeft)),
       busy: [...busy],
     };
+  }
+
+  #forgetSaid(busy: ReadonlySet<string>): void {
+    for (const blob of this.#said.keys()) if (!busy.has(blob)) this.#said.delete(blob);
   }
 
   async #import(present: readonly ListedBlob[], busy: Set<string>): Promise<void> {
@@ -254,11 +262,15 @@ class AutoImport {
 
   /** Takes what has to wait, and says so the first time. */
   #later(busy: Set<string>): Later {
-    const waiting = new Set(this.#progress.busy);
-    const said = new Set(waiting);
+    const waited = new Set(this.#progress.busy);
+    const said = new Set(waited);
     return {
       has: (blob) => busy.has(blob),
-      waited: (blob) => waiting.has(blob),
+      said: (blob, line) => {
+        const before = waited.has(blob) && this.#said.get(blob) === line;
+        this.#said.set(blob, line);
+        return before;
+      },
       add: (blob, why) => {
         busy.add(blob);
         if (said.has(blob)) return;

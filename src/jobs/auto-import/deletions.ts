@@ -32,7 +32,7 @@ export interface DeletionOptions {
   readonly log: Pick<JobLog, 'add' | 'written'>;
   readonly counters: { deletions: number; totalConflicts: number };
   /** Takes the blobs whose deletions have to be followed later. */
-  readonly later: Pick<Later, 'add' | 'waited'>;
+  readonly later: Pick<Later, 'add' | 'said'>;
   /** Takes a directory whose blob is gone and in which something is left. */
   readonly onLeft: (path: string, fid: Fid) => void;
   /** Counts an error, and throws when that is one too many. */
@@ -55,6 +55,12 @@ export function begunDeletions(planned: readonly PlannedDeletion[]): DeletionPla
   const deleted = planned.filter(({ action }) => action === 'delete' || action === 'delete-unused');
   return Object.fromEntries(deleted.map(({ path, state }) => [path, state.fid]));
 }
+
+const lineOf = {
+  unmodified: ['info', 'its blob is gone'],
+  modified: ['warn', 'its blob is gone, and what is new or changed here goes with it'],
+  directory: ['info', 'its blob is gone'],
+} as const;
 
 function deletesFile({ state, action }: PlannedDeletion): boolean {
   return state.type !== 'directory' && (action === 'delete' || action === 'delete-unused');
@@ -117,10 +123,9 @@ export class Deletions {
       const group = planned.slice(at, at + groupSize);
       // First: what a crash right behind it leaves says nothing of what was deleted.
       for (const one of group) {
-        if (!deletesFile(one) || later.waited(one.blob)) continue;
-        if (one.what === 'modified')
-          this.#log('warn', one, 'Delete', 'its blob is gone, and what is new or changed here goes with it');
-        else this.#log('info', one, 'Delete', 'its blob is gone');
+        if (!deletesFile(one)) continue;
+        const [level, message] = lineOf[one.what];
+        if (!later.said(one.blob, `${one.state.fid} ${message}`)) this.#log(level, one, 'Delete', message);
       }
       await log.written();
       await using files = new Parallel(mode === 'Fail' ? 1 : parallelDeletions);

@@ -12,6 +12,8 @@ import { canceled, type JobEnd } from '../job-end.js';
 import { timeOf, type JobType } from '../job-type.js';
 import { RepeatedLines } from '../repeated-lines.js';
 
+const mib = 2 ** 20;
+
 export const autoExportJob: JobType<AutoExportRecord> = {
   ending: (record) => ({
     ...record,
@@ -79,13 +81,14 @@ export const autoExportJob: JobType<AutoExportRecord> = {
 
 function withCounters(
   record: AutoExportRecord,
-  { exportedBytes, properties: { status } }: AutoExportRecord,
+  before: AutoExportRecord,
   now: MutableExportCounters,
 ): AutoExportRecord {
-  const bytes = exportedBytes + now.totalBytesExported;
+  const { status } = before.properties;
+  const bytes = (before.exportedBytes ?? status.totalMiBExported * mib) + now.totalBytesExported;
   const counted = {
     totalFilesExported: status.totalFilesExported + now.totalFilesExported,
-    totalMiBExported: Math.floor(bytes / 2 ** 20),
+    totalMiBExported: Math.floor(bytes / mib),
     exportIterationCount: status.exportIterationCount + 1,
     currentIterationFilesDiscovered: now.filesDiscovered,
     currentIterationMiBDiscovered: now.totalMiBExported,

@@ -59,7 +59,7 @@ export const autoExportRecord = z
       })
       .readonly(),
     /** By all iterations: its MiB are shown. */
-    exportedBytes: count.default(0),
+    exportedBytes: count.exactOptional(),
   })
   .readonly();
 

@@ -121,6 +121,7 @@ export async function exportSymlink(
     const version: BlobVersion =
       same ?? (await container.write(name, body, { ...all, ...condition, signal }));
     const { etag, size, lastModifiedMs } = version;
+    if (entry.nlink > 1) return same === undefined ? body.length : undefined;
     try {
       // So that the next export knows it; symlinks of an unprivileged store carry no record and are compared instead.
       await native.replaceCopy(entry.fid, {
@@ -134,6 +135,9 @@ export async function exportSymlink(
         target,
         copy: { blob: name, etag, size, lastModifiedMs },
       });
+      // What was renamed, or got another name, meanwhile is new where it is now.
+      const [there] = await native.lookup([entry.path]);
+      if (there?.fid !== entry.fid || there.nlink > 1) await native.forgetCopy(entry.fid);
     } catch (error) {
       if (!hasErrno(error, EBUSY, EINVAL, ENOENT, ENOTSUP, EPERM, ESTALE)) throw error;
     }

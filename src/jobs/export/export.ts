@@ -65,6 +65,11 @@ export function exportScope(filesystemPath: string): { readonly directory: strin
   return { directory: slash < 0 ? '' : prefix.slice(0, slash), prefix };
 }
 
+/** Of several names nobody knows which of them have a blob: each is compared. */
+function isNewSymlink({ copy, nlink }: WalkEntry): boolean {
+  return copy === undefined || nlink > 1;
+}
+
 class Export {
   readonly #options: ExportOptions;
   /** Directories that were looked at, or are being; each once a job. */
@@ -135,9 +140,9 @@ class Export {
     try {
       for (let batch; (batch = await walk.next()) !== null;) {
         if (over.aborted) return;
-        for (const { path, type, copy } of batch) {
-          const wanted = type === 'file' || (type === 'symlink' && copy === undefined);
-          if (wanted && path.startsWith(prefix) && !isMarker(path)) files++;
+        for (const entry of batch) {
+          const wanted = entry.type === 'file' || (entry.type === 'symlink' && isNewSymlink(entry));
+          if (wanted && entry.path.startsWith(prefix) && !isMarker(entry.path)) files++;
         }
       }
       onCounted(files);
@@ -164,7 +169,7 @@ class Export {
       case 'file':
         return this.#file(entry);
       case 'symlink':
-        return entry.copy === undefined ? this.#symlink(entry) : Promise.resolve();
+        return isNewSymlink(entry) ? this.#symlink(entry) : Promise.resolve();
       case 'directory':
         return this.#ownDirectory(entry);
       case 'special':

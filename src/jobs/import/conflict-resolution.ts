@@ -19,7 +19,7 @@ export interface ConflictOptions {
   readonly container: Pick<Container, 'properties'>;
   readonly coordinator: Pick<Coordinator, 'keepOtherNames' | 'keepRenamed' | 'disown'>;
   readonly mode: ConflictMode;
-  readonly later?: Pick<Later, 'waited'>;
+  readonly later?: Pick<Later, 'said'>;
   /** What the mode does about what is there. */
   readonly actions: ConflictActions;
   readonly defaults: ImportDefaults;
@@ -93,11 +93,10 @@ export async function resolveConflict(
       case 'replace':
         if (state.nlink > 1 && state.type === 'file') await keepOtherNames(options, fid, stub.path);
         // First: what a crash right behind it leaves says nothing of what was deleted.
-        if (options.later?.waited(blob) !== true) {
-          const message = `${reason}: it makes way`;
-          log.add({ level: 'info', blob, path: stub.path, code: 'Delete', message });
-          await log.written();
-        }
+        const way = `${reason}: it makes way`;
+        if (options.later?.said(blob, `${fid} ${way}`) !== true)
+          log.add({ level: 'info', blob, path: stub.path, code: 'Delete', message: way });
+        await log.written();
         fid = await native.replaceEntry(fid, stub);
         await options.coordinator.disown(state.fid, blob);
     }

@@ -3,6 +3,6 @@ export interface Later {
   add(blob: string, why: string): void;
   /** Of this run. */
   has(blob: string): boolean;
-  /** It was added before this run: what is to be done about it is in the log. */
-  waited(blob: string): boolean;
+  /** Whether the log has this line of a blob that waited before this run; remembers it, as its caller logs it else. */
+  said(blob: string, line: string): boolean;
 }
