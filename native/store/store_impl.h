@@ -99,7 +99,11 @@ class StoreImpl final : public Store, public std::enable_shared_from_this<StoreI
   void ShowAction(const Fid& fid, const struct hsm_current_action* action);
   struct hsm_current_action ShownAction(const Fid& fid);
 
-  uint64_t renames() const { return renames_; }
+  uint64_t renames() const { return renames_ + late_; }
+  // Something was made by an fd of a directory, which may have been moved meanwhile.
+  void NoteLate() { late_++; }
+  // Without those.
+  uint64_t names_changed() const { return renames_; }
   bool ever_renamed() const { return ever_renamed_; }
   std::map<std::string, double> Stats();
 
@@ -125,6 +129,7 @@ class StoreImpl final : public Store, public std::enable_shared_from_this<StoreI
   std::atomic<bool> closed_{false};
   std::atomic<uint64_t> tickets_{0};
   std::atomic<uint64_t> renames_{0};
+  std::atomic<uint64_t> late_{0};
   std::atomic<bool> ever_renamed_{false};
   std::mutex rename_mutex_;
   // Innermost: nothing else is locked under it.

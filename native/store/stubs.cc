@@ -104,6 +104,14 @@ int Check(const Stub& stub) {
 
 }  // namespace
 
+StubMaker::StubMaker(StoreImpl& store, const StubDefaults& defaults)
+    : store_(store), defaults_(defaults), names_changed_(store.names_changed()) {}
+
+StubMaker::~StubMaker() {
+  if (store_.names_changed() != names_changed_) store_.NoteLate();
+  Tell();
+}
+
 StubResult StubMaker::Make(const Stub& stub) {
   StubResult result;
   result.error = Check(stub);

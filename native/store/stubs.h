@@ -49,8 +49,10 @@ struct StubResult {
 // each would cost a wakeup a stub), of the last of them when the batch is destroyed.
 class StubMaker {
  public:
-  StubMaker(StoreImpl& store, const StubDefaults& defaults) : store_(store), defaults_(defaults) {}
-  ~StubMaker() { Tell(); }
+  StubMaker(StoreImpl& store, const StubDefaults& defaults);
+  // A stub that was made in a directory that was moved meanwhile is elsewhere than its blob:
+  // whoever looks for such files has to look again.
+  ~StubMaker();
   StubMaker(const StubMaker&) = delete;
   StubMaker& operator=(const StubMaker&) = delete;
   StubResult Make(const Stub& stub);
@@ -80,6 +82,7 @@ class StubMaker {
 
   StoreImpl& store_;
   const StubDefaults defaults_;
+  const uint64_t names_changed_;
   // Least recently used last.
   std::list<std::pair<std::string, Directory>> recent_;
   std::unordered_map<std::string, decltype(recent_)::iterator> parents_;

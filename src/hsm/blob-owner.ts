@@ -138,11 +138,10 @@ export class BlobOwners {
       if (running === undefined) {
         this.#index = this.#build();
         try {
-          this.#indexed = await this.#index;
+          return await this.#index;
         } finally {
           this.#index = undefined;
         }
-        return this.#indexed;
       }
       const wanted = this.#changes();
       const index = await running.catch(() => undefined);
@@ -167,12 +166,14 @@ export class BlobOwners {
           add(displaced, entry.copy.blob, entry.fid);
         }
       }
+      // Before it counts as built: what is told of linked files reaches one of the two.
+      this.#indexed = { changes, displaced };
     } finally {
       this.#building = undefined;
       walk.close();
     }
     log.debug({ displaced: displaced.size, changes }, 'renamed files indexed by blob');
-    return { changes, displaced };
+    return this.#indexed;
   }
 
   /** What cannot be read can be neither released nor restored. */

@@ -41,13 +41,18 @@ export async function keepOtherNames(
     await native.changeFlags(fid, HS_LOST, 0, 0);
     return;
   }
+  // Before, and after: a walk that began in between may have seen the record before it changed.
   owners.linked(kept.blob, fid);
-  // Its attributes are those that it has here.
-  await native.replaceCopy(
-    fid,
-    { ...state, mode: mode & 0o7777, path: kept.blob, kind: 'file', copy: kept },
-    { lost: found === undefined },
-  );
+  try {
+    // Its attributes are those that it has here.
+    await native.replaceCopy(
+      fid,
+      { ...state, mode: mode & 0o7777, path: kept.blob, kind: 'file', copy: kept },
+      { lost: found === undefined },
+    );
+  } finally {
+    owners.linked(kept.blob, fid);
+  }
 }
 
 function isSame(one: Copy, other: Copy): boolean {
