@@ -25,14 +25,14 @@ async function autoImportOf(rig, { rounds, names, source, changes }) {
   const create = ['auto-import', 'create', mount.path, '--name', 'bench', '--source', source];
   const rules = ['--conflict', 'overwrite-dirty', '--enable-deletions', '--poll-interval', '1s'];
   const full = await seconds(() => mount.lustrite(...create, ...rules, '--wait'));
-  const shown = /** @returns {Events} */ () => {
-    const { properties } = /** @type {AutoImport} */ (mount.json('auto-import', 'show', mount.path, 'bench'));
+  const shown = /** @returns {Promise<Events>} */ async () => {
+    const { properties } = /** @type {AutoImport} */ (await mount.asked('/v1/jobs/bench'));
     return properties.status.blobSyncEvents;
   };
   /** Resolves when a poll that began behind this call is over. */
   const synchronized = async () => {
     const since = new Date().toISOString();
-    while ((shown().lastTimeFullySynchronized ?? '') <= since) await delay(50);
+    while (((await shown()).lastTimeFullySynchronized ?? '') <= since) await delay(50);
   };
   await synchronized();
   /** @type {number[]} */ const idle = [];
@@ -41,13 +41,13 @@ async function autoImportOf(rig, { rounds, names, source, changes }) {
   for (let round = 0; round < rounds; round++) {
     idle.push(await seconds(synchronized));
     const url = `${endpoint.replace(/\/$/, '')}/change?count=${String(changes)}`;
-    const [before, used] = [shown(), mount.cost().cpuSeconds];
+    const [before, used] = [await shown(), mount.cost().cpuSeconds];
     const told = Number(await (await request(url, { method: 'POST' })).body.text());
     const took = await seconds(synchronized);
     rates.push(told / took);
     total += told;
     cpuSeconds += mount.cost().cpuSeconds - used;
-    const { importedFiles, deletions, totalErrors } = shown();
+    const { importedFiles, deletions, totalErrors } = await shown();
     const followed = importedFiles - before.importedFiles + deletions - before.deletions;
     if (followed !== told || totalErrors > 0)
       throw new Error(`followed ${String(followed)} of ${String(told)} changes`);

@@ -11,6 +11,7 @@ import {
   StorageSharedKeyCredential,
   generateBlobSASQueryParameters,
 } from '@azure/storage-blob';
+import { Client, request } from 'undici';
 
 /** @typedef {{ rounds: number, sizes: readonly number[], changes: number, files: number, mib: number }} BenchOptions */
 /** @typedef {{ cpuSeconds: number, peakRssMiB: number }} Cost */
@@ -60,12 +61,15 @@ export async function inParallel(items, width, work) {
 
 /** One mount of the real daemon. */
 export class Mount {
+  #socket;
+
   /** @param {string} path @param {string} store @param {NodeJS.ProcessEnv} env */
   constructor(path, store, env) {
     this.path = path;
     this.closed = false;
     this.store = store;
     this.env = env;
+    this.#socket = new Client('http://localhost', { socketPath: join(store, 'daemon.sock') });
   }
 
   /** @param {...string} args */
@@ -79,6 +83,12 @@ export class Mount {
   /** What a command answers with --json. @param {...string} args @returns {unknown} */
   json(...args) {
     return JSON.parse(this.lustrite(...args, '--json'));
+  }
+
+  /** What the daemon's socket answers: a program for every question would take half a core. @param {string} path @returns {Promise<unknown>} */
+  async asked(path) {
+    const { body } = await request(`http://localhost${path}`, { dispatcher: this.#socket });
+    return await body.json();
   }
 
   /** CPU seconds and peak RSS of the daemon since it started. @returns {Cost} */
@@ -104,6 +114,7 @@ export class Mount {
   close() {
     if (this.closed) return;
     this.closed = true;
+    void this.#socket.destroy();
     this.lustrite('umount', this.path);
   }
 }
