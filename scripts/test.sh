@@ -11,7 +11,7 @@ unset "${!AZURE_@}" "${!LUSTRITE_@}"
 
 # Not every release has clang-format 19; without it the C++ format is not checked, and lint says so.
 scripts/prepare.sh setfacl:acl sqlite3:sqlite3 rsync:rsync tar:tar rclone:rclone cmp:diffutils ps:procps \
-  mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs 'clang-format-19:clang-format-19?'
+  mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs 'clang-format-19:clang-format-19?'
 
 export LUSTRITE_NATIVE=require
 npm run --silent lint >&2

@@ -54,6 +54,7 @@ class StoreObject : public Napi::ObjectWrap<StoreObject> {
   Napi::Value CreateStubs(const Info& info);
   Napi::Value SetAttributes(const Info& info);
   Napi::Value ReplaceCopy(const Info& info);
+  Napi::Value Barrier(const Info& info);
   Napi::Value Remove(const Info& info);
   Napi::Value StartWalk(const Info& info);
   Napi::Value StartCensus(const Info& info);
@@ -127,6 +128,7 @@ Napi::Function StoreObject::Define(Napi::Env env) {
                       InstanceMethod<&S::CreateStubs>("createStubs"),
                       InstanceMethod<&S::SetAttributes>("setAttributes"),
                       InstanceMethod<&S::ReplaceCopy>("replaceCopy"),
+                      InstanceMethod<&S::Barrier>("barrier"),
                       InstanceMethod<&S::Remove>("remove"),
                       InstanceMethod<&S::StartWalk>("walk"),
                       InstanceMethod<&S::StartCensus>("census"),
@@ -379,11 +381,26 @@ Napi::Value StoreObject::ReplaceCopy(const Info& info) {
       return inode.RecordCopy(copy);
     });
   }
-  const bool lost = info[2].IsObject() && info[2].As<Napi::Object>().Get("lost").ToBoolean();
-  const NewCopy with = {*stub.copy,        lost,     stub.size, stub.mtime,
-                        stub.mode & 07777, stub.uid, stub.gid,  stub.extended};
+  NewCopy with;
+  if (info[2].IsObject()) {
+    const Napi::Object options = info[2].As<Napi::Object>();
+    with.lost = options.Get("lost").ToBoolean();
+    const Napi::Value durable = options.Get("durable");
+    with.durable = durable.IsUndefined() || durable.ToBoolean();
+  }
+  with.copy = *stub.copy;
+  with.size = stub.size;
+  with.mtime = stub.mtime;
+  with.mode = stub.mode & 07777;
+  with.uid = stub.uid;
+  with.gid = stub.gid;
+  with.extended = stub.extended;
   return OnInode(info, "replaceCopy",
                  [with](StoreImpl&, InodeImpl& inode) { return inode.ReplaceCopy(with); });
+}
+
+Napi::Value StoreObject::Barrier(const Info& info) {
+  return OnPath(info, "barrier", [store = store_] { return store->Barrier(); });
 }
 
 Napi::Value StoreObject::ReplaceEntry(const Info& info) {

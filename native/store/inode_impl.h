@@ -50,6 +50,8 @@ struct NewCopy {
   Copy copy;
   // The copy is known not to have the content: lost_from_hsm from the first moment.
   bool lost = false;
+  // Otherwise the caller's Barrier makes it so, where there is no data to be given up for it.
+  bool durable = true;
   uint64_t size = 0;
   struct timespec mtime = {};
   mode_t mode = 0;
@@ -207,6 +209,8 @@ class InodeImpl final : public Inode {
 
   // ---- inode_release.cc
   // The copy has what the file has.
+  // Released, and nothing is on its way here.
+  bool WithoutData();
   bool InContainer(Content content) const;
   int WhenUnused(Lock& lock, const std::function<int()>& act);
   int EmptyBusy(Lock& lock, const NewCopy* with);

@@ -44,13 +44,14 @@ int InodeImpl::ReplaceCopy(const NewCopy& with) {
 int InodeImpl::Displace(bool only_clean, const std::function<int()>& take) {
   Lock lock(mutex_);
   return WhenUnused(lock, [&] {
+    const bool without_data = WithoutData();
     lock.unlock();
     int error = 0;
     UniqueFd fd = OpenBacking(O_RDWR | O_NONBLOCK, &error);
     std::unique_ptr<Lease> lease;
     if (error == 0) lease = store_->leases().Take(std::move(fd), F_WRLCK, &error);
     if (error == EAGAIN || error == ETXTBSY) return EBUSY;
-    if (error == 0 && only_clean && fsync(lease->fd()) != 0) error = errno;
+    if (error == 0 && only_clean && !without_data && fsync(lease->fd()) != 0) error = errno;
     if (error != 0) return error;
     if (only_clean) {
       lock.lock();
@@ -62,6 +63,10 @@ int InodeImpl::Displace(bool only_clean, const std::function<int()>& take) {
     }
     return take();
   });
+}
+
+bool InodeImpl::WithoutData() {
+  return Loaded() == 0 && (record_.flags & HS_RELEASED) != 0 && restore_ == nullptr;
 }
 
 bool InodeImpl::InContainer(Content content) const {
@@ -90,13 +95,14 @@ int InodeImpl::WhenUnused(Lock& lock, const std::function<int()>& act) {
 }
 
 int InodeImpl::EmptyBusy(Lock& lock, const NewCopy* with) {
+  const bool without_data = WithoutData();
   lock.unlock();
   int error = 0;
   UniqueFd fd = OpenBacking(O_RDWR | O_NONBLOCK, &error);
   std::unique_ptr<Lease> lease;
   if (error == 0) lease = store_->leases().Take(std::move(fd), F_WRLCK, &error);
   if (error == EAGAIN || error == ETXTBSY) error = EBUSY;
-  if (error == 0 && fsync(lease->fd()) != 0) error = errno;
+  if (error == 0 && !without_data && fsync(lease->fd()) != 0) error = errno;
   lock.lock();
   if (error != 0) return error;
   SettleUnder(lock, lease.get(), lease->fd());
@@ -132,8 +138,10 @@ int InodeImpl::EmptyBusy(Lock& lock, const NewCopy* with) {
   if (error != 0) return error;
   const Statement stated = *record_.statement;
   lock.unlock();
-  // The data goes only after the record that says where it is.
-  if (fsync(lease->fd()) != 0) error = errno;
+  // The data goes only after the record that says where it is; without data the caller's barrier is
+  // soon enough.
+  const bool soon_enough = without_data && with != nullptr && !with->durable;
+  if (!soon_enough && fsync(lease->fd()) != 0) error = errno;
   if (error != 0) {
     lock.lock();
     WriteExact(lease->fd(), old);

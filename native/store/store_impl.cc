@@ -6,9 +6,11 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
+#include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
 #include <cerrno>
+#include <climits>
 #include <cstdio>
 #include <cstring>
 
@@ -42,6 +44,25 @@ std::string FileSystemName(int fd) {
       return name;
     }
   }
+}
+
+// Whether there is one journal for the whole file system, in the order of the changes, so that any
+// fsync is a barrier. btrfs writes what an fsync is about into a log of its own, ahead of the rest;
+// ext2, and ext4 without a journal, write no more than that.
+bool JournalKeepsOrder(const std::string& file_system, int fd) {
+  if (file_system == "xfs") return true;
+  struct stat st = {};
+  if (file_system != "ext4" || fstat(fd, &st) != 0) return false;
+  const std::string device =
+      "/sys/dev/block/" + std::to_string(major(st.st_dev)) + ":" + std::to_string(minor(st.st_dev));
+  char target[PATH_MAX];
+  const ssize_t length = readlink(device.c_str(), target, sizeof target);
+  if (length <= 0) return false;
+  const std::string link(target, static_cast<size_t>(length));
+  const std::string task = "/sys/fs/ext4/" + link.substr(link.rfind('/') + 1) + "/journal_task";
+  const UniqueFd file(open(task.c_str(), O_RDONLY | O_CLOEXEC));
+  char pid = 0;
+  return file.ok() && read(file.get(), &pid, 1) == 1 && pid >= '1' && pid <= '9';
 }
 
 uint64_t BootId() {
@@ -137,8 +158,14 @@ int StoreImpl::Identify() {
   return fsync(root_.get()) == 0 ? 0 : errno;
 }
 
+int StoreImpl::Barrier() {
+  if (ordered_) return 0;
+  return syncfs(root_.get()) == 0 ? 0 : errno;
+}
+
 int StoreImpl::Probe(std::string* why) {
   probe_.file_system = FileSystemName(root_.get());
+  ordered_ = JournalKeepsOrder(probe_.file_system, root_.get());
   leases_ = std::make_unique<Leases>();
   syncer_ = std::make_unique<Syncer>(root_.get());
   const auto lacks = [&](const std::string& what) {

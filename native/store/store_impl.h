@@ -71,6 +71,8 @@ class StoreImpl final : public Store, public std::enable_shared_from_this<StoreI
   Leases& leases() { return *leases_; }
   Threads& pool() { return pool_; }
   Syncer& syncer() { return *syncer_; }
+  // Whatever was changed before is durable no later than what somebody makes durable afterwards.
+  int Barrier();
   uint64_t boot() const { return boot_; }
   // What tells its files from those of another store on the same file system.
   uint32_t id() const { return id_; }
@@ -120,6 +122,7 @@ class StoreImpl final : public Store, public std::enable_shared_from_this<StoreI
   uint64_t boot_ = 0;
   uint32_t id_ = 0;
   bool fine_times_ = false;
+  bool ordered_ = false;
   RestoreNeeded restore_needed_;
   std::unique_ptr<Leases> leases_;
   std::unique_ptr<Syncer> syncer_;

@@ -179,8 +179,18 @@ export interface NativeStore {
   /**
    * A new record on a path that exists and is clean or released (import, overwrite modes); `lost`: the blob is known not
    * to have the content. EBUSY when open, ESTALE when it changed meanwhile. Of a symlink only the copy is recorded.
+   * `durable: false`: where no data is given up for it, the next barrier makes it durable.
    */
-  replaceCopy(fid: Fid, stub: Stub, options?: { readonly lost: boolean }): Promise<void>;
+  replaceCopy(
+    fid: Fid,
+    stub: Stub,
+    options?: { readonly lost?: boolean; readonly durable?: boolean },
+  ): Promise<void>;
+  /**
+   * Whatever was made, changed or removed before the call is durable no later than what the caller makes durable after
+   * it has resolved: before a record that says that it is done.
+   */
+  barrier(): Promise<void>;
   /**
    * Gives the stub the name of `fid`, which is gone then, whatever it is and however dirty (import, overwrite modes). One
    * step, but for an empty directory. Resolves with the new FID. ESTALE: the name is another's; EBUSY: open, mapped,

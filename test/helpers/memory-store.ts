@@ -193,6 +193,10 @@ export class MemoryStore implements NativeStore {
     node.flags = HS_EXISTS | HS_ARCHIVED | HS_RELEASED | (lost ? HS_LOST : 0);
   }
 
+  async barrier(): Promise<void> {
+    await Promise.resolve();
+  }
+
   async replaceEntry(fid: Fid, stub: Stub): Promise<Fid> {
     await this.before('replaceEntry', fid);
     const node = this.#named(stub.path);

@@ -4,10 +4,13 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { addon, content, TempStore } from '../helpers/native-store.js';
+import { StoreImage } from '../helpers/store-image.js';
 
 const skip = process.getuid?.() !== 0 && 'the store needs root (trusted.* attributes, file handles)';
 const child = fileURLToPath(new URL('../helpers/store-crash.mjs', import.meta.url));
@@ -87,4 +90,36 @@ for (const point of addon.crashPoints()) {
       t.same(bytes, content('mine', size), 'what was written is there');
     if (after('written') && copy?.etag === '0xA1') t.ok(dirty, 'and dirty until it is archived');
   });
+}
+
+const power = fileURLToPath(new URL('../helpers/store-power.mjs', import.meta.url));
+const noImage = skip || (!existsSync('/dev/loop-control') && 'there are no loop devices');
+for (const [type, options] of [
+  ['ext4', []],
+  ['ext4', ['-O', '^has_journal']],
+  ['xfs', []],
+  ['btrfs', []],
+] as const) {
+  void t.test(
+    `after a power failure ${[type, ...options].join(' ')} has all that was done before a barrier, where it has what was made durable behind it`,
+    { skip: noImage },
+    async (t) => {
+      await using image = await StoreImage.create(type, undefined, options);
+      if (image === undefined) throw new Error(`no ${type} on a loop device`);
+      const story = spawn(process.execPath, [power, image.path], { stdio: ['pipe', 'pipe', 'inherit'] });
+      const exit = once(story, 'exit');
+      t.equal(String((await Promise.race([once(story.stdout, 'data'), exit]))[0]), 'done\n');
+      await image.losePower(async () => {
+        story.kill('SIGKILL');
+        await exit;
+      });
+      t.ok(existsSync(join(image.path, 'second')));
+      const store = await addon.openStore(image.path, { restoreNeeded: () => undefined });
+      const [made, replaced, removed] = await store.lookup(['d/new', 'old', 'gone']);
+      await store.close();
+      t.equal(made?.type, 'file');
+      t.match(replaced, { flags: 0x0d, size: 77, copy: { etag: '0xB' } });
+      t.equal(removed, undefined);
+    },
+  );
 }

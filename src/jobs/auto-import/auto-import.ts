@@ -167,7 +167,9 @@ class AutoImport {
     this.#begun = {};
   }
 
-  /** Deletions first: what is new may need their names. Resolves with what is left to do; `waiting` is. */
+  /**
+   * Deletions first: what is new may need their names. Resolves behind a barrier, with what is left to do; `waiting` is.
+   */
   async #apply(
     { present, absent }: Pick<Changes, 'present' | 'absent'>,
     waiting: readonly string[],
@@ -177,6 +179,7 @@ class AutoImport {
     if (absent.length > 0) await this.#delete(absent, busy, left);
     for (const { name } of present) left.delete(directoryOf(name));
     if (present.length > 0) await this.#import(present, busy);
+    await this.#options.native.barrier();
     this.#forgetSaid(busy);
     const names = new Set([...absent, ...present.map(({ name }) => name)].map(directoryOf));
     this.#begun = Object.fromEntries(Object.entries(this.#begun).filter(([path]) => !names.has(path)));
@@ -251,7 +254,9 @@ class AutoImport {
     const left = new Map(Object.entries(this.#progress.left));
     const before = left.size;
     await this.#deletions(new Set(), left).emptied(left);
-    if (left.size < before) await this.#move({ ...this.#progress, left: Object.fromEntries(left) });
+    if (left.size === before) return;
+    await this.#options.native.barrier();
+    await this.#move({ ...this.#progress, left: Object.fromEntries(left) });
   }
 
   /** What had to wait, by what the container has now. */

@@ -88,7 +88,9 @@ export async function resolveConflict(
       case 'release':
         // The look at it may be a whole batch old, and a file that was moved away, or got a name, keeps what it has.
         if (!isStill((await native.lookup([stub.path]))[0], state)) throw new FsError(ESTALE, stub.path);
-        await native.replaceCopy(fid, stub);
+        // Durable with all that the import does, which ends at a barrier; at once where the file gives up the blob of
+        // another name, which may be written by another file's export then.
+        await native.replaceCopy(fid, stub, { durable: state.copy?.blob !== stub.copy?.blob });
         break;
       case 'replace':
         if (state.nlink > 1 && state.type === 'file') await keepOtherNames(options, fid, stub.path);

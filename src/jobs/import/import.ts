@@ -45,8 +45,8 @@ const parallelConflicts = 16;
 const msToNs = 1_000_000n;
 
 /**
- * Imports every blob under the prefixes, which are as blobPrefixes() gives them. Resolves with the state the job ends in;
- * rejects with a JobFailure, or with the signal's reason.
+ * Imports every blob under the prefixes, which are as blobPrefixes() gives them. Resolves behind a barrier, with the state
+ * the job ends in; rejects with a JobFailure, or with the signal's reason.
  */
 export async function runImport(
   options: ImportOptions & {
@@ -63,6 +63,7 @@ export async function runImport(
       return onPage === undefined ? pages : shown(pages, onPage);
     });
   }
+  await options.native.barrier();
   run.tellUnmapped();
   return run.result();
 }
@@ -77,7 +78,7 @@ async function* shown<T>(
   }
 }
 
-/** The same for blobs that are known already, in the order of a listing. */
+/** The same for blobs that are known already, in the order of a listing; the barrier is the caller's. */
 export async function importBlobs(
   options: ImportOptions,
   blobs: readonly ListedBlob[],
