@@ -140,18 +140,16 @@ int PathHandles::Rename(const std::string& from, const std::string& to) {
   if (error != 0) return error;
   const UniqueFd to_dir = OpenBeneath(store_->root(), to_parent, flags, 0, &error);
   if (error != 0) return error;
+  error = store_->NoteRename();
+  if (error != 0) return error;
+  // Around the look, too: a job gives names to other inodes.
+  auto names = store_->HoldNames();
   const std::shared_ptr<InodeImpl> moved = InodeAt(from, &error);
   if (moved == nullptr) return error;
   int ignored = 0;
   const std::shared_ptr<InodeImpl> replaced = InodeAt(to, &ignored);
-  error = store_->NoteRename();
-  if (error != 0) return error;
-  {
-    const auto names = store_->HoldNames();
-    if (renameat(from_dir.get(), from_name.c_str(), to_dir.get(), to_name.c_str()) != 0) {
-      return errno;
-    }
-  }
+  if (renameat(from_dir.get(), from_name.c_str(), to_dir.get(), to_name.c_str()) != 0) return errno;
+  names.unlock();
   moved->MetadataChanged();
   if (replaced != nullptr && replaced != moved) replaced->MetadataChanged();
   return 0;

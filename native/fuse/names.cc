@@ -52,15 +52,14 @@ void Remove(Core& core, const RequestPtr& request, int flags) {
   if (!FindPlace(core, request, 0, &place)) return;
   struct stat st = {};
   std::shared_ptr<Inode> left;
+  auto names = core.store->HoldNames();
   if (flags == 0 && fstatat(place.directory->get(), place.name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
       S_ISREG(st.st_mode) && st.st_nlink > 1) {
     left = InodeAt(core, place.directory->get(), place.name);
   }
   int error = 0;
-  {
-    const auto names = core.store->HoldNames();
-    if (unlinkat(place.directory->get(), place.name, flags) != 0) error = errno;
-  }
+  if (unlinkat(place.directory->get(), place.name, flags) != 0) error = errno;
+  names.unlock();
   if (error != 0) {
     request->ReplyError(error);
     return;
@@ -83,14 +82,14 @@ void Rename(Core& core, const RequestPtr& request, size_t fixed, uint64_t new_di
     request->ReplyError(error);
     return;
   }
+  // Around the look, too: a job gives names to other inodes.
+  auto names = core.store->HoldNames();
   std::shared_ptr<Inode> moved = InodeAt(core, from.directory->get(), from.name);
   std::shared_ptr<Inode> replaced = InodeAt(core, directory->get(), to);
-  {
-    const auto names = core.store->HoldNames();
-    if (renameat2(from.directory->get(), from.name, directory->get(), to, flags) != 0) {
-      error = errno;
-    }
+  if (renameat2(from.directory->get(), from.name, directory->get(), to, flags) != 0) {
+    error = errno;
   }
+  names.unlock();
   if (error != 0) {
     request->ReplyError(error);
     return;
