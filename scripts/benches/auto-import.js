@@ -8,18 +8,18 @@ import { median, perTenThousand, seconds } from './rig.js';
 /** @typedef {{ properties: { status: { totalBlobsWalked: number, blobSyncEvents: Events } } }} AutoImport */
 
 /** @param {import('./rig.js').Rig} rig @param {import('./rig.js').BenchOptions} options */
-export async function benchAutoImport(rig, { rounds, sizes, changes }) {
+export async function benchAutoImport(rig, { rounds, sizes, changes, latency }) {
   for (const names of sizes)
     for (const source of /** @type {const} */ (['listing', 'feed']))
-      await autoImportOf(rig, { rounds, names, source, changes: Math.min(changes, names) });
+      await autoImportOf(rig, { rounds, names, source, latency, changes: Math.min(changes, names) });
 }
 
-/** @param {import('./rig.js').Rig} rig @param {{ rounds: number, names: number, source: 'listing' | 'feed', changes: number }} options */
-async function autoImportOf(rig, { rounds, names, source, changes }) {
+/** @param {import('./rig.js').Rig} rig @param {{ rounds: number, names: number, source: 'listing' | 'feed', latency: number, changes: number }} options */
+async function autoImportOf(rig, { rounds, names, source, latency, changes }) {
   const server = fileURLToPath(new URL('list-server.js', import.meta.url));
   const typescript = import.meta.resolve('@tapjs/typescript/import');
-  const args =
-    source === 'feed' ? ['--import', typescript, server, String(names), '--feed'] : [server, String(names)];
+  const asked = [server, String(names), '--latency', String(latency)];
+  const args = source === 'feed' ? ['--import', typescript, ...asked, '--feed'] : asked;
   const endpoint = await rig.serve(args, /listening on (http\S+)/);
   const mount = await rig.mount({ container: 'bench', endpoint, flags: ['--no-import'], wait: false });
   const create = ['auto-import', 'create', mount.path, '--name', 'bench', '--source', source];

@@ -5,14 +5,17 @@ import { Agent, request } from 'undici';
 import { perTenThousand, report, seconds } from './rig.js';
 
 /** @param {import('./rig.js').Rig} rig @param {import('./rig.js').BenchOptions} options */
-export async function benchImport(rig, { rounds, sizes }) {
-  for (const names of sizes) await importOf(rig, rounds, names);
+export async function benchImport(rig, { rounds, sizes, latency }) {
+  for (const names of sizes) await importOf(rig, { rounds, names, latency });
 }
 
-/** @param {import('./rig.js').Rig} rig @param {number} rounds @param {number} names */
-async function importOf(rig, rounds, names) {
+/** @param {import('./rig.js').Rig} rig @param {{ rounds: number, names: number, latency: number }} options */
+async function importOf(rig, { rounds, names, latency }) {
   const server = fileURLToPath(new URL('list-server.js', import.meta.url));
-  const endpoint = await rig.serve([server, String(names)], /listening on (http\S+)/);
+  const endpoint = await rig.serve(
+    [server, String(names), '--latency', String(latency)],
+    /listening on (http\S+)/,
+  );
   /** @type {number[]} */ const lustrite = [];
   /** @type {number[]} */ const bare = [];
   /** @type {import('./rig.js').Cost} */ let cost = { cpuSeconds: NaN, peakRssMiB: NaN };

@@ -1,23 +1,32 @@
 /**
  * `node list-server.js N`: a container of N blobs that can be listed and looked up, its pages made before the clock
  * starts. Names are `dNNN/fNNNNNNN` with the metadata AMLFS writes. Answers Get Container Properties, List Blobs and Get
- * Blob Properties to anybody. `POST /change?count=C` overwrites three of five of C blobs, deletes one and makes a new one.
+ * Blob Properties to anybody. `--latency MS`: how long each page takes. `POST /change?count=C` overwrites three of five of C blobs, deletes one and makes a new one.
  * `--feed`: a change feed tells of that.
  */
 import { createServer } from 'node:http';
+import { parseArgs } from 'node:util';
 
 const PAGE = 5000;
+/** Names of a directory. */
+const FILES = 1000;
+const { values: flags } = parseArgs({
+  args: process.argv.slice(3),
+  options: { feed: { type: 'boolean', default: false }, latency: { type: 'string', default: '0' } },
+});
 const total = Number(process.argv[2] ?? '100000');
 /** Every fifth name is free at first, for the blobs that come later. @param {number} i */
 const firstVersion = (i) => (i % 5 === 4 ? 0 : 1);
 /** Index -> version; 0: there is no such blob. */
 const versions = Uint32Array.from({ length: Math.ceil(total * 1.25) }, (_, i) => firstVersion(i));
 let changed = 0;
-const feed = process.argv.includes('--feed') ? new (await import('./feed.js')).Feed() : undefined;
+const feed = flags.feed ? new (await import('./feed.js')).Feed() : undefined;
 await feed?.create();
 
 /** @param {number} i */
-const nameOf = (i) => `d${String(Math.floor(i / 1000)).padStart(4, '0')}/f${String(i).padStart(7, '0')}`;
+const directoryOf = (i) => `d${String(Math.floor(i / FILES)).padStart(4, '0')}/`;
+/** @param {number} i */
+const nameOf = (i) => `${directoryOf(i)}f${String(i).padStart(7, '0')}`;
 /** @param {number} i */
 const etagOf = (i) =>
   `0x8DC${i.toString(16).toUpperCase().padStart(8, '0')}${String(versions[i]).padStart(4, '0')}`;
@@ -30,14 +39,14 @@ const metadata = {
 };
 const modified = 'Tue, 01 Sep 2026 10:00:00 GMT';
 
-/** @param {number} start */
-function page(start) {
-  const parts = [
-    '\ufeff<?xml version="1.0" encoding="utf-8"?><EnumerationResults ContainerName="bench"><Blobs>',
-  ];
+const opening =
+  '\ufeff<?xml version="1.0" encoding="utf-8"?><EnumerationResults ContainerName="bench"><Blobs>';
+
+/** The blobs of a directory, as a page has them. @param {number} start */
+function blobsFrom(start) {
   const inXml = Object.entries(metadata).map(([key, value]) => `<${key}>${value}</${key}>`);
-  const end = Math.min(versions.length, start + PAGE);
-  for (let i = start; i < end; i++) {
+  const parts = [];
+  for (let i = start; i < Math.min(versions.length, start + FILES); i++) {
     if (versions[i] === 0) continue;
     parts.push(
       `<Blob><Name>${nameOf(i)}</Name><Properties><Creation-Time>${modified}</Creation-Time>` +
@@ -48,17 +57,32 @@ function page(start) {
         `<Metadata>${inXml.join('')}</Metadata></Blob>`,
     );
   }
-  const next = end < versions.length ? String(end) : '';
-  parts.push(`</Blobs><NextMarker>${next}</NextMarker></EnumerationResults>`);
   return Buffer.from(parts.join(''));
 }
 
-/** @type {Map<number, Buffer>} */
-const pages = new Map();
+/** By the number of the directory. @type {Buffer[]} */
+const directories = [];
 const makePages = () => {
-  for (let start = 0; start < Math.max(1, versions.length); start += PAGE) pages.set(start, page(start));
+  for (let start = 0; start < versions.length; start += FILES) directories[start / FILES] = blobsFrom(start);
 };
 makePages();
+
+/** What a listing answers. @param {URLSearchParams} query */
+function listed(query) {
+  const of = query.get('prefix') ?? '';
+  const first = of === '' ? Number(query.get('marker') ?? '0') / FILES : Number(of.slice(1, -1));
+  const count = of === '' ? PAGE / FILES : 1;
+  const parts =
+    query.get('delimiter') === '/' && of === ''
+      ? directories.map((_, at) =>
+          Buffer.from(`<BlobPrefix><Name>${directoryOf(at * FILES)}</Name></BlobPrefix>`),
+        )
+      : directories.slice(first, first + count);
+  const more = of === '' && parts.length < directories.length && first + count < directories.length;
+  const next = more ? String((first + count) * FILES) : '';
+  const closing = `</Blobs><NextMarker>${next}</NextMarker></EnumerationResults>`;
+  return Buffer.concat([Buffer.from(opening), ...parts, Buffer.from(closing)]);
+}
 
 /** Blobs all over the container; resolves with how many were not deleted already. @param {number} count */
 async function change(count) {
@@ -92,10 +116,9 @@ const server = createServer((incoming, answer) => {
     return;
   }
   if (query.get('comp') === 'list') {
-    const body = pages.get(Number(query.get('marker') ?? '0')) ?? Buffer.alloc(0);
-    answer
-      .writeHead(200, { ...common, 'content-type': 'application/xml', 'content-length': body.length })
-      .end(body);
+    const body = listed(query);
+    const headers = { ...common, 'content-type': 'application/xml', 'content-length': body.length };
+    setTimeout(() => answer.writeHead(200, headers).end(body), Number(flags.latency));
     return;
   }
   const blob = /\/f(\d+)$/.exec(url.pathname)?.[1];

@@ -15,6 +15,7 @@ Needs root, /dev/fuse and a built tree (scripts/test.sh or npm ci builds it).
   --rounds N    interleaved rounds a figure (default 3)
   --names N,... names in the import and auto-import benches, one after the other (default 100000)
   --changes N   changes of those names that auto-import follows (default 20000)
+  --latency MS  that a page of their listings takes (default 0)
   --files N     4 KiB files in the hydrate and export benches (default 1000)
   --mib N       size of the big blob (default 1024)
 
@@ -26,6 +27,7 @@ const { values, positionals } = parseArgs({
     rounds: { type: 'string', default: '3' },
     names: { type: 'string', default: '100000' },
     changes: { type: 'string', default: '20000' },
+    latency: { type: 'string', default: '0' },
     files: { type: 'string', default: '1000' },
     mib: { type: 'string', default: '1024' },
     help: { type: 'boolean', default: false },
@@ -40,11 +42,11 @@ const BENCHES = {
   'auto-import': benchAutoImport,
 };
 
-/** @param {string} name @param {string} [text] */
-function count(name, text = String(/** @type {Record<string, unknown>} */ (values)[name])) {
+/** @param {string} name @param {string} [text] @param {number} [least] */
+function count(name, text = String(/** @type {Record<string, unknown>} */ (values)[name]), least = 1) {
   const value = Number(text);
-  if (!Number.isInteger(value) || value < 1) {
-    console.error(`bench: --${name} takes a positive whole number, not '${text}'`);
+  if (!Number.isInteger(value) || value < least) {
+    console.error(`bench: --${name} takes a whole number from ${String(least)} on, not '${text}'`);
     process.exit(2);
   }
   return value;
@@ -61,6 +63,7 @@ const options = {
   rounds: count('rounds'),
   sizes: values.names.split(',').map((text) => count('names', text)),
   changes: count('changes'),
+  latency: count('latency', undefined, 0),
   files: count('files'),
   mib: count('mib'),
 };

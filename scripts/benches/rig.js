@@ -13,7 +13,7 @@ import {
 } from '@azure/storage-blob';
 import { Client, request } from 'undici';
 
-/** @typedef {{ rounds: number, sizes: readonly number[], changes: number, files: number, mib: number }} BenchOptions */
+/** @typedef {{ rounds: number, sizes: readonly number[], changes: number, latency: number, files: number, mib: number }} BenchOptions */
 /** @typedef {{ cpuSeconds: number, peakRssMiB: number }} Cost */
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));

@@ -7,6 +7,7 @@ import { BlobConnection } from './connection.js';
 import { scanListPage } from './list-scanner.js';
 import type { ListPage } from './list-scanner.js';
 import { listedBlob } from './listed.js';
+import { listing, type PageRequest } from './listing.js';
 import { posixOf } from './metadata.js';
 import type {
   BlobHeaders,
@@ -75,7 +76,7 @@ export class AzureContainer implements Container, GrowingBlobs, AsyncDisposable 
 
   async check(signal?: AbortSignal): Promise<void> {
     try {
-      await this.#page({ pageSize: 1 }, undefined, signal);
+      await this.#page({ prefix: '' }, { pageSize: 1 }, signal);
       if (this.#connection.config.hierarchical === undefined) await this.#learnNamespace(signal);
     } catch (error) {
       throw explained(error, this.#connection.config);
@@ -91,26 +92,12 @@ export class AzureContainer implements Container, GrowingBlobs, AsyncDisposable 
     options.signal?.addEventListener('abort', onAbort, { once: true });
     const { prefix = '' } = options;
     const isPath = this.#namespace.hierarchical && prefix !== '';
-    const request = isPath ? { ...options, prefix: `${prefix}/` } : options;
-    const fetch = (marker: string | undefined): Promise<ListPage> => {
-      const page = this.#page(request, marker, stop.signal);
-      page.catch(() => undefined); // it is awaited below, or was abandoned with the listing
-      return page;
-    };
+    const ask = (request: PageRequest): Promise<ListPage> => this.#page(request, options, stop.signal);
     try {
       if (isPath) yield* await this.#itself(prefix, stop.signal);
-      let marker: string | undefined;
-      let next: Promise<ListPage> | undefined = fetch(undefined);
-      while (next) {
-        const page: ListPage = await next;
-        if (page.nextMarker !== undefined && page.nextMarker === marker) {
-          throw new BlobError('corrupt', `listing of ${this.name}: the service repeats a page`);
-        }
-        marker = page.nextMarker;
-        // One page ahead: the service works on it while this one is used.
-        next = marker === undefined ? undefined : fetch(marker);
-        if (page.blobs.length > 0) yield page.blobs;
-      }
+      // A hierarchical account that could not be asked would lose its directories.
+      const sharded = !this.#namespace.hierarchical && this.#namespace.source !== 'nobody';
+      yield* listing(ask, isPath ? `${prefix}/` : prefix, { sharded });
     } catch (error) {
       if (options.signal?.aborted === true)
         throw new BlobError('aborted', `listing of ${this.name}: cancelled`);
@@ -280,18 +267,17 @@ export class AzureContainer implements Container, GrowingBlobs, AsyncDisposable 
   }
 
   async #page(
-    options: ListOptions,
-    marker: string | undefined,
+    { prefix, marker, delimiter }: PageRequest,
+    { pageSize = defaultPageSize }: ListOptions,
     signal: AbortSignal | undefined,
   ): Promise<ListPage> {
     const query = [
       // Flat accounts need not know `permissions`.
       `restype=container&comp=list&include=metadata${this.#namespace.hierarchical ? ',permissions' : ''}`,
-      `maxresults=${String(options.pageSize ?? defaultPageSize)}`,
-      ...(options.prefix === undefined || options.prefix === ''
-        ? []
-        : [`prefix=${encodeURIComponent(options.prefix)}`]),
+      `maxresults=${String(pageSize)}`,
+      ...(prefix === '' ? [] : [`prefix=${encodeURIComponent(prefix)}`]),
       ...(marker === undefined ? [] : [`marker=${encodeURIComponent(marker)}`]),
+      ...(delimiter === undefined ? [] : [`delimiter=${encodeURIComponent(delimiter)}`]),
     ].join('&');
     const what = `listing of ${this.name}`;
     const response = await this.#connection.call({ method: 'GET', query, signal, what });

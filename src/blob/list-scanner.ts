@@ -9,6 +9,8 @@ import type { ListedBlob } from './port.js';
 
 export interface ListPage {
   readonly blobs: readonly ListedBlob[];
+  /** What a listing with a delimiter leaves out: how the names begin, with the delimiter. */
+  readonly prefixes: readonly string[];
   /** Where the next page starts; absent after the last one. A page may be empty and have one. */
   readonly nextMarker: string | undefined;
 }
@@ -54,22 +56,26 @@ export function scanListPage(body: Buffer, accountFirst = false): ListPage {
   const text = body.toString('latin1');
   const scan = new Scan(body, text, accountFirst);
   const blobs: ListedBlob[] = [];
+  const prefixes: string[] = [];
   const end = text.lastIndexOf('</EnumerationResults>');
   if (end < 0 || !text.includes('<EnumerationResults')) throw incomplete();
   let at = text.indexOf('<Blobs>');
   if (at >= 0) {
-    const stop = text.indexOf('</Blobs>', at);
+    // The last one: metadata keys may be called like the elements of a page.
+    const stop = text.lastIndexOf('</Blobs>', end);
     at += 7;
     while (at < stop) {
-      const start = text.indexOf('<Blob>', at);
+      const start = text.indexOf('<Blob', at);
       if (start < 0 || start >= stop) break;
-      at = scan.blob(start + 6, blobs);
+      if (text.startsWith('>', start + 5)) at = scan.blob(start + 6, blobs);
+      else if (text.startsWith('Prefix>', start + 5)) at = scan.blobPrefix(start + 12, prefixes);
+      else at = start + 5;
     }
   }
   const open = text.indexOf('<NextMarker>', at < 0 ? 0 : at);
   const close = open < 0 ? -1 : text.indexOf('</NextMarker>', open);
   const marker = close < 0 ? '' : scan.value(open + 12, close);
-  return { blobs, nextMarker: marker === '' ? undefined : marker };
+  return { blobs, prefixes, nextMarker: marker === '' ? undefined : marker };
 }
 
 class Scan {
@@ -92,6 +98,17 @@ class Scan {
   /** The element's attributes (between its name and '>'), without keeping the page. */
   #ascii(from: number, to: number): string {
     return this.#body.toString('latin1', from, to);
+  }
+
+  /** Reads the name of a prefix that starts after `<BlobPrefix>`, appends it, returns the offset behind the name. */
+  blobPrefix(from: number, prefixes: string[]): number {
+    const open = this.#text.indexOf('<Name', from);
+    const close = open < 0 ? -1 : this.#text.indexOf('>', open);
+    const stop = close < 0 ? -1 : this.#text.indexOf('<', close);
+    if (stop < 0) throw incomplete();
+    const name = this.value(close + 1, stop);
+    prefixes.push(this.#ascii(open, close).includes('Encoded="true"') ? percentDecode(name) : name);
+    return stop;
   }
 
   /** Reads one blob that starts after `<Blob>`, appends it, returns the offset after `</Blob>`. */

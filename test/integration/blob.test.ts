@@ -166,6 +166,26 @@ t.test('a listing of several pages has every blob once, in order', async (t) => 
   );
 });
 
+t.test('a listing of several directories at a time has every blob once, in order', async (t) => {
+  await using s = await scene();
+  const directories = ['a', 'a-b', 'a/b', 'c d', 'ä'];
+  const names = [
+    ...directories.flatMap((directory) => Array.from({ length: 9 }, (_, n) => `${directory}/${String(n)}`)),
+    ...['a', 'a.txt', 'a0', 'b', 'z'],
+  ].sort();
+  for (const name of names) await s.container.write(name, name, { metadata: {} });
+  for (const prefix of ['', 'a', 'a/']) {
+    const seen: string[] = [];
+    for await (const page of s.container.list({ prefix, pageSize: 4 }))
+      seen.push(...page.map(({ name }) => name));
+    t.same(
+      seen,
+      names.filter((name) => name.startsWith(prefix)),
+      `under '${prefix}'`,
+    );
+  }
+});
+
 t.test('names that a URL cannot carry to the service are refused before anything is sent', async (t) => {
   await using s = await scene();
   for (const name of ['', '.', '../x', 'a/../b', 'a/./b', 'a\\b', 'a\0b', '\ud800']) {
