@@ -13,6 +13,7 @@ import {
   socketName,
   type DirtyFiles,
   type JobView,
+  type OutageView,
   type StatusReport,
   type UnmountReport,
 } from './base/control-api.js';
@@ -25,7 +26,7 @@ import { lustriteMountAt } from './base/mount-table.js';
 import { register, registeredMounts, unregister } from './base/registry.js';
 import { socketAddress } from './base/unix-socket.js';
 import { version } from './base/version.js';
-import type { Container } from './blob/port.js';
+import type { Container, StorageOutage } from './blob/port.js';
 import type { FrontEnd } from './fuse/front-end.js';
 import type { Coordinator } from './hsm/coordinator.js';
 import type { AutoImportRequest, Control, HsmVerb } from './http/control.js';
@@ -215,7 +216,11 @@ class Daemon implements Control {
       }
     }
     const known = hierarchicalNamespace === 'auto' ? {} : { hierarchical: hierarchicalNamespace === 'on' };
-    const container = this.#own(openContainer({ ...reach, ...known, accountFirst: compat.strict }));
+    const container = this.#own(
+      openContainer({ ...reach, ...known, accountFirst: compat.strict }, (outage) => {
+        this.#onOutage(outage);
+      }),
+    );
     this.#container = container;
     await container.check(signal);
     const { hierarchical, source: said } = container.namespace;
@@ -428,12 +433,34 @@ class Daemon implements Control {
       createExport: async (request) => (await runner.create('export', request)).record,
       createAutoImport: async (request) => (await this.#createAutoImport(runner, request)).record,
       createAutoExport: async (request) => (await runner.create('auto-export', request)).record,
-      list: (kind) => runner.list(kind),
-      get: (name) => runner.get(name),
+      list: (kind) => runner.list(kind).map((job) => this.#seen(job)),
+      get: (name) => this.#seen(runner.get(name)),
       cancel: (name) => runner.cancel(name),
       delete: (name) => runner.delete(name),
-      watch: (name) => runner.watch(name),
+      watch: (name) => this.#watched(runner.watch(name)),
     };
+  }
+
+  async *#watched(jobs: AsyncIterable<JobView>): AsyncGenerator<JobView, void, void> {
+    for await (const job of jobs) yield this.#seen(job);
+  }
+
+  /** A job as it is for whoever waits for it. */
+  #seen(job: JobView): JobView {
+    const storageOutage = this.#storageOutage();
+    const over = finalStates.includes(job.properties.status.state);
+    return storageOutage === undefined || over ? job : { ...job, storageOutage };
+  }
+
+  #storageOutage(): OutageView | undefined {
+    const { sinceMs, why } = this.#container?.outage ?? {};
+    if (sinceMs === undefined || why === undefined) return undefined;
+    return { since: new Date(sinceMs).toISOString(), message: why };
+  }
+
+  #onOutage(outage: StorageOutage | undefined): void {
+    if (outage === undefined) this.#log.info('the storage is available again');
+    else this.#log.warn(`the storage is unavailable, it is asked again: ${outage.why}`);
   }
 
   /** Which changes it follows is decided once and stays with the job. */
@@ -458,6 +485,7 @@ class Daemon implements Control {
       import('./jobs/marker.js'),
     ]);
     const stats = frontEnd.stats();
+    const storageOutage = this.#storageOutage();
     const hsm = coordinator.status();
     const jobs = this.#runner?.list() ?? [];
     const markerNames = jobs
@@ -487,6 +515,7 @@ class Daemon implements Control {
       }),
       hsm,
       heldRequests: stats['held'] ?? 0,
+      ...(storageOutage && { storageOutage }),
     };
   }
 

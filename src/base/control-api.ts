@@ -5,11 +5,19 @@ export interface JobView {
   readonly kind: string;
   readonly name: string;
   readonly properties: { readonly status: { readonly state: string } };
+  /** While the job is not over, and has to wait for that. */
+  readonly storageOutage?: OutageView;
+}
+
+/** The storage has not answered any request since then; they are tried again. */
+export interface OutageView {
+  readonly since: string;
+  readonly message: string;
 }
 
 /** What others see of a job's record: not what only the job itself needs. */
-export function jobView({ kind, name, properties }: JobView): JobView {
-  return { kind, name, properties };
+export function jobView({ kind, name, properties, storageOutage }: JobView): JobView {
+  return { kind, name, properties, ...(storageOutage && { storageOutage }) };
 }
 
 export interface StatusReport {
@@ -40,6 +48,7 @@ export interface StatusReport {
   readonly lastError: { readonly time: string; readonly message: string } | null;
   readonly hsm: unknown;
   readonly heldRequests: number;
+  readonly storageOutage?: OutageView;
 }
 
 /** Files whose content the container does not have. */

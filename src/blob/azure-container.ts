@@ -9,6 +9,7 @@ import type { ListPage } from './list-scanner.js';
 import { listedBlob } from './listed.js';
 import { listing, type PageRequest } from './listing.js';
 import { posixOf } from './metadata.js';
+import type { OnOutage } from './outage.js';
 import type {
   BlobHeaders,
   BlobProperties,
@@ -20,6 +21,7 @@ import type {
   ListOptions,
   Namespace,
   Slice,
+  StorageOutage,
   WriteOptions,
 } from './port.js';
 import { FastBlobReader, versionOf } from './reader.js';
@@ -34,8 +36,8 @@ const untold: ReadonlySet<string> = new Set(['forbidden', 'missing', 'unsupporte
 const maxReadBytes = 256 * 1024 ** 2;
 
 /** Opens a container; nothing is sent before the first call. Close it, or its connections keep the process alive. */
-export function openContainer(config: ContainerConfig): AzureContainer {
-  return new AzureContainer(config);
+export function openContainer(config: ContainerConfig, onOutage?: OnOutage): AzureContainer {
+  return new AzureContainer(config, onOutage);
 }
 
 export class AzureContainer implements Container, GrowingBlobs, AsyncDisposable {
@@ -47,11 +49,11 @@ export class AzureContainer implements Container, GrowingBlobs, AsyncDisposable 
   #namespace: Namespace;
   #changeFeed: AzureContainer | undefined;
 
-  constructor(config: ContainerConfig) {
+  constructor(config: ContainerConfig, onOutage?: OnOutage) {
     this.name = config.container;
     const { host, pathname } = new URL(config.url);
     this.identity = host + pathname;
-    this.#connection = new BlobConnection(config);
+    this.#connection = new BlobConnection(config, onOutage);
     this.#reader = new FastBlobReader(this.#connection);
     this.#log = new AppendLog(this.#connection);
     const { hierarchical } = config;
@@ -67,6 +69,10 @@ export class AzureContainer implements Container, GrowingBlobs, AsyncDisposable 
 
   get namespace(): Namespace {
     return this.#namespace;
+  }
+
+  get outage(): StorageOutage | undefined {
+    return this.#connection.outage.now;
   }
 
   // A getter on the prototype: serialising a container never shows its secrets.

@@ -19,6 +19,7 @@ import { kindOfStatus, toBlobError, withoutSecrets } from './azure-errors.js';
 import { Deadline } from './deadline.js';
 import { entraCredential } from './entra-credential.js';
 import { encodeBlobName, unaddressable } from './names.js';
+import { Outage, type OnOutage } from './outage.js';
 import type { ContainerConfig } from './port.js';
 import { asStorageHttpClient, UndiciClient } from './undici-client.js';
 import type { UndiciBody } from './undici-client.js';
@@ -55,13 +56,14 @@ export interface RawResponse {
 export class BlobConnection implements AsyncDisposable {
   readonly config: ContainerConfig;
   readonly stallMs: number;
+  readonly outage: Outage;
   readonly #transport: UndiciClient;
   readonly #retry: { maxTries: number; retryDelayInMs: number; maxRetryDelayInMs: number };
   #pipeline: Promise<Pipeline> | undefined;
   #client: Promise<ContainerClient> | undefined;
   #token: Promise<TokenCredential> | undefined;
 
-  constructor(config: ContainerConfig) {
+  constructor(config: ContainerConfig, onOutage?: OnOutage) {
     this.config = config;
     this.stallMs = config.stallMs ?? 30_000;
     this.#retry = {
@@ -69,7 +71,8 @@ export class BlobConnection implements AsyncDisposable {
       retryDelayInMs: config.retry?.retryDelayInMs ?? 1000,
       maxRetryDelayInMs: config.retry?.maxRetryDelayInMs ?? 16_000,
     };
-    this.#transport = new UndiciClient({ stallMs: this.stallMs });
+    this.outage = new Outage(onOutage);
+    this.#transport = new UndiciClient({ stallMs: this.stallMs, outage: this.outage });
   }
 
   /** The longest that a call without a large body can take, all its tries included. */

@@ -90,12 +90,21 @@ export interface Namespace {
   readonly source: 'account' | 'setting' | 'nobody';
 }
 
+/** The storage has not answered any try since then, or only to say that it cannot now. */
+export interface StorageOutage {
+  readonly sinceMs: number;
+  /** Of the last try. */
+  readonly why: string;
+}
+
 export interface Container {
   readonly name: string;
   /** Account and container, without secrets: what meta.json remembers the store by. */
   readonly identity: string;
   /** Flat until `check` has asked the account, unless the configuration says which it is. */
   readonly namespace: Namespace;
+  /** Of this thread's calls, which are tried again meanwhile. */
+  readonly outage?: StorageOutage | undefined;
   /**
    * Rejects with a BlobError that says what to do when the container cannot be used (missing, forbidden, wrong API
    * version). Learns its namespace.

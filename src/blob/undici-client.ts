@@ -4,6 +4,7 @@ import { AbortError } from '@azure/abort-controller';
 import { createHttpHeaders, RestError } from '@azure/core-rest-pipeline';
 import type { HttpClient, PipelineRequest, PipelineResponse } from '@azure/core-rest-pipeline';
 import type { StoragePipelineOptions } from '@azure/storage-blob';
+import type { Outage } from './outage.js';
 
 /** undici's codes in the words that storageRetryPolicy knows to retry. */
 const retriableCode: Readonly<Record<string, string>> = {
@@ -21,6 +22,8 @@ export interface UndiciClientOptions {
   /** Milliseconds without a byte after which a request counts as stalled. */
   readonly stallMs: number;
   readonly connections?: number;
+  /** Hears of every request. */
+  readonly outage?: Outage;
 }
 
 /** What undici's response bodies have beyond a Readable. */
@@ -34,8 +37,10 @@ export type UndiciBody = NodeJS.ReadableStream &
 export class UndiciClient implements HttpClient {
   readonly #agent: Agent;
   readonly #stallMs: number;
+  readonly #outage: Outage | undefined;
 
   constructor(options: UndiciClientOptions) {
+    this.#outage = options.outage;
     this.#stallMs = options.stallMs;
     this.#agent = new Agent({
       connections: options.connections ?? 128,
@@ -68,8 +73,9 @@ export class UndiciClient implements HttpClient {
         ...(request.method === 'HEAD' && { reset: false }),
       });
     } catch (error) {
-      throw transportError(error, request);
+      throw this.#failed(error, request);
     }
+    this.#outage?.answered(answer.statusCode);
     const response: PipelineResponse = {
       request,
       status: answer.statusCode,
@@ -89,9 +95,15 @@ export class UndiciClient implements HttpClient {
     try {
       response.bodyAsText = await answer.body.text();
     } catch (error) {
-      throw transportError(error, request);
+      throw this.#failed(error, request);
     }
     return response;
+  }
+
+  #failed(error: unknown, request: PipelineRequest): Error {
+    const failure = transportError(error, request);
+    if (failure instanceof RestError) this.#outage?.failed(failure.message);
+    return failure;
   }
 
   /** Ends idle connections and those in use. */

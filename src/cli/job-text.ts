@@ -1,5 +1,5 @@
 /** Jobs for people. */
-import type { JobView } from '../base/control-api.js';
+import type { JobView, OutageView } from '../base/control-api.js';
 import { counted } from './output.js';
 
 /** Everything a part of a job has, beyond what its type promises. */
@@ -14,7 +14,12 @@ function number(job: JobView, name: string): number {
 
 /** `importJobInitialAmlfsPut InProgress: 1200 of 1234 blobs imported, 0 errors, 3 conflicts`. */
 export function jobLine(job: JobView): string {
-  return `${job.name} ${job.properties.status.state}: ${countersText(job)}`;
+  return `${job.name} ${job.properties.status.state}: ${countersText(job)}${outageText(job.storageOutage)}`;
+}
+
+/** `; the storage is unavailable since 2026-01-31T12:00:00.000Z: HTTP status 503`, or nothing. */
+export function outageText(outage: OutageView | undefined): string {
+  return outage === undefined ? '' : `; the storage is unavailable since ${outage.since}: ${outage.message}`;
 }
 
 /** Name, state, start and counters: a row of a table. */

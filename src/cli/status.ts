@@ -6,7 +6,7 @@ import { lingeringDaemons, registeredMounts, type RegisteredMount } from '../bas
 import { DaemonClient } from './client.js';
 import { isDead } from './dead-mount.js';
 import { Exit } from './failure.js';
-import { fieldsOf, jobLine } from './job-text.js';
+import { fieldsOf, jobLine, outageText } from './job-text.js';
 import { bytesText, note, say, sayJson, table } from './output.js';
 import { deadText, refuseWithoutRoot, targetAt } from './target.js';
 
@@ -53,7 +53,7 @@ function text(report: StatusReport): string {
   });
   const entries = ['files', 'directories', 'symlinks'].map((type) => `${census[type] ?? 0} ${type}`);
   const rows: readonly (readonly [string, string])[] = [
-    ['container', report.container],
+    ['container', `${report.container}${outageText(report.storageOutage)}`],
     ['namespace', namespaceText(report)],
     ['logs of jobs', report.loggingContainer ?? 'in the store only'],
     ['store', report.store],

@@ -4,12 +4,14 @@ import { join } from 'node:path';
 import type { BlockBlobClient } from '@azure/storage-blob';
 import { ContainerSASPermissions } from '@azure/storage-blob';
 import t, { type Test } from 'tap';
+import type { JobView } from '../../src/base/control-api.js';
 import type { JobLogLine } from '../../src/jobs/job-log.js';
 import { Azurite } from '../helpers/azurite.js';
 import { FaultServer, type Fault, type Match } from '../helpers/fault-server.js';
 import { Host } from '../helpers/host.js';
 import { hsmFlags, lfs, states, untilFlags } from '../helpers/lfs.js';
 import { lustrite, TestMount } from '../helpers/mount.js';
+import { MountedContainer } from '../helpers/mounted-container.js';
 import { cannotMount, mountAt } from '../helpers/mounts.js';
 import { until } from '../helpers/poll.js';
 import { ok, run, shell, start, type Ended } from '../helpers/run.js';
@@ -163,6 +165,35 @@ async function isEnodata(t: Test, mount: TestMount, name: string, body: Buffer, 
   t.equal(await hsmFlags(mount.at(name)), states.stub, `${name}: a stub still`);
   t.match(await stat(mount.at(name)), { size: body.length, blocks: 1 }, `${name}: of its size`);
 }
+
+t.test('a job that waits for the storage says so, and since when', { skip: cannotMount }, async (t) => {
+  const { mount, storage } = await MountedContainer.start(t, { a: 'a' });
+  storage.inject({ query: 'comp=list' }, busy);
+  const created = mount.control('POST', '/v1/jobs/import', { name: 'waits' });
+  const shown = async (): Promise<JobView> => (await mount.control('GET', '/v1/jobs/waits')) as JobView;
+  await created;
+  const waits = await until(
+    async () => {
+      const job = await shown();
+      return job.storageOutage && job;
+    },
+    { what: 'the outage to be known' },
+  );
+  t.match(waits, { properties: { status: { state: 'InProgress' } }, storageOutage: { message: /503/ } });
+  t.equal((await mount.status())?.storageOutage?.since, waits.storageOutage?.since);
+  const { stdout } = await lustrite(['status', mount.path]);
+  t.match(stdout, /container +\S+; the storage is unavailable since 20\S+Z: HTTP status 503/);
+  storage.clear();
+  const ended = await until(
+    async () => {
+      const job = await shown();
+      return job.properties.status.state === 'Completed' && job;
+    },
+    { what: 'the import to end' },
+  );
+  t.equal(ended.storageOutage, undefined);
+  t.equal((await mount.status())?.storageOutage, undefined);
+});
 
 t.test('storage faults', { skip: cannotMount }, async (t) => {
   const azurite = await Azurite.start({ persist: true });

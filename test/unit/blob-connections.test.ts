@@ -3,6 +3,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import t from 'tap';
 import { openContainer } from '../../src/blob/azure-container.js';
+import { Outage } from '../../src/blob/outage.js';
 
 await t.test('look-ups share connections, whether the blob is there or not', async (t) => {
   const answer = ({ url = '' }: IncomingMessage, response: ServerResponse): void => {
@@ -29,4 +30,27 @@ await t.test('look-ups share connections, whether the blob is there or not', asy
   }
   // The next may begin before the connection of the last is known to be free.
   t.ok(connections.size <= 2, `${connections.size} connections`);
+});
+
+await t.test('an outage is known at its first try, and told when it has lasted and when it is over', (t) => {
+  const told: unknown[] = [];
+  const outage = new Outage((now) => told.push(now));
+  outage.answered(200);
+  outage.failed('refused', 1_000);
+  t.same(outage.now, { sinceMs: 1_000, why: 'refused' });
+  outage.failed('reset', 5_999);
+  outage.answered(404);
+  t.equal(outage.now, undefined);
+  t.same(told, [], 'a short one is not worth a word');
+  outage.failed('refused', 10_000);
+  outage.failed('reset', 15_000);
+  outage.failed('reset', 16_000);
+  t.same(told, [{ sinceMs: 10_000, why: 'reset' }]);
+  outage.answered(503);
+  t.match(outage.now, { sinceMs: 10_000, why: 'HTTP status 503' });
+  outage.answered(412);
+  outage.answered(200);
+  t.equal(told.length, 2);
+  t.equal(told[1], undefined);
+  t.end();
 });
