@@ -564,6 +564,9 @@ class Daemon implements Control {
 
   async hsm(verb: HsmVerb, path: string): Promise<unknown> {
     const { store, coordinator } = this.#running();
+    const { blocked } = coordinator.status();
+    if (verb !== 'state' && blocked !== null)
+      throw new UserError('Busy', `no HSM request is taken: ${blocked}`, { status: 409 });
     const relative = path.replace(/^\/+/, '');
     const fid = store.native.fidOf(relative);
     switch (verb) {

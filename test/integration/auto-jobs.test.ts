@@ -37,6 +37,8 @@ await t.test('the mount follows the container while an auto-import is enabled', 
   await until(() => !existsSync(mount.at('gone')), { what: 'the deletion' });
 
   const refused = await lfs(['hsm_release', mount.at('dir/first')]);
+  for (const verb of ['archive', 'restore', 'release'])
+    await t.rejects(mount.control('POST', `/v1/hsm/${verb}`, { path: 'dir/first' }), /409 .* is enabled/);
   t.not(refused.code, 0);
   t.match(refused.stderr, /Device or resource busy/);
   const second = await lustrite(['export', 'create', mount.path]);
@@ -68,6 +70,7 @@ await t.test('the mount follows the container while an auto-import is enabled', 
       },
     },
   });
+  await mount.control('POST', '/v1/hsm/archive', { path: 'dir/first' });
   t.equal((await lfs(['hsm_release', mount.at('dir/first')])).code, 0, 'allowed again');
 });
 
