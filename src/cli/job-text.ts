@@ -63,9 +63,23 @@ export function nothingFound(job: JobView): string | undefined {
 
 function countersText(job: JobView): string {
   const { state } = job.properties.status;
-  const quiet = state === 'InProgress' || state === 'Completed' || state === 'Disabled';
+  const quiet =
+    (state === 'InProgress' && !hasFailures(job)) || state === 'Completed' || state === 'Disabled';
   const why = quiet ? undefined : causeOf(job);
   return `${countersOf(job).join(', ')}${why === undefined ? '' : ` (${why})`}`;
+}
+
+/** Of a job that goes on with what failed for as long as it is enabled. */
+function hasFailures(job: JobView): boolean {
+  if (job.kind === 'auto-export') return number(job, 'totalFilesFailed') > 0;
+  return job.kind === 'auto-import' && (number(job, 'totalErrors') > 0 || syncedOf(job)('totalErrors') > 0);
+}
+
+/** The counters of blob sync. */
+function syncedOf(job: JobView): (name: string) => number {
+  const { blobSyncEvents = {} } = fieldsOf(job.properties.status) as { readonly blobSyncEvents?: object };
+  const synced = fieldsOf(blobSyncEvents);
+  return (name) => (typeof synced[name] === 'number' ? synced[name] : 0);
 }
 
 function countersOf(job: JobView): readonly string[] {
@@ -78,9 +92,7 @@ function countersOf(job: JobView): readonly string[] {
     case 'auto-export':
       return [...exported(job), `iteration ${number(job, 'exportIterationCount')}`];
     case 'auto-import': {
-      const { blobSyncEvents = {} } = fieldsOf(job.properties.status) as { readonly blobSyncEvents?: object };
-      const synced = fieldsOf(blobSyncEvents);
-      const since = (name: string): number => (typeof synced[name] === 'number' ? synced[name] : 0);
+      const since = syncedOf(job);
       return [
         ...imported(job),
         `since then ${since('totalBlobsImported')} imported`,

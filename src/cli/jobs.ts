@@ -132,10 +132,10 @@ export function tellEnd({ mount }: Target, job: JobView, { json }: Shown): void 
   const { state } = job.properties.status;
   const completed = state === 'Completed' || state === 'Disabled' || (state === 'InProgress' && syncs(job));
   if (json === true) sayJson(job);
-  else {
-    say(`${job.kind} ${jobLine(job)}`);
-    const nothing = state === 'Completed' ? nothingFound(job) : undefined;
-    if (nothing !== undefined) note(nothing);
+  else say(`${job.kind} ${jobLine(job)}`);
+  const nothing = state === 'Completed' ? nothingFound(job) : undefined;
+  if (nothing !== undefined) note(nothing);
+  if (json !== true) {
     if (!completed) note(`its log: ${join(mount.store, 'jobs', job.name, 'log.jsonl')}`);
   }
   if (!completed) throw new Exit(1);

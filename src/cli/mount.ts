@@ -251,10 +251,11 @@ async function tellMounted(config: Config, { wait, json }: MountOptions): Promis
   // Of an earlier daemon: how that ended was told then.
   if (first === undefined || isOver(first, startedAt)) {
     if (json === true) sayJson(null);
-    else
-      say(
-        `${config.container} is mounted on ${config.mountPoint} (store ${config.store}); nothing was imported`,
-      );
+    else {
+      const resumed = value.find(({ properties }) => !finalStates.includes(properties.status.state));
+      const imports = resumed === undefined ? 'nothing was imported' : `the import ${resumed.name} goes on`;
+      say(`${config.container} is mounted on ${config.mountPoint} (store ${config.store}); ${imports}`);
+    }
     return;
   }
   const job = await untilFinal(target, firstImportName);

@@ -47,10 +47,11 @@ async function deadMounts(alive: readonly RegisteredMount[]): Promise<readonly s
 
 function text(report: StatusReport): string {
   const { census, lastError } = report;
-  const files = ['released', 'resident', 'dirty', 'new'].map((state) => {
+  const of = (state: string): string => {
     const bytes = census[`${state}Bytes`];
     return `${census[state] ?? 0} ${state}${bytes === undefined ? '' : ` (${bytesText(bytes)})`}`;
-  });
+  };
+  const files = `${of('released')}, ${of('resident')}; of these ${of('dirty')}, ${of('new')}`;
   const entries = ['files', 'directories', 'symlinks'].map((type) => `${census[type] ?? 0} ${type}`);
   const rows: readonly (readonly [string, string])[] = [
     ['container', `${report.container}${outageText(report.storageOutage)}`],
@@ -63,7 +64,7 @@ function text(report: StatusReport): string {
       `${report.frontEnd}, passthrough ${report.passthrough ? 'on' : 'off'}${report.readOnly ? ', read-only' : ''}`,
     ],
     ['entries', entries.join(', ')],
-    ['files', files.join(', ')],
+    ['files', files],
     ['job', jobText(report)],
     ['held requests', String(report.heldRequests)],
     ['last error', lastError === null ? 'none' : `${lastError.time} ${lastError.message}`],

@@ -41,7 +41,8 @@ export function lastErrorOf({ since, logged, transfer, jobs }: Past): LastError 
 
 function transferError({ action, blob, fid, cause, at }: FinishedTransfer): LastError {
   const what = `${action.toLowerCase()} of ${blob ?? fid} failed`;
-  return { time: new Date(at).toISOString(), message: cause === undefined ? what : `${what}: ${cause}` };
+  const message = cause === undefined ? what : cause.startsWith(what) ? cause : `${what}: ${cause}`;
+  return { time: new Date(at).toISOString(), message };
 }
 
 function jobError(job: JobRecord): readonly LastError[] {
