@@ -17,7 +17,7 @@ import {
   type StatusReport,
   type UnmountReport,
 } from './base/control-api.js';
-import { messageChain, UserError } from './base/errors.js';
+import { BlobError, messageChain, UserError } from './base/errors.js';
 import { readFirstMount, writeFirstMount } from './base/first-mount.js';
 import { writeLastMount } from './base/last-mount.js';
 import type { Launch } from './base/launch.js';
@@ -242,7 +242,15 @@ class Daemon implements Control {
     }
     const logged = { ...resolveContainer({ ...source, container: logs }), ...patience, hierarchical };
     const loggingContainer = this.#own(openContainer(logged));
-    await loggingContainer.check(signal);
+    try {
+      await loggingContainer.check(signal);
+    } catch (error) {
+      // A store that has data nobody else has is not kept from its users for that.
+      if (isFirst || !(error instanceof BlobError) || error.kind !== 'missing') throw error;
+      const told = `${error.message}; the logs of jobs stay in ${join(this.#config.store, 'jobs')} until it does`;
+      this.#log.warn(told);
+      this.#notices.push(told);
+    }
     return { container, loggingContainer };
   }
 

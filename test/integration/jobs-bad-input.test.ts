@@ -159,6 +159,9 @@ t.test('a job over what it cannot use', { skip: cannotMount }, async (t) => {
     t.equal(ended.code, 0, ended.stderr);
     t.match(mount.log(), /the job log was not uploaded/);
     t.ok(existsSync(join(mount.store, 'jobs', 'again', 'log.jsonl')), 'it is in the store');
+    await mount.kill();
+    await mount.remount();
+    t.match(mount.log(), /does not exist: .*; the logs of jobs stay in/, 'and no mount');
     await survived(t, mount);
   });
 
