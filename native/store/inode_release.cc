@@ -140,7 +140,9 @@ int InodeImpl::EmptyBusy(Lock& lock, const NewCopy* with) {
   lock.unlock();
   // The data goes only after the record that says where it is; without data the caller's barrier is
   // soon enough.
-  const bool soon_enough = without_data && with != nullptr && !with->durable;
+  // Not where it gives up the blob of another name, which another file may write then.
+  const bool soon_enough = without_data && with != nullptr && !with->durable && old.copy &&
+                           old.copy->blob == with->copy.blob;
   if (!soon_enough && fsync(lease->fd()) != 0) error = errno;
   if (error != 0) {
     lock.lock();

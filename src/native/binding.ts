@@ -179,7 +179,7 @@ export interface NativeStore {
   /**
    * A new record on a path that exists and is clean or released (import, overwrite modes); `lost`: the blob is known not
    * to have the content. EBUSY when open, ESTALE when it changed meanwhile. Of a symlink only the copy is recorded.
-   * `durable: false`: where no data is given up for it, the next barrier makes it durable.
+   * `durable: false`: where no data and no other blob is given up for it, the next barrier makes it durable.
    */
   replaceCopy(
     fid: Fid,

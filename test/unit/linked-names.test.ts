@@ -31,6 +31,27 @@ async function read(jobs: MemoryJobs, path: string): Promise<string> {
   return store.content(path);
 }
 
+await t.test(
+  'both blobs of a file are there already, also where its record has no room for an MD5',
+  async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { container, store } = jobs.hsm;
+    await linked(jobs);
+    const node = store.names.get('one');
+    if (node?.copy === undefined) throw new Error('no copy');
+    const { md5: _, ...bare } = node.copy;
+    node.copy = bare;
+    const ended = async (): Promise<object> => {
+      const job = await jobs.runner.create('import', { conflictResolutionMode: 'Skip', maximumErrors: -1 });
+      await job.done;
+      return jobs.runner.get(job.record.name).properties.status;
+    };
+    t.match(await ended(), { state: 'Completed', preexistingFiles: 2, totalConflicts: 0 });
+    container.put('one', 'v2');
+    t.match(await ended(), { state: 'CompletedPartial', preexistingFiles: 0, totalConflicts: 2 });
+  },
+);
+
 for (const released of [false, true]) {
   const what = released ? 'released' : 'resident';
 

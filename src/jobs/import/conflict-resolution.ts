@@ -67,7 +67,7 @@ export async function resolveConflict(
   const { native, mode, actions, defaults, log } = options;
   // Another name of the same file may have been resolved since the look at this one.
   const state = seen.nlink > 1 ? ((await native.lookup([stub.path]))[0] ?? seen) : seen;
-  const existing = await withTarget(native, state);
+  const existing = await withTarget(native, await withMd5(options, stub, state));
   const situation = situationOf(existing, stub, defaults);
   const action = actionOf(actions, mode, existing, stub, defaults);
   const reason = differenceOf(existing, stub) ?? 'its data is here';
@@ -88,9 +88,8 @@ export async function resolveConflict(
       case 'release':
         // The look at it may be a whole batch old, and a file that was moved away, or got a name, keeps what it has.
         if (!isStill((await native.lookup([stub.path]))[0], state)) throw new FsError(ESTALE, stub.path);
-        // Durable with all that the import does, which ends at a barrier; at once where the file gives up the blob of
-        // another name, which may be written by another file's export then.
-        await native.replaceCopy(fid, stub, { durable: state.copy?.blob !== stub.copy?.blob });
+        // Durable with all that the import does: it ends at a barrier.
+        await native.replaceCopy(fid, stub, { durable: false });
         break;
       case 'replace':
         if (state.nlink > 1 && state.type === 'file') await keepOtherNames(options, fid, stub.path);
@@ -150,6 +149,28 @@ function unresolvedBy(error: unknown, reason: string, signal: AbortSignal): Reso
   if (later !== undefined) return { kind: 'busy', message: `${reason}, and ${later}` };
   if (stays !== undefined) return { kind: 'conflict', message: `${reason}, and ${stays}` };
   return { kind: 'failed', message: `${reason}: ${messageChain(error)}` };
+}
+
+/**
+ * Two blobs of one file are told to be the same by their MD5, which its record leaves out where it would cost a disk
+ * block: then the blob of the record is asked for it.
+ */
+async function withMd5(
+  { container, signal }: Pick<ConflictOptions, 'container' | 'signal'>,
+  stub: Stub,
+  state: FileState,
+): Promise<FileState> {
+  const { copy, nlink } = state;
+  if (nlink <= 1 || copy === undefined || copy.md5 !== undefined || stub.copy?.md5 === undefined)
+    return state;
+  if (copy.blob === stub.copy.blob || copy.size !== stub.copy.size) return state;
+  try {
+    const { etag, md5 } = await container.properties(copy.blob, signal);
+    return etag === copy.etag && md5 !== undefined ? { ...state, copy: { ...copy, md5 } } : state;
+  } catch (error) {
+    if (error instanceof BlobError && error.kind === 'missing') return state;
+    throw error;
+  }
 }
 
 async function withTarget(native: NativeStore, state: FileState): Promise<Existing> {
