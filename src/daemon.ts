@@ -26,6 +26,7 @@ import { lustriteMountAt } from './base/mount-table.js';
 import { register, registeredMounts, unregister } from './base/registry.js';
 import { socketAddress } from './base/unix-socket.js';
 import { version } from './base/version.js';
+import { Outage } from './blob/outage.js';
 import type { Container, StorageOutage } from './blob/port.js';
 import type { FrontEnd } from './fuse/front-end.js';
 import type { Coordinator } from './hsm/coordinator.js';
@@ -216,11 +217,10 @@ class Daemon implements Control {
       }
     }
     const known = hierarchicalNamespace === 'auto' ? {} : { hierarchical: hierarchicalNamespace === 'on' };
-    const container = this.#own(
-      openContainer({ ...reach, ...known, accountFirst: compat.strict }, (outage) => {
-        this.#onOutage(outage);
-      }),
-    );
+    const outage = new Outage((now) => {
+      this.#onOutage(now);
+    });
+    const container = this.#own(openContainer({ ...reach, ...known, accountFirst: compat.strict }, outage));
     this.#container = container;
     await container.check(signal);
     const { hierarchical, source: said } = container.namespace;

@@ -1,4 +1,5 @@
 /** The Container port on Azure Blob Storage or Azurite. */
+import { setMaxListeners } from 'node:events';
 import { BlobError } from '../base/errors.js';
 import { accountAttributesOf, accountKindOf, accountPosixOf } from './account-attributes.js';
 import { AppendLog } from './append-log.js';
@@ -9,7 +10,7 @@ import type { ListPage } from './list-scanner.js';
 import { listedBlob } from './listed.js';
 import { listing, type PageRequest } from './listing.js';
 import { posixOf } from './metadata.js';
-import type { OnOutage } from './outage.js';
+import type { Outage } from './outage.js';
 import type {
   BlobHeaders,
   BlobProperties,
@@ -36,8 +37,8 @@ const untold: ReadonlySet<string> = new Set(['forbidden', 'missing', 'unsupporte
 const maxReadBytes = 256 * 1024 ** 2;
 
 /** Opens a container; nothing is sent before the first call. Close it, or its connections keep the process alive. */
-export function openContainer(config: ContainerConfig, onOutage?: OnOutage): AzureContainer {
-  return new AzureContainer(config, onOutage);
+export function openContainer(config: ContainerConfig, outage?: Outage): AzureContainer {
+  return new AzureContainer(config, outage);
 }
 
 export class AzureContainer implements Container, GrowingBlobs, AsyncDisposable {
@@ -49,11 +50,11 @@ export class AzureContainer implements Container, GrowingBlobs, AsyncDisposable 
   #namespace: Namespace;
   #changeFeed: AzureContainer | undefined;
 
-  constructor(config: ContainerConfig, onOutage?: OnOutage) {
+  constructor(config: ContainerConfig, outage?: Outage) {
     this.name = config.container;
     const { host, pathname } = new URL(config.url);
     this.identity = host + pathname;
-    this.#connection = new BlobConnection(config, onOutage);
+    this.#connection = new BlobConnection(config, outage);
     this.#reader = new FastBlobReader(this.#connection);
     this.#log = new AppendLog(this.#connection);
     const { hierarchical } = config;
@@ -72,7 +73,7 @@ export class AzureContainer implements Container, GrowingBlobs, AsyncDisposable 
   }
 
   get outage(): StorageOutage | undefined {
-    return this.#connection.outage.now;
+    return this.#connection.outage.at();
   }
 
   // A getter on the prototype: serialising a container never shows its secrets.
@@ -91,6 +92,8 @@ export class AzureContainer implements Container, GrowingBlobs, AsyncDisposable 
 
   async *list(options: ListOptions = {}): AsyncGenerator<readonly ListedBlob[], void, void> {
     const stop = new AbortController();
+    // Each request under way listens to it.
+    setMaxListeners(0, stop.signal);
     const onAbort = (): void => {
       stop.abort();
     };
@@ -212,11 +215,10 @@ export class AzureContainer implements Container, GrowingBlobs, AsyncDisposable 
   changeFeed(): GrowingBlobs {
     const { url, ...config } = this.#connection.config;
     const account = url.slice(0, url.lastIndexOf('/'));
-    this.#changeFeed ??= openContainer({
-      ...config,
-      url: `${account}/${changeFeedContainer}`,
-      container: changeFeedContainer,
-    });
+    const container = changeFeedContainer;
+    const reach = { ...config, url: `${account}/${container}`, container };
+    // One account: what ails one ails the other.
+    this.#changeFeed ??= openContainer(reach, this.#connection.outage);
     return this.#changeFeed;
   }
 

@@ -19,7 +19,7 @@ import { kindOfStatus, toBlobError, withoutSecrets } from './azure-errors.js';
 import { Deadline } from './deadline.js';
 import { entraCredential } from './entra-credential.js';
 import { encodeBlobName, unaddressable } from './names.js';
-import { Outage, type OnOutage } from './outage.js';
+import { Outage } from './outage.js';
 import type { ContainerConfig } from './port.js';
 import { asStorageHttpClient, UndiciClient } from './undici-client.js';
 import type { UndiciBody } from './undici-client.js';
@@ -63,7 +63,7 @@ export class BlobConnection implements AsyncDisposable {
   #client: Promise<ContainerClient> | undefined;
   #token: Promise<TokenCredential> | undefined;
 
-  constructor(config: ContainerConfig, onOutage?: OnOutage) {
+  constructor(config: ContainerConfig, outage = new Outage()) {
     this.config = config;
     this.stallMs = config.stallMs ?? 30_000;
     this.#retry = {
@@ -71,8 +71,8 @@ export class BlobConnection implements AsyncDisposable {
       retryDelayInMs: config.retry?.retryDelayInMs ?? 1000,
       maxRetryDelayInMs: config.retry?.maxRetryDelayInMs ?? 16_000,
     };
-    this.outage = new Outage(onOutage);
-    this.#transport = new UndiciClient({ stallMs: this.stallMs, outage: this.outage });
+    this.outage = outage;
+    this.#transport = new UndiciClient({ stallMs: this.stallMs, outage });
   }
 
   /** The longest that a call without a large body can take, all its tries included. */
@@ -133,6 +133,7 @@ export class BlobConnection implements AsyncDisposable {
         } catch (error) {
           // The answer broke off after its head. What a write says there is of no interest; a read is asked again.
           if (request.method !== 'GET') return { ...response, bytes: Buffer.alloc(0) };
+          if (!deadline.signal.aborted) this.outage.failed(`${request.what}: the answer broke off`);
           if (tries >= this.#retry.maxTries || deadline.signal.aborted)
             throw toBlobError(error, request.what);
         }

@@ -27,6 +27,8 @@ const leastShare = 1 / 25;
 /** A call for each directory of a few names would cost whoever reads them more than the names. */
 const leastBlobs = 1000;
 
+/** By UTF-8 such names have other places than by code unit. */
+const orderUnknown = /[\ud800-\uffff]/;
 /** Of a deep tree the outermost. */
 const maxLevels = 8;
 const defaultStaleMs = 10_000;
@@ -62,8 +64,7 @@ export async function* listing(
   let page = await first;
   for (;;) {
     const { blobs, nextMarker } = page;
-    if (nextMarker !== undefined && nextMarker === marker)
-      throw new BlobError('corrupt', `the listing of '${prefix}': the service repeats a page`);
+    if (nextMarker !== undefined && nextMarker === marker) throw repeated(prefix);
     marker = nextMarker;
     // One page ahead: the service works on it while this one is used.
     const next = marker === undefined ? undefined : ahead(ask({ prefix, marker }));
@@ -84,14 +85,16 @@ export async function* listing(
   yield* shardsOf(ask, shards, staleMs);
 }
 
-/** What is listed behind the directory that `blobs` end in, as soon as it is known. */
+/** What is listed behind the directory that `blobs` end in, as soon as it is known; undefined: it would not pay. */
 function planned(
   ask: AskPage,
   prefix: string,
   blobs: readonly ListedBlob[],
-): { readonly found?: readonly Entry[] } {
+): { readonly found?: readonly Entry[] } | undefined {
+  const directories = directoriesOf(prefix, blobs).slice(0, maxLevels);
+  if (directories.length === 0) return undefined;
   const plan: { found?: readonly Entry[] } = {};
-  entries(ask, prefix, blobs).then(
+  entries(ask, directories).then(
     (found) => (plan.found = found),
     // The listing goes on without; it has the same error where there is one.
     () => undefined,
@@ -99,13 +102,8 @@ function planned(
   return plan;
 }
 
-/** What is directly in each directory that all of `blobs` are below, as far as that is few enough. */
-async function entries(
-  ask: AskPage,
-  prefix: string,
-  blobs: readonly ListedBlob[],
-): Promise<readonly Entry[]> {
-  const directories = directoriesOf(prefix, blobs).slice(0, maxLevels);
+/** What is directly in each of some directories that are within each other, as far as that is few enough. */
+async function entries(ask: AskPage, directories: readonly string[]): Promise<readonly Entry[]> {
   const levels = await Promise.all(
     directories.map(async (level) => ({
       level,
@@ -113,8 +111,10 @@ async function entries(
     })),
   );
   const names = (found: readonly ListedBlob[]): readonly string[] => found.map(({ name }) => name);
-  // An account with another order than this one has no place for what is behind.
-  if (!levels.every((level) => isInOrder(level.prefixes) && isInOrder(names(level.blobs)))) return [];
+  // What an account lists in another order than this one has no place behind the directory that is read.
+  const known = (names: readonly string[]): boolean =>
+    isInOrder(names) && !names.some((name) => orderUnknown.test(name));
+  if (!levels.every(({ blobs, prefixes }) => known(prefixes) && known(names(blobs)))) return [];
   const tooWide = levels.findIndex(
     (level) => level.nextMarker !== undefined || level.prefixes.length > maxShards,
   );
@@ -187,7 +187,7 @@ async function* shardsOf(
       pages = [blobs.filter((blob) => blob.name >= name && (end === undefined || blob.name < end))];
     }
     for await (const page of pages) {
-      few.push(...page);
+      for (const blob of page) few.push(blob);
       if (few.length < leastBlobs) continue;
       yield few;
       few = [];
@@ -202,17 +202,35 @@ async function blobsIn(ask: AskPage, prefix: string): Promise<readonly ListedBlo
   const blobs: ListedBlob[] = [];
   for (let marker: string | undefined; ;) {
     const page = await ask({ prefix, delimiter: '/', ...(marker !== undefined && { marker }) });
-    blobs.push(...page.blobs);
-    if (page.nextMarker === undefined || page.nextMarker === marker) return blobs;
+    for (const blob of page.blobs) blobs.push(blob);
+    if (page.nextMarker === undefined) return blobs;
+    if (page.nextMarker === marker) throw repeated(prefix);
     marker = page.nextMarker;
   }
 }
 
-/** What is asked for ahead, and again where it is needed much later: whoever reads it may give up data for it. */
+function repeated(prefix: string): BlobError {
+  return new BlobError('corrupt', `the listing of '${prefix}': the service repeats a page`);
+}
+
+/**
+ * What is asked for ahead, and again where that failed or the answer is old when it is needed: whoever reads it may
+ * give up data for it.
+ */
 function fresh<T>(ask: () => Promise<T>, staleMs: number): () => Promise<T> {
-  let [askedMs, answer] = [performance.now(), ahead(ask())];
+  let answeredMs = Number.POSITIVE_INFINITY;
+  const asked = (): Promise<T> => {
+    answeredMs = Number.POSITIVE_INFINITY;
+    const answer = ask();
+    answer.then(
+      () => (answeredMs = performance.now()),
+      () => (answeredMs = Number.NEGATIVE_INFINITY),
+    );
+    return answer;
+  };
+  let answer = asked();
   return () => {
-    if (performance.now() - askedMs >= staleMs) [askedMs, answer] = [performance.now(), ahead(ask())];
+    if (performance.now() - answeredMs >= staleMs) answer = asked();
     return answer;
   };
 }

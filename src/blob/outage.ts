@@ -9,25 +9,32 @@ const tellAfterMs = 5_000;
 /** Told when an outage has lasted, and when it is over. */
 export type OnOutage = (outage: StorageOutage | undefined) => void;
 
+/** Where nothing is asked any more nobody knows; a try that fails is not the last for so long. */
+const forgetAfterMs = 60_000;
+
 export class Outage {
   readonly #tell: OnOutage;
-  #now: StorageOutage | undefined;
+  #last: (StorageOutage & { readonly failedMs: number }) | undefined;
   #told = false;
 
   constructor(tell: OnOutage = () => undefined) {
     this.#tell = tell;
   }
 
-  /** Undefined where the last try was answered. */
-  get now(): StorageOutage | undefined {
-    return this.#now;
+  /** Undefined where the last try was answered, or is long ago. */
+  at(nowMs = Date.now()): StorageOutage | undefined {
+    if (this.#last === undefined || nowMs - this.#last.failedMs > forgetAfterMs) return undefined;
+    const { sinceMs, why } = this.#last;
+    return { sinceMs, why };
   }
 
   failed(why: string, atMs = Date.now()): void {
-    this.#now = { sinceMs: this.#now?.sinceMs ?? atMs, why };
-    if (this.#told || atMs - this.#now.sinceMs < tellAfterMs) return;
+    const sinceMs = this.at(atMs)?.sinceMs ?? atMs;
+    if (sinceMs === atMs) this.#told = false;
+    this.#last = { sinceMs, why, failedMs: atMs };
+    if (this.#told || atMs - sinceMs < tellAfterMs) return;
     this.#told = true;
-    this.#tell(this.#now);
+    this.#tell({ sinceMs, why });
   }
 
   answered(status: number): void {
@@ -35,8 +42,7 @@ export class Outage {
       this.failed(`HTTP status ${status}`);
       return;
     }
-    if (this.#now === undefined) return;
-    this.#now = undefined;
+    this.#last = undefined;
     if (this.#told) this.#tell(undefined);
     this.#told = false;
   }

@@ -103,7 +103,7 @@ export interface Container {
   readonly identity: string;
   /** Flat until `check` has asked the account, unless the configuration says which it is. */
   readonly namespace: Namespace;
-  /** Of this thread's calls, which are tried again meanwhile. */
+  /** Of this thread's calls within the last minute, which are tried again meanwhile. */
   readonly outage?: StorageOutage | undefined;
   /**
    * Rejects with a BlobError that says what to do when the container cannot be used (missing, forbidden, wrong API
