@@ -21,18 +21,28 @@ Needs root, /dev/fuse and a built tree (scripts/test.sh or npm ci builds it).
 
 Example: scripts/bench import auto-import --names 10000,100000,1000000 --rounds 1`;
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    rounds: { type: 'string', default: '3' },
-    names: { type: 'string', default: '100000' },
-    changes: { type: 'string', default: '20000' },
-    latency: { type: 'string', default: '0' },
-    files: { type: 'string', default: '1000' },
-    mib: { type: 'string', default: '1024' },
-    help: { type: 'boolean', default: false },
-  },
-});
+/** @returns the options of the command line; ends the process where one is unknown or has no value */
+function commandLine() {
+  try {
+    return parseArgs({
+      allowPositionals: true,
+      options: {
+        rounds: { type: 'string', default: '3' },
+        names: { type: 'string', default: '100000' },
+        changes: { type: 'string', default: '20000' },
+        latency: { type: 'string', default: '0' },
+        files: { type: 'string', default: '1000' },
+        mib: { type: 'string', default: '1024' },
+        help: { type: 'boolean', default: false },
+      },
+    });
+  } catch (error) {
+    console.error(`bench: ${error instanceof Error ? error.message : String(error)}\n\n${HELP}`);
+    process.exit(2);
+  }
+}
+
+const { values, positionals } = commandLine();
 
 /** @type {Record<string, (rig: Rig, options: import('./rig.js').BenchOptions) => Promise<void>>} */
 const BENCHES = {

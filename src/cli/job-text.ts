@@ -29,8 +29,18 @@ export function jobRow(job: JobView): readonly string[] {
 
 /** `2026-01-31T12:00:00.000Z` */
 export function startedAt(job: JobView): string {
-  const { lastStartedTime, lastStartedTimeUTC } = fieldsOf(job.properties.status);
-  return [lastStartedTime, lastStartedTimeUTC].find((time) => typeof time === 'string') as string;
+  return timeOf(job, 'lastStartedTime') as string;
+}
+
+/** The same; undefined while it runs. */
+export function endedAt(job: JobView): string | undefined {
+  return timeOf(job, 'lastCompletionTime');
+}
+
+/** The auto kinds' times have UTC in their names. */
+function timeOf(job: JobView, name: string): string | undefined {
+  const status = fieldsOf(job.properties.status);
+  return [status[name], status[`${name}UTC`]].find((time) => typeof time === 'string');
 }
 
 /** `percentComplete`, or `blobSyncEvents.deletions` for a part of a part, with its value. */
@@ -63,16 +73,14 @@ export function nothingFound(job: JobView): string | undefined {
 
 function countersText(job: JobView): string {
   const { state } = job.properties.status;
-  const quiet =
-    (state === 'InProgress' && !hasFailures(job)) || state === 'Completed' || state === 'Disabled';
+  const quiet = (state === 'InProgress' && !tellsHow(job)) || state === 'Completed' || state === 'Disabled';
   const why = quiet ? undefined : causeOf(job);
   return `${countersOf(job).join(', ')}${why === undefined ? '' : ` (${why})`}`;
 }
 
-/** Of a job that goes on with what failed for as long as it is enabled. */
-function hasFailures(job: JobView): boolean {
-  if (job.kind === 'auto-export') return number(job, 'totalFilesFailed') > 0;
-  return job.kind === 'auto-import' && (number(job, 'totalErrors') > 0 || syncedOf(job)('totalErrors') > 0);
+/** What auto-import does now, and what the running auto-export could not do, no counter says. */
+function tellsHow(job: JobView): boolean {
+  return job.kind === 'auto-import' || (job.kind === 'auto-export' && number(job, 'totalFilesFailed') > 0);
 }
 
 /** The counters of blob sync. */
@@ -99,7 +107,6 @@ function countersOf(job: JobView): readonly string[] {
         `${since('deletions')} deleted`,
         counted(since('totalErrors'), 'error'),
         counted(since('totalConflicts'), 'conflict'),
-        fieldsOf(job.properties)['changeSource'] === 'feed' ? 'from the change feed' : 'from listings',
       ];
     }
     default:

@@ -6,7 +6,7 @@ import { lingeringDaemons, registeredMounts, type RegisteredMount } from '../bas
 import { DaemonClient } from './client.js';
 import { isDead } from './dead-mount.js';
 import { Exit } from './failure.js';
-import { fieldsOf, jobLine, outageText } from './job-text.js';
+import { endedAt, jobLine, outageText } from './job-text.js';
 import { bytesText, note, say, sayJson, table } from './output.js';
 import { deadText, refuseWithoutRoot, targetAt } from './target.js';
 
@@ -91,7 +91,6 @@ function jobText({ runningJob, lastJob }: StatusReport): string {
     return `${runningJob.kind} ${jobLine(runningJob)}${refused}`;
   }
   if (lastJob === undefined || lastJob === null) return 'none is running';
-  const ended = fieldsOf(lastJob.properties.status)['lastCompletionTime'];
-  const when = typeof ended === 'string' ? `${ended} ` : '';
-  return `none is running; the last one: ${when}${lastJob.kind} ${jobLine(lastJob)}`;
+  const ended = endedAt(lastJob);
+  return `none is running; the last one: ${ended === undefined ? '' : `${ended} `}${lastJob.kind} ${jobLine(lastJob)}`;
 }

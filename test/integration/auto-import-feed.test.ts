@@ -128,7 +128,7 @@ await t.test(
       changeSource: 'feed',
       status: { statusMessage: /^Auto-import: blob sync reads the change feed \(the account has one\)$/ },
     });
-    t.match((await lustrite(['auto-import', 'list', mount.path])).stdout, /from the change feed/);
+    t.match((await lustrite(['auto-import', 'list', mount.path])).stdout, /blob sync reads the change feed/);
     t.equal(await readFile(mount.at('dir/a'), 'utf8'), 'one');
 
     await account.put('dir/a', 'another one');
