@@ -208,6 +208,42 @@ jobCommands('export', 'write new and changed files to the container')
     await (await import('./cli/jobs.js')).createExport(path, options);
   });
 
+const hsm = program.command('hsm').description('the HSM coordinator: what lctl does on a metadata server');
+hsm
+  .command('get-param')
+  .description('parameters of the coordinator; hsm.actions lists the requests')
+  .argument('<mnt>', 'where it is mounted')
+  .argument('[name...]', "lctl's names, also patterns or only the end of one (default: all)")
+  .option('-n, --only-values', 'no names')
+  .addOption(json())
+  .addHelpText(
+    'after',
+    example('hsm get-param /mnt/lustre', "hsm get-param /mnt/lustre -n 'mdt.*.hsm.max_requests'"),
+  )
+  .action(async (path: string, names: readonly string[], options: object) => {
+    await (await import('./cli/hsm.js')).getParameters(path, names, options);
+  });
+hsm
+  .command('set-param')
+  .description(
+    'change parameters of the coordinator; hsm_control takes enabled, disabled, shutdown and purge',
+  )
+  .argument('<mnt>', 'where it is mounted')
+  .argument('<name=value...>', "as lctl's set_param")
+  .option('-P, --persistent', 'also for the next daemons of the store')
+  .addOption(json())
+  .addHelpText(
+    'after',
+    example(
+      'hsm set-param /mnt/lustre hsm.max_requests=10',
+      "hsm set-param /mnt/lustre 'hsm.policy=+NBR'",
+      'hsm set-param /mnt/lustre hsm_control=disabled',
+    ),
+  )
+  .action(async (path: string, assignments: readonly string[], options: object) => {
+    await (await import('./cli/hsm.js')).setParameters(path, assignments, options);
+  });
+
 program
   .command('jobs')
   .description('jobs of every kind')

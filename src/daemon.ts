@@ -12,6 +12,7 @@ import {
   jobView,
   socketName,
   type DirtyFiles,
+  type HsmParameterList,
   type JobView,
   type OutageView,
   type StatusReport,
@@ -568,6 +569,21 @@ class Daemon implements Control {
 
   answered(): void {
     this.#answer?.send();
+  }
+
+  parameters(patterns: readonly string[]): HsmParameterList {
+    return { value: this.#running().coordinator.control.get(patterns) };
+  }
+
+  async setParameters(
+    assignments: readonly { readonly pattern: string; readonly value: string }[],
+    persistent: boolean,
+  ): Promise<HsmParameterList> {
+    const { control } = this.#running().coordinator;
+    const value = [];
+    for (const { pattern, value: text } of assignments)
+      value.push(...(await control.set(pattern, text, persistent)));
+    return { value };
   }
 
   async hsm(verb: HsmVerb, path: string): Promise<unknown> {

@@ -74,6 +74,7 @@ class StoreObject : public Napi::ObjectWrap<StoreObject> {
   Napi::Value ShowAction(const Info& info);
   Napi::Value ReplaceEntry(const Info& info);
   Napi::Value Renames(const Info& info);
+  Napi::Value SetNonBlockingRestore(const Info& info);
   Napi::Value EverRenamed(const Info& info);
   Napi::Value Orphans(const Info& info);
   Napi::Value OpenBeneathPath(const Info& info);
@@ -149,6 +150,7 @@ Napi::Function StoreObject::Define(Napi::Env env) {
                       InstanceMethod<&S::ShowAction>("showAction"),
                       InstanceMethod<&S::ReplaceEntry>("replaceEntry"),
                       InstanceMethod<&S::Renames>("renames"),
+                      InstanceMethod<&S::SetNonBlockingRestore>("setNonBlockingRestore"),
                       InstanceMethod<&S::EverRenamed>("everRenamed"),
                       InstanceMethod<&S::Orphans>("orphans"),
                       InstanceMethod<&S::OpenBeneathPath>("openBeneath"),
@@ -740,6 +742,11 @@ Napi::Value StoreObject::ShowAction(const Info& info) {
   if (offset.IsBigInt()) shown.hca_offset = offset.As<Napi::BigInt>().Uint64Value(&lossless);
   if (length.IsBigInt()) shown.hca_length = length.As<Napi::BigInt>().Uint64Value(&lossless);
   store_->ShowAction(fid, &shown);
+  return info.Env().Undefined();
+}
+
+Napi::Value StoreObject::SetNonBlockingRestore(const Info& info) {
+  store_->SetNonBlockingRestore(info[0].ToBoolean());
   return info.Env().Undefined();
 }
 

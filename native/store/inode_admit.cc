@@ -24,6 +24,14 @@ void InodeImpl::AskRestore(pid_t pid) {
   store_->NeedRestore(fid_, pid);
 }
 
+Verdict InodeImpl::WaitForRestore(Waiter::Kind kind, pid_t pid, Wake wake, OpenFile* file,
+                                  uint64_t end) {
+  AskRestore(pid);
+  // lustre-hsm 3.8: it is restored, and whoever needs it now goes without.
+  if (store_->non_blocking_restore()) return Verdict::Fail(ENODATA);
+  return Wait(kind, std::move(wake), file, end);
+}
+
 // An archive that runs must not take what is coming for the file it sampled; our own lease must not
 // stand in the way of the open that follows.
 void InodeImpl::NobodyIsQuiet() {
@@ -37,8 +45,7 @@ Verdict InodeImpl::PrepareModify(pid_t pid, Wake& wake) {
   if (error != 0) return Verdict::Fail(error);
   if (busy_) return Wait(Waiter::kIdle, std::move(wake), nullptr, 0);
   if (record_.flags & HS_RELEASED) {
-    AskRestore(pid);
-    return Wait(Waiter::kRestored, std::move(wake), nullptr, 0);
+    return WaitForRestore(Waiter::kRestored, pid, std::move(wake), nullptr, 0);
   }
   if (unsynced_ || BeforeModify(record_) != Before::kNothing) {
     QueueSuspend();
@@ -141,9 +148,9 @@ Verdict InodeImpl::AdmitRead(OpenFile* file, uint64_t offset, uint64_t length, p
     early_etag_ = record_.copy->etag;
     return Verdict::Go();
   }
-  AskRestore(pid);
   const bool early = !file->writes && end < record_.statement->size;
-  return Wait(early ? Waiter::kBytes : Waiter::kRestored, std::move(wake), file, end);
+  const auto kind = early ? Waiter::kBytes : Waiter::kRestored;
+  return WaitForRestore(kind, pid, std::move(wake), file, end);
 }
 
 Verdict InodeImpl::AdmitModify(pid_t pid, Wake wake) {
@@ -173,8 +180,7 @@ Verdict InodeImpl::AdmitSeek(pid_t pid, Wake wake) {
   const int error = Loaded();
   if (error != 0) return Verdict::Fail(error);
   if (!(record_.flags & HS_RELEASED)) return Verdict::Go();
-  AskRestore(pid);
-  return Wait(Waiter::kRestored, std::move(wake), nullptr, 0);
+  return WaitForRestore(Waiter::kRestored, pid, std::move(wake), nullptr, 0);
 }
 
 Verdict InodeImpl::Truncate(off_t size, pid_t pid, Wake wake) {

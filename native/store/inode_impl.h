@@ -178,6 +178,9 @@ class InodeImpl final : public Inode {
 
   // ---- inode_admit.cc
   void AskRestore(pid_t pid);
+  // Asks for the restore, and holds the request until it is done; with the policy
+  // NonBlockingRestore it fails with ENODATA.
+  Verdict WaitForRestore(Waiter::Kind kind, pid_t pid, Wake wake, OpenFile* file, uint64_t end);
   // kGo when the content may change now; else the request was queued.
   Verdict PrepareModify(pid_t pid, Wake& wake);
   void NobodyIsQuiet();

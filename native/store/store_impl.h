@@ -77,6 +77,8 @@ class StoreImpl final : public Store, public std::enable_shared_from_this<StoreI
   // What tells its files from those of another store on the same file system.
   uint32_t id() const { return id_; }
   bool partial_reads() const { return partial_reads_; }
+  void SetNonBlockingRestore(bool on) { non_blocking_restore_ = on; }
+  bool non_blocking_restore() const { return non_blocking_restore_; }
   // File times move with every change that follows a stat, however quickly (multigrain timestamps,
   // Linux 6.13).
   bool fine_times() const { return fine_times_; }
@@ -129,6 +131,7 @@ class StoreImpl final : public Store, public std::enable_shared_from_this<StoreI
   Threads pool_{"lustrite-store", 32};
   Threads dispatcher_{"lustrite-wake", 1};
   std::atomic<bool> partial_reads_{true};
+  std::atomic<bool> non_blocking_restore_{false};
   std::atomic<bool> closed_{false};
   std::atomic<uint64_t> tickets_{0};
   std::atomic<uint64_t> renames_{0};

@@ -68,6 +68,11 @@ export interface UnmountReport {
   readonly stoppedJob?: JobView | null;
 }
 
+/** Parameters of the HSM coordinator, by lctl's names. */
+export interface HsmParameterList {
+  readonly value: readonly { readonly name: string; readonly value: string }[];
+}
+
 export interface ErrorEnvelope {
   readonly error: { readonly code: string; readonly message: string };
 }

@@ -25,6 +25,11 @@ export class DaemonClient {
     return JSON.parse(await body(await this.#send('POST', path, content))) as T;
   }
 
+  /** As `post`. */
+  async put<T>(path: string, content: unknown): Promise<T> {
+    return JSON.parse(await body(await this.#send('PUT', path, content))) as T;
+  }
+
   /** The job now and after every change, until it is final, `signal` is aborted, or the daemon ends. */
   async *watch(job: string, signal: AbortSignal): AsyncGenerator<JobView> {
     const response = await this.#send('GET', `/v1/jobs/${encodeURIComponent(job)}/watch`, undefined, signal);

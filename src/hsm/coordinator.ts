@@ -3,9 +3,10 @@
  * stub, `lfs hsm_*` and jobs meet in one queue; one transfer serves any number of readers.
  */
 import { constants } from 'node:os';
+import { join } from 'node:path';
 import type { Clock } from '../base/clock.js';
 import { crashPoint } from '../base/crash.js';
-import { BlobError, FsError, messageChain } from '../base/errors.js';
+import { BlobError, FsError, isOutage, messageChain } from '../base/errors.js';
 import type { Log } from '../base/log.js';
 import { pathText } from '../base/path-text.js';
 import { blobOfPath } from '../blob/names.js';
@@ -15,18 +16,31 @@ import { Journal, type JournalEntry } from '../store/journal.js';
 import type { Store } from '../store/store.js';
 import { archiveFile, type ArchiveOutcome, type BlobNames } from './archive-mover.js';
 import { BlobOwners } from './blob-owner.js';
+import { callerOf } from './caller.js';
 import { ExplicitRequests } from './explicit-requests.js';
-import { actionName, HS_NOARCHIVE, HUA_ARCHIVE, HUA_RESTORE, type HUA_REMOVE } from './flags.js';
+import {
+  actionName,
+  HS_NOARCHIVE,
+  HUA_ARCHIVE,
+  HUA_RESTORE,
+  type HUA_REMOVE,
+  type RequestName,
+} from './flags.js';
+import { HsmControl } from './hsm-control.js';
 import { errnoOf, hasErrno, type HsmConfig, type MoverContext, type Transfers } from './movers.js';
 import { NameLocks } from './name-locks.js';
 import { keepOtherNames } from './other-names.js';
+import { defaultParameters } from './parameters.js';
 import { PathFinder } from './paths.js';
 import { removeCopy } from './remove-mover.js';
-import { decideRequest, type QueuedAction } from './request-rules.js';
+import { decideRequest, permitRequest, type QueuedAction } from './request-rules.js';
 import { restoreFile } from './restore-mover.js';
 import { Transfer, TransferTable, type FinishedTransfer, type TransferCounts } from './transfers.js';
 
 const { EAGAIN, ECANCELED, EBUSY, EINTR, EPERM, ENOENT, ENODATA, EIO } = constants.errno;
+
+/** Requests that stall are looked for so often. */
+const housekeepingMs = 1000;
 
 export interface CoordinatorOptions {
   readonly store: Pick<Store, 'native' | 'requestsDir' | 'meta'>;
@@ -55,6 +69,9 @@ export class Coordinator implements AsyncDisposable {
   readonly #owners: BlobOwners;
   readonly #paths: PathFinder;
   readonly #explicit: ExplicitRequests;
+  /** The parameters, and who turns the coordinator on and off. */
+  readonly control: HsmControl;
+  #housekeeping: NodeJS.Timeout | undefined;
   #journal: Journal | undefined;
   #blocked: string | null = null;
 
@@ -64,6 +81,20 @@ export class Coordinator implements AsyncDisposable {
     this.#clock = clock;
     this.#requestsDir = store.requestsDir;
     this.#table = new TransferTable({ native, log, clock, maxRequests: config.hsm.maxRequests });
+    this.control = new HsmControl({
+      native,
+      table: this.#table,
+      clock,
+      log,
+      fsName: store.meta.fsName,
+      fsId: store.meta.fsId,
+      file: join(store.requestsDir, 'parameters.json'),
+      initial: {
+        ...defaultParameters,
+        maxRequests: config.hsm.maxRequests,
+        defaultArchiveId: config.hsm.defaultArchiveId,
+      },
+    });
     this.#owners = new BlobOwners({
       native,
       log,
@@ -75,6 +106,7 @@ export class Coordinator implements AsyncDisposable {
       native,
       log,
       readOnly: config.readOnly,
+      parameters: () => this.control.parameters,
       restoring: (fid) => this.#table.restoreOf(fid) !== undefined,
       cancel: (fid) => this.#table.cancel(fid),
       active: (fid) => this.#table.has(fid),
@@ -86,6 +118,10 @@ export class Coordinator implements AsyncDisposable {
   async start(): Promise<void> {
     const journal = await Journal.open(this.#requestsDir);
     this.#journal = journal;
+    await this.control.start();
+    this.#housekeeping = setInterval(() => {
+      this.housekeep();
+    }, housekeepingMs).unref();
     const left = journal.entries();
     const { log } = this.#context;
     if (journal.damaged > 0) log.warn({ lines: journal.damaged }, 'the request journal had damaged lines');
@@ -101,6 +137,7 @@ export class Coordinator implements AsyncDisposable {
       return;
     }
     this.#context.log.debug({ fid, pid }, 'restore needed');
+    if (!this.#mayRestore(fid, pid)) return;
     void this.#restore(fid, 'implicit').catch(() => undefined);
   }
 
@@ -214,8 +251,14 @@ export class Coordinator implements AsyncDisposable {
     this.#blocked = reason;
   }
 
+  /** Every second: cancels what stalls (hsm.active_request_timeout). */
+  housekeep(): void {
+    this.#table.cancelStalled(this.control.parameters.activeRequestTimeout * 1000);
+  }
+
   /** Stops what runs. Explicit requests stay in the journal for the next start. */
   async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#housekeeping);
     await this.#table.close();
     await this.#journal?.[Symbol.asyncDispose]();
   }
@@ -245,6 +288,7 @@ export class Coordinator implements AsyncDisposable {
         onFinishing() {
           self.finishing = true;
         },
+        outage: (error) => this.#retries(self, error),
       });
       self.moved = state.copy?.size ?? 0;
     });
@@ -256,7 +300,7 @@ export class Coordinator implements AsyncDisposable {
     archiveId: number,
     self: Transfer,
   ): Promise<ArchiveOutcome> {
-    const { native, config } = this.#context;
+    const { native } = this.#context;
     const { fid } = state;
     self.blob = names[0];
     try {
@@ -272,7 +316,7 @@ export class Coordinator implements AsyncDisposable {
         const { blobs, nlink } = now;
         const outcome = await archiveFile(
           this.#context,
-          { fid, blobs, archiveId: archiveId || state.archiveId || config.hsm.defaultArchiveId },
+          { fid, blobs, archiveId: archiveId || state.archiveId || this.control.parameters.defaultArchiveId },
           { signal: self.signal, onProgress: (bytes) => this.#table.progress(self, bytes) },
         );
         if (native.renames() !== renames) this.#owners.displaced();
@@ -289,7 +333,7 @@ export class Coordinator implements AsyncDisposable {
   /** Makes explicit requests durable, then queues them. */
   async #enqueue(requests: readonly Omit<JournalEntry, 'id' | 'at'>[]): Promise<void> {
     const journal = this.#journal;
-    if (journal === undefined || this.#table.full)
+    if (journal === undefined || this.#table.full || this.#table.control === 'stopped')
       throw new FsError(EAGAIN, 'the coordinator takes no requests');
     const at = this.#clock.now();
     const entries = await journal.add(requests.map((request) => ({ ...request, at })));
@@ -323,6 +367,7 @@ export class Coordinator implements AsyncDisposable {
       (action === HUA_RESTORE
         ? this.#restoreTransfer(fid, 'restore', size)
         : this.#explicitTransfer(entry, size));
+    transfer.asked ??= { archiveId, data: entry.data };
     const done = shared?.done ?? this.#table.run(transfer);
     void done
       .catch((error: unknown) => {
@@ -348,13 +393,67 @@ export class Coordinator implements AsyncDisposable {
     return new Transfer(fid, action, named, size, async (self) => {
       const state = await this.#checked(fid, action, archiveId);
       if (action === HUA_ARCHIVE) {
-        throwUnlessArchived(await this.#archive(state, await this.#blobsOf(state), archiveId, self));
+        await this.#untilItAnswers(self, async () => {
+          throwUnlessArchived(await this.#archive(state, await this.#blobsOf(state), archiveId, self));
+        });
         return;
       }
       self.blob = state.copy?.blob;
-      if (state.copy === undefined) await removeCopy(this.#context, state, self.signal);
-      else await this.withBlob(state.copy.blob, fid, () => removeCopy(this.#context, state, self.signal));
+      const remove = (): Promise<void> => removeCopy(this.#context, state, self.signal);
+      await this.#untilItAnswers(self, () =>
+        state.copy === undefined ? remove() : this.withBlob(state.copy.blob, fid, remove),
+      );
     });
+  }
+
+  /** Whoever waits for the file is told ENODATA where the coordinator is stopped or his mask has no RESTORE. */
+  #mayRestore(fid: Fid, pid: number): boolean {
+    const { native, log } = this.#context;
+    const { masks } = this.control.parameters;
+    const everybody = Object.values(masks).every((mask: readonly RequestName[]) => mask.includes('RESTORE'));
+    if (everybody) return true;
+    void this.#permitsRestore(fid, pid).then((permitted) => {
+      if (permitted) {
+        void this.#restore(fid, 'implicit').catch(() => undefined);
+        return;
+      }
+      log.info({ fid, pid }, 'the request mask of the reader has no RESTORE');
+      void native.failRestore(fid, ENODATA).catch(() => undefined);
+    });
+    return false;
+  }
+
+  async #permitsRestore(fid: Fid, pid: number): Promise<boolean> {
+    const { native, config } = this.#context;
+    const { readOnly } = config;
+    try {
+      const [caller, state] = await Promise.all([callerOf(pid), native.state(fid)]);
+      return (
+        permitRequest(HUA_RESTORE, caller, state, { readOnly, masks: this.control.parameters.masks }) === 0
+      );
+    } catch {
+      // Whoever asked is gone: nobody needs to be refused.
+      return true;
+    }
+  }
+
+  /** Waits where a failure is the storage's and the policy says to try again; false: it is final. */
+  async #retries(self: Transfer, error: unknown): Promise<boolean> {
+    const { noRetryAction, loopPeriod } = this.control.parameters;
+    if (noRetryAction || !(isOutage(error) || (error instanceof FsError && isOutage(error.cause))))
+      return false;
+    await this.#clock.sleep(loopPeriod * 1000, self.signal);
+    return true;
+  }
+
+  async #untilItAnswers<T>(self: Transfer, work: () => Promise<T>): Promise<T> {
+    for (;;) {
+      try {
+        return await work();
+      } catch (error) {
+        if (!(await this.#retries(self, error))) throw error;
+      }
+    }
   }
 
   /** A blob for each of the file's names that one can have. */

@@ -6,16 +6,18 @@ import type { Caller, Fid, FileState, HsmRequest, HsmStateSet, NativeStore } fro
 import type { JournalEntry } from '../store/journal.js';
 import { actionName, HUA_ARCHIVE, HUA_CANCEL, HUA_RELEASE, HUA_REMOVE, HUA_RESTORE } from './flags.js';
 import { errnoOf, hasErrno } from './movers.js';
+import type { HsmParameters } from './parameters.js';
 import {
   decideRequest,
   isPrivileged,
   permitRelease,
   permitRequest,
+  type Owned,
   type QueuedAction,
 } from './request-rules.js';
 import { decideStateSet } from './state-set-rules.js';
 
-const { EINVAL, EIO, ENOENT, EROFS, ESTALE } = constants.errno;
+const { EINVAL, EIO, ENODATA, ENOENT, EROFS, ESTALE } = constants.errno;
 
 export type NewRequest = Omit<JournalEntry, 'id' | 'at'>;
 
@@ -23,6 +25,7 @@ export interface ExplicitRequestsOptions {
   readonly native: NativeStore;
   readonly log: Log;
   readonly readOnly: boolean;
+  readonly parameters: () => HsmParameters;
   /** A restore of the file waits or runs. */
   readonly restoring: (fid: Fid) => boolean;
   /** Anything of the file waits or runs. */
@@ -49,7 +52,7 @@ export class ExplicitRequests {
       case HUA_RELEASE:
         return this.#release(request);
       case HUA_CANCEL:
-        return Promise.resolve(this.#cancel(request));
+        return this.#cancel(request);
       default:
         return Promise.resolve(EINVAL);
     }
@@ -75,7 +78,7 @@ export class ExplicitRequests {
 
   async #queue(request: HsmRequest, action: QueuedAction): Promise<number> {
     const { caller, archiveId } = request;
-    const { log, readOnly } = this.#options;
+    const { log } = this.#options;
     const accepted: NewRequest[] = [];
     let refusal = 0;
     for (const fid of new Set(request.fids)) {
@@ -88,7 +91,7 @@ export class ExplicitRequests {
         refusal = state;
         break;
       }
-      refusal = state.type === 'file' ? permitRequest(action, caller, readOnly) : EINVAL;
+      refusal = state.type === 'file' ? this.#permit(action, caller, state) : EINVAL;
       if (refusal !== 0) break;
       const decision = decideRequest(action, state, archiveId);
       if (decision.kind === 'refused') {
@@ -97,10 +100,19 @@ export class ExplicitRequests {
       }
       if (decision.kind === 'not-needed') continue;
       if (action === HUA_RESTORE && this.#options.restoring(fid)) continue;
-      accepted.push({ action, fid, archiveId, uid: caller.uid });
+      accepted.push({
+        action,
+        fid,
+        archiveId,
+        uid: caller.uid,
+        ...(request.data.length > 0 && { data: request.data.toString('hex') }),
+      });
     }
-    if (accepted.length > 0) await this.#options.enqueue(accepted);
-    return refusal;
+    if (accepted.length === 0) return refusal;
+    await this.#options.enqueue(accepted);
+    // Queued all the same (lustre-hsm 3.1).
+    const nonBlocking = action === HUA_RESTORE && this.#options.parameters().nonBlockingRestore;
+    return refusal === 0 && nonBlocking ? ENODATA : refusal;
   }
 
   async #release({ fids, caller }: HsmRequest): Promise<number> {
@@ -121,18 +133,20 @@ export class ExplicitRequests {
   }
 
   /** A cancel with nothing to cancel is dropped before anybody asks who sent it (lustre-hsm 2.4). */
-  #cancel({ fids, caller }: HsmRequest): number {
+  async #cancel({ fids, caller }: HsmRequest): Promise<number> {
     for (const fid of new Set(fids)) {
       if (!this.#options.active(fid)) continue;
-      const refusal = this.#permitCancel(caller);
+      const state = await this.#state(fid);
+      const refusal = this.#permit(HUA_CANCEL, caller, typeof state === 'number' ? undefined : state);
       if (refusal !== 0) return refusal;
       this.#options.cancel(fid);
     }
     return 0;
   }
 
-  #permitCancel(caller: Caller): number {
-    return permitRequest(HUA_CANCEL, caller, this.#options.readOnly);
+  #permit(action: number, caller: Caller, file: Owned): number {
+    const { readOnly, parameters } = this.#options;
+    return permitRequest(action, caller, file, { readOnly, masks: parameters().masks });
   }
 
   /** The state of a file, or the errno for one that is not there. */

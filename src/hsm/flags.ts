@@ -57,3 +57,7 @@ export function flagsText(flags: number): string {
 export function actionName(action: number): string {
   return actions.get(action) ?? String(action);
 }
+
+/** The requests that a mask can allow, in Lustre's order (lustre-hsm 5.1). */
+export const requestNames = ['NOOP', 'ARCHIVE', 'RESTORE', 'REMOVE', 'CANCEL'] as const;
+export type RequestName = (typeof requestNames)[number];

@@ -5,8 +5,8 @@ export const requestClasses = ['implicit', 'restore', 'archive', 'remove'] as co
 export type RequestClass = (typeof requestClasses)[number];
 
 export interface QueueLimits {
-  /** Explicit requests that run at a time (hsm.max_requests). */
-  readonly explicit: number;
+  /** Explicit requests that run at a time (hsm.max_requests). What runs goes on when it sinks. */
+  explicit: number;
   /** Implicit restores that run at a time, beside the explicit ones. */
   readonly implicit: number;
   /** Bytes of running requests, counted apart for implicit and explicit; one request always runs. */
@@ -59,7 +59,7 @@ class Fifo<T extends object> {
 }
 
 export class RequestQueue<T extends Queued> {
-  readonly #limits: QueueLimits;
+  readonly limits: QueueLimits;
   readonly #waiting = new Map<RequestClass, Fifo<T>>(requestClasses.map((name) => [name, new Fifo<T>()]));
   readonly #lanes: Readonly<Record<'implicit' | 'explicit', Lane>> = {
     implicit: { running: 0, bytes: 0 },
@@ -67,7 +67,7 @@ export class RequestQueue<T extends Queued> {
   };
 
   constructor(limits: QueueLimits) {
-    this.#limits = limits;
+    this.limits = limits;
   }
 
   push(item: T): void {
@@ -86,9 +86,8 @@ export class RequestQueue<T extends Queued> {
       // A class whose first request has to wait for bytes lets the later classes wait, too: else they starve it.
       if (item === undefined) continue;
       const lane = this.#lane(item);
-      const limit = name === 'implicit' ? this.#limits.implicit : this.#limits.explicit;
-      const full =
-        lane.running >= limit || (lane.running > 0 && lane.bytes + item.bytes > this.#limits.bytes);
+      const limit = name === 'implicit' ? this.limits.implicit : this.limits.explicit;
+      const full = lane.running >= limit || (lane.running > 0 && lane.bytes + item.bytes > this.limits.bytes);
       if (full && name === 'implicit') continue;
       if (full) return undefined;
       this.#fifo(name).remove(item);

@@ -5,6 +5,7 @@
 import { constants } from 'node:os';
 import type { Caller } from '../store/inodes.js';
 import {
+  actionName,
   HS_ARCHIVED,
   HS_DIRTY,
   HS_EXISTS,
@@ -15,6 +16,7 @@ import {
   HUA_REMOVE,
   HUA_RESTORE,
 } from './flags.js';
+import type { RequestMasks } from './parameters.js';
 
 const { EPERM, EROFS, EACCES } = constants.errno;
 
@@ -71,14 +73,31 @@ export function isPrivileged(caller: Caller): boolean {
   return caller.uid === 0;
 }
 
+/** Whose file it is, as far as permissions go; undefined: the file is gone, and only root may name it. */
+export type Owned = { readonly uid: number; readonly gid: number } | undefined;
+
 /**
- * The errno that refuses a queued action or a cancel to this caller, 0 when it may (lustre-hsm 2.4: others than root
- * may only restore, but that anywhere).
+ * The errno that refuses a queued action or a cancel to this caller, 0 when it may (lustre-hsm 2.4): root may
+ * everything, others what the mask of the class they fall into says; a read-only mount allows restores only.
  */
-export function permitRequest(action: number, caller: Caller, readOnly: boolean): number {
-  if (action === HUA_RESTORE) return 0;
-  if (readOnly) return EROFS;
-  return isPrivileged(caller) ? 0 : EPERM;
+export function permitRequest(
+  action: number,
+  caller: Caller,
+  file: Owned,
+  { readOnly, masks }: { readonly readOnly: boolean; readonly masks: RequestMasks },
+): number {
+  if (readOnly && action !== HUA_RESTORE) return EROFS;
+  if (isPrivileged(caller)) return 0;
+  return masks[classOf(caller, file)].some((name) => name === actionName(action)) ? 0 : EPERM;
+}
+
+function classOf(caller: Caller, file: Owned): keyof RequestMasks {
+  if (file?.uid === caller.uid) return 'user';
+  return file !== undefined && isMember(caller, file.gid) ? 'group' : 'other';
+}
+
+function isMember({ gid, groups }: Caller, group: number): boolean {
+  return gid === group || groups.includes(group);
 }
 
 /** The errno that refuses a release, 0 when the caller may: it needs write permission on the file, nothing else. */
@@ -89,7 +108,6 @@ export function permitRelease(
 ): number {
   if (readOnly) return EROFS;
   if (isPrivileged(caller)) return 0;
-  const shift =
-    file.uid === caller.uid ? 6 : file.gid === caller.gid || caller.groups.includes(file.gid) ? 3 : 0;
+  const shift = file.uid === caller.uid ? 6 : isMember(caller, file.gid) ? 3 : 0;
   return ((file.mode >> shift) & 0o2) === 0 ? EACCES : 0;
 }

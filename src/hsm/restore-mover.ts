@@ -14,6 +14,8 @@ const maxDownloads = 3;
 export interface RestoreHooks extends TransferHooks {
   /** The next call ends the restore in the store: a request that comes after it needs a new one. */
   readonly onFinishing: () => void;
+  /** The download failed: resolves with true, perhaps later, where it is to be tried again. */
+  readonly outage?: (error: unknown) => Promise<boolean>;
 }
 
 /**
@@ -80,6 +82,10 @@ async function move(context: MoverContext, state: FileState, hooks: RestoreHooks
       await native.finishRestore(fid, { ...copy, ...version });
       return;
     } catch (error) {
+      if ((await hooks.outage?.(error)) === true) {
+        download--;
+        continue;
+      }
       if (!(error instanceof BlobError) || error.kind !== 'changed' || download === maxDownloads) throw error;
       copy = await currentCopy(context, copy.blob, hooks.signal);
       log.info(

@@ -8,14 +8,18 @@ import { actionName, EXTENT_EOF, HPS_RUNNING, HPS_WAITING, HUA_RESTORE } from '.
 import { errnoOf } from './movers.js';
 import { RequestQueue, type Queued, type RequestClass } from './queue.js';
 
-const { ECANCELED, ENODATA } = constants.errno;
+const { EAGAIN, ECANCELED, ENODATA } = constants.errno;
 
 /** Bytes in flight, implicit and explicit apart. */
 const maxBytes = 4 * 2 ** 30;
 /** Implicit restores that run at a time; what exceeds it waits in order. */
 const maxImplicit = 64;
 const maxWaiting = 1 << 20;
+/** Finished requests that are remembered, whatever the grace delay says. */
+const maxFinished = 10_000;
 const maxRecent = 256;
+/** The first cookie of a daemon: Lustre's, too, begin with the time. */
+let nextCookie = Math.floor(Date.now() / 1000);
 
 /** One transfer of one file. */
 export class Transfer implements Queued {
@@ -26,6 +30,13 @@ export class Transfer implements Queued {
   readonly bytes: number;
   readonly work: (self: Transfer) => Promise<void>;
   readonly done: Promise<void>;
+  readonly cookie = nextCookie++;
+  /** Of the journal, where somebody asked for it: it outlives a stop of the coordinator. */
+  asked: AskedRequest | undefined;
+  /** When it started, or moved bytes last. */
+  progressMs = 0;
+  /** The coordinator was stopped under it: it waits for the next start. */
+  parked = false;
   /** For the log and the history. */
   blob: string | undefined;
   moved = 0;
@@ -35,7 +46,7 @@ export class Transfer implements Queued {
   /** Such a need arrived. */
   again = false;
   succeeded = false;
-  readonly #abort = new AbortController();
+  #abort = new AbortController();
   #resolve: () => void = () => undefined;
   #reject: (error: unknown) => void = () => undefined;
 
@@ -63,8 +74,15 @@ export class Transfer implements Queued {
     return this.#abort.signal;
   }
 
-  abort(): void {
-    this.#abort.abort(new FsError(ECANCELED, 'canceled'));
+  abort(cause = 'canceled'): void {
+    this.#abort.abort(new FsError(ECANCELED, cause));
+  }
+
+  /** It waits again, as if it had not begun. */
+  renew(): void {
+    this.#abort = new AbortController();
+    this.parked = this.running = this.finishing = false;
+    this.moved = 0;
   }
 
   settle(error: unknown): void {
@@ -72,6 +90,28 @@ export class Transfer implements Queued {
     else this.#reject(error);
   }
 }
+
+export interface AskedRequest {
+  /** 0: none was named. */
+  readonly archiveId: number;
+  /** Hexadecimal digits. */
+  readonly data?: string | undefined;
+}
+
+/** One request as listings show it. */
+export interface ListedRequest {
+  readonly fid: Fid;
+  readonly action: string;
+  readonly cookie: number;
+  readonly archiveId: number;
+  readonly data: string;
+  readonly status: 'WAITING' | 'STARTED' | 'FAILED' | 'CANCELED' | 'SUCCEED';
+  readonly moved: number;
+  readonly canceled: boolean;
+}
+
+/** Of the coordinator: `disabled` lets requests wait, `stopped` takes none. */
+export type ControlState = 'enabled' | 'disabled' | 'stopped';
 
 export interface FinishedTransfer {
   readonly fid: Fid;
@@ -108,15 +148,65 @@ export class TransferTable {
   readonly #options: TransferTableOptions;
   readonly #queue: RequestQueue<Transfer>;
   readonly #byFid = new Map<Fid, readonly Transfer[]>();
-  readonly #recent: FinishedTransfer[] = [];
+  readonly #finished: (FinishedTransfer & { readonly listed: ListedRequest })[] = [];
   readonly #totals = { restored: 0, archived: 0, removed: 0, failed: 0, bytesRestored: 0, bytesArchived: 0 };
   #lastError: FinishedTransfer | undefined;
+  #control: ControlState = 'enabled';
   #closing = false;
   #size = 0;
 
   constructor(options: TransferTableOptions) {
     this.#options = options;
     this.#queue = new RequestQueue({ explicit: options.maxRequests, implicit: maxImplicit, bytes: maxBytes });
+  }
+
+  get control(): ControlState {
+    return this.#control;
+  }
+
+  set maxRequests(count: number) {
+    this.#queue.limits.explicit = count;
+    this.#pump();
+  }
+
+  /** What waits goes on. */
+  enable(): void {
+    this.#control = 'enabled';
+    for (const transfers of [...this.#byFid.values()])
+      for (const transfer of transfers) this.#unpark(transfer);
+    this.#pump();
+  }
+
+  /** What runs ends; nothing starts. */
+  disable(): void {
+    if (this.#control === 'enabled') this.#control = 'disabled';
+  }
+
+  /** What nobody asked for by name is canceled, the rest waits for `enable`, also what ran. */
+  stop(): void {
+    this.#control = 'stopped';
+    for (const transfers of [...this.#byFid.values()]) {
+      for (const transfer of transfers) {
+        if (transfer.asked === undefined) this.#cancel(transfer);
+        else this.#park(transfer);
+      }
+    }
+  }
+
+  /** Cancels what has run for so long without moving a byte. */
+  cancelStalled(timeoutMs: number): void {
+    const before = this.#options.clock.now() - timeoutMs;
+    for (const transfers of [...this.#byFid.values()])
+      for (const transfer of transfers)
+        if (transfer.running && transfer.progressMs <= before)
+          transfer.abort(`no progress for ${timeoutMs / 1000} s (hsm.active_request_timeout)`);
+  }
+
+  /** What waits and runs, oldest first, and what has ended since `sinceMs`. */
+  listed(sinceMs: number): readonly ListedRequest[] {
+    const ended = this.#finished.filter(({ at }) => at >= sinceMs).map(({ listed }) => listed);
+    const active = [...this.#byFid.values()].flat().map((transfer) => listedRequest(transfer));
+    return [...ended, ...active].sort((a, b) => a.cookie - b.cookie);
   }
 
   get closing(): boolean {
@@ -148,6 +238,8 @@ export class TransferTable {
     signal?.addEventListener('abort', leave, { once: true });
     if (this.#closing || signal?.aborted === true) {
       this.#end(transfer, new FsError(ECANCELED, 'canceled'));
+    } else if (this.#control === 'stopped' && transfer.asked === undefined) {
+      this.#endWaiting(transfer, new FsError(EAGAIN, 'the coordinator is stopped (hsm_control)'));
     } else {
       this.#queue.push(transfer);
       this.#pump();
@@ -171,6 +263,7 @@ export class TransferTable {
 
   progress(transfer: Transfer, bytes: number): void {
     transfer.moved = bytes;
+    transfer.progressMs = this.#options.clock.now();
     if (this.#byFid.get(transfer.fid)?.[0] === transfer) this.#show(transfer.fid);
   }
 
@@ -208,34 +301,62 @@ export class TransferTable {
   }
 
   recent(): readonly FinishedTransfer[] {
-    return [...this.#recent];
+    return this.#finished.slice(-maxRecent).map(({ listed: _, ...finished }) => finished);
+  }
+
+  /** Its readers are told that there is no data; what was asked for stays. */
+  #park(transfer: Transfer): void {
+    transfer.parked = true;
+    if (transfer.running) {
+      transfer.abort('the coordinator was stopped');
+      return;
+    }
+    if (transfer.class !== 'implicit' || !this.#queue.remove(transfer)) return;
+    void this.#letGo(transfer).then(() => {
+      if (transfer.signal.aborted) this.#end(transfer, new FsError(ECANCELED, 'canceled'));
+      else this.#waitAgain(transfer);
+    });
+  }
+
+  #unpark(transfer: Transfer): void {
+    if (!transfer.running) transfer.parked = false;
+  }
+
+  #waitAgain(transfer: Transfer): void {
+    transfer.renew();
+    if (transfer.class === 'implicit') transfer.class = 'restore';
+    this.#queue.push(transfer);
+    this.#show(transfer.fid);
+    this.#pump();
   }
 
   #cancel(transfer: Transfer): void {
+    transfer.parked = false;
     transfer.abort();
     if (transfer.running || !this.#queue.remove(transfer)) return;
-    const { native } = this.#options;
-    const canceled = new FsError(ECANCELED, 'canceled');
-    if (transfer.action !== HUA_RESTORE) {
-      this.#end(transfer, canceled);
-      return;
-    }
+    this.#endWaiting(transfer, new FsError(ECANCELED, 'canceled'));
+  }
+
+  /** Of what has not started. Readers may have joined a restore; the store lets them go. */
+  #endWaiting(transfer: Transfer, failure: FsError): void {
     transfer.finishing = true;
-    // Readers may have joined it; the store lets them go.
-    void native
-      .failRestore(transfer.fid, ENODATA)
-      .catch(() => undefined)
-      .then(() => {
-        this.#end(transfer, canceled);
-      });
+    void this.#letGo(transfer).then(() => {
+      this.#end(transfer, failure);
+    });
+  }
+
+  async #letGo({ fid, action }: Transfer): Promise<void> {
+    if (action === HUA_RESTORE) await this.#options.native.failRestore(fid, ENODATA).catch(() => undefined);
   }
 
   #pump(): void {
+    if (this.#control !== 'enabled') return;
     for (let next = this.#queue.next(); next !== undefined; next = this.#queue.next()) void this.#start(next);
   }
 
   async #start(transfer: Transfer): Promise<void> {
     transfer.running = true;
+    transfer.progressMs = this.#options.clock.now();
     this.#show(transfer.fid);
     let failure: unknown;
     try {
@@ -245,7 +366,8 @@ export class TransferTable {
       failure = error ?? new Error('unknown');
     }
     this.#queue.finished(transfer);
-    this.#end(transfer, failure);
+    if (transfer.parked && failure !== undefined && !this.#closing) this.#waitAgain(transfer);
+    else this.#end(transfer, failure);
     this.#pump();
   }
 
@@ -265,19 +387,20 @@ export class TransferTable {
   }
 
   #remember(transfer: Transfer, failure: unknown): void {
-    const { fid, action, blob } = transfer;
+    const { fid, action, blob, signal } = transfer;
+    const cause: unknown = signal.aborted ? signal.reason : failure;
     const errno = errnoOf(failure);
     const finished: FinishedTransfer = {
       fid,
       action: actionName(action),
-      result: failure === undefined ? 'SUCCEED' : transfer.signal.aborted ? 'CANCELED' : 'FAILED',
+      result: failure === undefined ? 'SUCCEED' : signal.aborted ? 'CANCELED' : 'FAILED',
       at: this.#options.clock.now(),
       ...(blob === undefined ? {} : { blob }),
       ...(errno === undefined ? {} : { errno }),
-      ...(failure === undefined ? {} : { cause: messageChain(failure) }),
+      ...(failure === undefined ? {} : { cause: messageChain(cause) }),
     };
-    this.#recent.push(finished);
-    if (this.#recent.length > maxRecent) this.#recent.splice(0, this.#recent.length - maxRecent);
+    this.#finished.push({ ...finished, listed: listedRequest(transfer, finished.result) });
+    if (this.#finished.length > 2 * maxFinished) this.#finished.splice(0, maxFinished);
     const totals = this.#totals;
     if (finished.result === 'FAILED') {
       totals.failed++;
@@ -309,4 +432,20 @@ export class TransferTable {
   #show(fid: Fid): void {
     this.#options.native.showAction(fid, this.shown(fid));
   }
+}
+
+function listedRequest(
+  { fid, action, cookie, asked, running, moved, signal }: Transfer,
+  ended?: 'SUCCEED' | 'FAILED' | 'CANCELED',
+): ListedRequest {
+  return {
+    fid,
+    action: actionName(action),
+    cookie,
+    archiveId: asked?.archiveId ?? 0,
+    data: asked?.data ?? '',
+    status: ended ?? (running ? 'STARTED' : 'WAITING'),
+    moved,
+    canceled: signal.aborted,
+  };
 }

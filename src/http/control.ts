@@ -1,5 +1,11 @@
 /** What the control API needs of the daemon; daemon.ts puts it together. */
-import type { DirtyFiles, JobView, StatusReport, UnmountReport } from '../base/control-api.js';
+import type {
+  DirtyFiles,
+  HsmParameterList,
+  JobView,
+  StatusReport,
+  UnmountReport,
+} from '../base/control-api.js';
 
 export interface ImportRequest {
   readonly name?: string;
@@ -53,6 +59,13 @@ export interface Control {
   unmount(lazy: boolean): Promise<UnmountReport>;
   /** The answer of an unmount has been sent, or nobody is there to read it. */
   answered(): void;
+  /** Rejects with ENOENT for a pattern that names nothing. */
+  parameters(patterns: readonly string[]): HsmParameterList;
+  /** In order, up to the first that is refused: EINVAL, EACCES, ENOENT. */
+  setParameters(
+    assignments: readonly { readonly pattern: string; readonly value: string }[],
+    persistent: boolean,
+  ): Promise<HsmParameterList>;
   /** On a path relative to the mount's root. */
   hsm(verb: HsmVerb, path: string): Promise<unknown>;
 }

@@ -8,7 +8,13 @@ export interface HttpError {
   readonly body: ErrorEnvelope;
 }
 
-const fsStatus: Readonly<Record<string, number>> = { ENOENT: 404, EBUSY: 409, EPERM: 403, EACCES: 403 };
+const fsStatus: Readonly<Record<string, number>> = {
+  EINVAL: 400,
+  ENOENT: 404,
+  EBUSY: 409,
+  EPERM: 403,
+  EACCES: 403,
+};
 
 function shaped(status: number, code: string, message: string): HttpError {
   return { status, body: { error: { code, message: redact(message) } } };

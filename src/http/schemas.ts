@@ -64,3 +64,17 @@ export const dirtyQuery = z.object({ limit: z.coerce.number().int().min(0).max(1
 export const hsmParams = z.object({ verb: z.enum(['state', 'archive', 'restore', 'release']) });
 
 export const hsmBody = z.strictObject({ path: z.string().min(1).max(4096) });
+
+const pattern = z.string().min(1).max(256);
+
+export const parametersQuery = z.object({
+  pattern: z.union([pattern.transform((one) => [one]), z.array(pattern).max(100)]),
+});
+
+export const parametersBody = z.strictObject({
+  assignments: z
+    .array(z.strictObject({ pattern, value: z.string().max(1024) }))
+    .min(1)
+    .max(100),
+  persistent: z.boolean().default(false),
+});

@@ -23,6 +23,8 @@ import {
   importBody,
   jobParams,
   jobsQuery,
+  parametersBody,
+  parametersQuery,
   unmountBody,
 } from './schemas.js';
 
@@ -52,6 +54,13 @@ export function createServer(control: Control, log: Log): FastifyInstance {
       control.answered();
     });
     return control.unmount(parse(unmountBody, request.body ?? {}).lazy);
+  });
+  server.get('/v1/hsm/parameters', (request) =>
+    control.parameters(parse(parametersQuery, request.query).pattern),
+  );
+  server.put('/v1/hsm/parameters', (request) => {
+    const { assignments, persistent } = parse(parametersBody, request.body);
+    return control.setParameters(assignments, persistent);
   });
   server.post('/v1/hsm/:verb', async (request) => {
     const { verb } = parse(hsmParams, request.params);

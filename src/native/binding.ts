@@ -163,6 +163,11 @@ export interface NativeStore {
    */
   pathOf?(fid: Fid): Promise<Buffer | undefined>;
   state(fid: Fid): Promise<FileState>;
+  /**
+   * Whoever needs the data of a released file from now on gets ENODATA at once; `restoreNeeded` is told as always
+   * (the policy NonBlockingRestore: lustre-hsm 3.8).
+   */
+  setNonBlockingRestore(on: boolean): void;
   /** One entry per path, undefined where nothing is. */
   lookup(paths: readonly string[]): Promise<readonly (FileState | undefined)[]>;
   statfs(): {

@@ -15,6 +15,8 @@ export interface JournalEntry {
   readonly fid: Fid;
   readonly archiveId: number;
   readonly uid: number;
+  /** What `--data` had, in hexadecimal digits. */
+  readonly data?: string;
   /** Milliseconds since the epoch. */
   readonly at: number;
 }

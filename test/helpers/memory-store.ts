@@ -368,6 +368,12 @@ export class MemoryStore implements NativeStore {
     else this.shown.set(fid, action);
   }
 
+  nonBlockingRestore = false;
+
+  setNonBlockingRestore(on: boolean): void {
+    this.nonBlockingRestore = on;
+  }
+
   renames(): number {
     return this.#renames;
   }

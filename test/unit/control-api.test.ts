@@ -70,16 +70,25 @@ function madeUp(calls: unknown[]): Control {
         : Promise.reject(new UserError('Busy', 'in use', { status: 409 }));
     },
     answered: () => calls.push('answered'),
+    parameters: (patterns) => ({ value: patterns.map((name) => ({ name, value: '1' })) }),
+    setParameters: (assignments, persistent) => {
+      calls.push(['parameters', persistent]);
+      const [first] = assignments;
+      if (first?.value === '0') return Promise.reject(new FsError('EINVAL', 'a whole number from 1'));
+      return Promise.resolve({ value: assignments.map(({ pattern, value }) => ({ name: pattern, value })) });
+    },
     hsm: (verb, path) => Promise.resolve({ verb, path, mtimeNs: 5n }),
   };
 }
+
+const parameter = (value: string): object => ({ assignments: [{ pattern: 'hsm.max_requests', value }] });
 
 t.test('requests are checked, and refusals have one envelope', async (t) => {
   const calls: unknown[] = [];
   const server = createServer(madeUp(calls), log);
   t.teardown(() => server.close());
   type Row = readonly [
-    method: 'GET' | 'POST' | 'DELETE',
+    method: 'GET' | 'POST' | 'PUT' | 'DELETE',
     url: string,
     body: object | undefined,
     status: number,
@@ -111,6 +120,18 @@ t.test('requests are checked, and refusals have one envelope', async (t) => {
     ['POST', '/v1/umount', {}, 409, failed('Busy', /in use/)],
     ['POST', '/v1/umount', { lazy: true }, 200, { lingering: false }],
     ['POST', '/v1/hsm/state', { path: 'a' }, 200, { result: { verb: 'state', path: 'a', mtimeNs: '5' } }],
+    ['GET', '/v1/hsm/parameters?pattern=a', undefined, 200, { value: [{ name: 'a', value: '1' }] }],
+    [
+      'GET',
+      '/v1/hsm/parameters?pattern=a&pattern=b',
+      undefined,
+      200,
+      { value: [{ name: 'a' }, { name: 'b' }] },
+    ],
+    ['GET', '/v1/hsm/parameters', undefined, 400, failed('InvalidParameter', /^pattern: /)],
+    ['PUT', '/v1/hsm/parameters', parameter('2'), 200, { value: [{ name: 'hsm.max_requests', value: '2' }] }],
+    ['PUT', '/v1/hsm/parameters', parameter('0'), 400, failed('EINVAL', /whole number/)],
+    ['PUT', '/v1/hsm/parameters', { assignments: [] }, 400, failed('InvalidParameter', /^assignments: /)],
     ['POST', '/v1/hsm/explode', { path: 'a' }, 400, failed('InvalidParameter', /^verb: /)],
     ['POST', '/v1/nowhere', {}, 404, failed('NotFound', /no route POST/)],
     ['POST', '/v1/jobs/import', { name: 'x'.repeat(70_000) }, 413, failed('InvalidParameter', /large/)],
@@ -169,6 +190,7 @@ t.test('every kind of error has its answer, without secrets', (t) => {
   const rows: readonly (readonly [unknown, number, string])[] = [
     [new UserError('Conflict', 'x'), 409, 'Conflict'],
     [new UserError('InvalidParameter', 'x'), 400, 'InvalidParameter'],
+    [new FsError('EINVAL', 'x'), 400, 'EINVAL'],
     [new FsError('ENOENT', 'x'), 404, 'ENOENT'],
     [new FsError('EBUSY', 'x'), 409, 'EBUSY'],
     [new FsError('EIO', 'x'), 500, 'EIO'],

@@ -9,6 +9,7 @@ import {
   HUA_RELEASE,
   HUA_RESTORE,
 } from '../../src/hsm/flags.js';
+import { defaultParameters } from '../../src/hsm/parameters.js';
 import { decideRequest, permitRelease, permitRequest } from '../../src/hsm/request-rules.js';
 import { decideStateSet } from '../../src/hsm/state-set-rules.js';
 import type { Caller } from '../../src/store/inodes.js';
@@ -101,7 +102,11 @@ await t.test('only root may do more than restore, and a read-only mount allows n
     [HUA_CANCEL, other, false, EPERM],
   ];
   for (const [action, caller, readOnly, errno] of rows) {
-    t.equal(permitRequest(action, caller, readOnly), errno, `${actionName(action)} by ${caller.uid}`);
+    t.equal(
+      permitRequest(action, caller, { uid: 1000, gid: 50 }, { readOnly, masks: defaultParameters.masks }),
+      errno,
+      `${actionName(action)} by ${caller.uid}`,
+    );
   }
   t.end();
 });

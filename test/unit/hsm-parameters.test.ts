@@ -1,0 +1,396 @@
+/** The coordinator's parameters by lctl's names (lustre-hsm 5.1, 5.2), and what each of them does. */
+import { constants } from 'node:os';
+import t from 'tap';
+import { BlobError, FsError } from '../../src/base/errors.js';
+import {
+  HUA_ARCHIVE,
+  HUA_CANCEL,
+  HUA_REMOVE,
+  HUA_RESTORE,
+  requestNames,
+  type RequestName,
+} from '../../src/hsm/flags.js';
+import {
+  controlCommand,
+  defaultParameters,
+  parameterMatches,
+  parameterTable,
+} from '../../src/hsm/parameters.js';
+import { permitRequest } from '../../src/hsm/request-rules.js';
+import type { Caller, Fid, HsmRequest } from '../../src/store/inodes.js';
+import { gate, MemoryHsm } from '../helpers/memory-hsm.js';
+import { until } from '../helpers/poll.js';
+
+const { EAGAIN, EINVAL, ENODATA, EPERM, EROFS } = constants.errno;
+const root: Caller = { uid: 0, gid: 0, groups: [], pid: 1 };
+
+function parameter(name: string) {
+  const found = parameterTable.find((one) => one.name === `hsm.${name}`);
+  if (found === undefined) throw new RangeError(name);
+  return found;
+}
+
+function errnoOf(work: () => unknown): number {
+  try {
+    work();
+    return 0;
+  } catch (error) {
+    return error instanceof FsError ? error.errno : -1;
+  }
+}
+
+t.test('parameters are read and written as lctl does', (t) => {
+  const numbers = [
+    'active_request_timeout',
+    'grace_delay',
+    'loop_period',
+    'max_requests',
+    'default_archive_id',
+  ];
+  type Row = readonly [name: string, now: string, written: string, then: string | typeof EINVAL];
+  const rows: readonly Row[] = [
+    ['active_request_timeout', '3600', '10', '10'],
+    ['grace_delay', '60', ' 7\n', '7'],
+    ['loop_period', '10', '1', '1'],
+    ['max_requests', '3', '300000', '300000'],
+    ['default_archive_id', '1', '33', '33'],
+    ...numbers.flatMap((name): readonly Row[] =>
+      ['0', '-1', '1.5', 'x', '', '2147483648', '1 2', '0x10'].map((text) => [name, '', text, EINVAL]),
+    ),
+    ['policy', 'NonBlockingRestore [NoRetryAction]', '+NBR', '[NonBlockingRestore] [NoRetryAction]'],
+    ['policy', '', '-NRA', 'NonBlockingRestore NoRetryAction'],
+    ['policy', '', '+NBR -NRA', '[NonBlockingRestore] NoRetryAction'],
+    ['policy', '', '+NonBlockingRestore', '[NonBlockingRestore] [NoRetryAction]'],
+    ['policy', '', 'NBR', '[NonBlockingRestore] NoRetryAction'],
+    ['policy', '', 'NonBlockingRestore NRA', '[NonBlockingRestore] [NoRetryAction]'],
+    ['policy', '', 'NBR -NBR', 'NonBlockingRestore NoRetryAction'],
+    ['policy', '', 'wrong', EINVAL],
+    ['policy', '', '+', EINVAL],
+    ['policy', '', '', EINVAL],
+    ['policy', '', 'nbr', EINVAL],
+    ['user_request_mask', 'RESTORE', 'archive Restore', 'ARCHIVE RESTORE'],
+    ['group_request_mask', 'RESTORE', 'CANCEL', 'CANCEL'],
+    ['other_request_mask', 'RESTORE', '', ''],
+    ['other_request_mask', 'RESTORE', requestNames.join(' '), requestNames.join(' ')],
+    ['other_request_mask', 'RESTORE', 'RELEASE', EINVAL],
+  ];
+  for (const [name, now, written, then] of rows) {
+    const one = parameter(name);
+    const title = `${name}=${JSON.stringify(written)}`;
+    if (now !== '') t.equal(one.read(defaultParameters), now, `${name} by default`);
+    if (typeof then === 'string') t.equal(one.read(one.write(written, defaultParameters)), then, title);
+    else
+      t.equal(
+        errnoOf(() => one.write(written, defaultParameters)),
+        then,
+        title,
+      );
+  }
+  t.equal(
+    errnoOf(() => controlCommand('start')),
+    EINVAL,
+  );
+  t.equal(controlCommand(' purge\n'), 'purge');
+  t.end();
+});
+
+t.test('a pattern names parameters by path, or by the end of one', (t) => {
+  const rows: readonly (readonly [pattern: string, name: string, matches: boolean])[] = [
+    ['mdt.data-MDT0000.hsm.policy', 'hsm.policy', true],
+    ['mdt/data-MDT0000/hsm/policy', 'hsm.policy', true],
+    ['mdt.*.hsm.*', 'hsm.policy', true],
+    ['mdt.*.hsm.*', 'hsm_control', false],
+    ['mdt.*.hsm_control', 'hsm_control', true],
+    ['mdt.other-MDT0000.hsm.policy', 'hsm.policy', false],
+    ['mdt.data-MDT000?.hsm.*_request_mask', 'hsm.user_request_mask', true],
+    ['hsm.*', 'hsm.policy', true],
+    ['max_requests', 'hsm.max_requests', true],
+    ['hsm_control', 'hsm_control', true],
+    ['max.requests', 'hsm.max_requests', false],
+    ['.*', 'hsm_control', false],
+    ['(', 'hsm_control', false],
+    ['', 'hsm_control', false],
+    ['osc.*.hsm.policy', 'hsm.policy', false],
+  ];
+  for (const [pattern, name, matches] of rows)
+    t.equal(parameterMatches(pattern, name, 'data'), matches, `${pattern}: ${name}`);
+  t.end();
+});
+
+t.test('24c: the request masks say what others than root may ask for', (t) => {
+  const file = { uid: 1000, gid: 50 };
+  const callers = {
+    user: { uid: 1000, gid: 1, groups: [], pid: 1 },
+    group: { uid: 2, gid: 1, groups: [50], pid: 1 },
+    other: { uid: 2, gid: 2, groups: [], pid: 1 },
+  } satisfies Record<string, Caller>;
+  const actions: Readonly<Partial<Record<RequestName, number>>> = {
+    ARCHIVE: HUA_ARCHIVE,
+    RESTORE: HUA_RESTORE,
+    REMOVE: HUA_REMOVE,
+    CANCEL: HUA_CANCEL,
+  };
+  const none = { user: [], group: [], other: [] };
+  for (const who of ['user', 'group', 'other'] as const) {
+    for (const [name, action] of Object.entries(actions)) {
+      const masks = { ...none, [who]: [name as RequestName] };
+      for (const [what, caller] of Object.entries(callers)) {
+        const wanted = what === who ? 0 : EPERM;
+        const title = `${name} by ${what} under ${who}_request_mask=${name}`;
+        t.equal(permitRequest(action, caller, file, { readOnly: false, masks }), wanted, title);
+      }
+      t.equal(permitRequest(action, root, file, { readOnly: false, masks: none }), 0, 'root may everything');
+      const readOnly = permitRequest(action, root, file, { readOnly: true, masks });
+      t.equal(readOnly, name === 'RESTORE' ? 0 : EROFS, `${name} on a read-only mount`);
+    }
+  }
+  t.equal(
+    permitRequest(HUA_CANCEL, callers.user, undefined, { readOnly: false, masks: none }),
+    EPERM,
+    'gone',
+  );
+  t.end();
+});
+
+function request(action: number, fids: readonly Fid[], caller = root, data = ''): HsmRequest {
+  return { action, fids, caller, archiveId: 0, data: Buffer.from(data) };
+}
+
+async function released(hsm: MemoryHsm, ...paths: readonly string[]): Promise<readonly Fid[]> {
+  for (const path of paths) {
+    const { etag, size, lastModifiedMs } = hsm.container.put(path, path);
+    const stub = { path, kind: 'file', mode: 0o644, uid: 0, gid: 0, mtimeNs: 5n, size } as const;
+    const defaults = { dirMode: 0o755, uid: 0, gid: 0, mtimeNs: 0n };
+    await hsm.store.createStubs([{ ...stub, copy: { blob: path, etag, size, lastModifiedMs } }], defaults);
+  }
+  return paths.map((path) => hsm.store.fidOf(path));
+}
+
+const flags = (hsm: MemoryHsm, path: string, wanted: number): Promise<unknown> =>
+  until(() => hsm.store.flags(path) === wanted, {
+    what: `${path} to be 0x${wanted.toString(16)}`,
+    intervalMs: 1,
+  });
+
+const set = (hsm: MemoryHsm, text: string, persistent = false): Promise<unknown> => {
+  const [name = '', value = ''] = text.split('=');
+  return hsm.coordinator.control.set(name, value, persistent);
+};
+
+const get = (hsm: MemoryHsm, name: string): string => hsm.coordinator.control.get([name])[0]?.value ?? '';
+
+t.test('a disabled coordinator lets requests and readers wait', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const [asked, read] = (await released(hsm, 'asked', 'read')) as [Fid, Fid];
+  await set(hsm, 'hsm_control=disabled');
+  t.equal(get(hsm, 'hsm_control'), 'disabled');
+  t.equal(await hsm.coordinator.request(request(HUA_RESTORE, [asked])), 0);
+  hsm.coordinator.restoreNeeded(read, 1);
+  t.same(hsm.pool.calls, []);
+  t.match(get(hsm, 'hsm.actions'), /action=RESTORE .*status=WAITING.*\n.*status=WAITING/);
+  await set(hsm, 'hsm_control=enabled');
+  await Promise.all([flags(hsm, 'asked', 0x09), flags(hsm, 'read', 0x09)]);
+});
+
+t.test(
+  'a coordinator that is shut down takes nothing, its readers go without, and what was asked for goes on later',
+  async (t) => {
+    await using hsm = await MemoryHsm.start();
+    const [runs, waits, read, joined] = (await released(hsm, 'runs', 'waits', 'read', 'joined')) as [
+      Fid,
+      Fid,
+      Fid,
+      Fid,
+    ];
+    await set(hsm, 'hsm.max_requests=1');
+    hsm.pool.gate = () => new Promise(() => undefined);
+    t.equal(await hsm.coordinator.request(request(HUA_RESTORE, [runs, waits])), 0);
+    await until(() => hsm.pool.calls.length === 1, { what: 'the first download', intervalMs: 1 });
+    await set(hsm, 'hsm_control=disabled');
+    t.equal(await hsm.coordinator.request(request(HUA_RESTORE, [joined])), 0);
+    hsm.coordinator.restoreNeeded(joined, 1);
+    hsm.coordinator.restoreNeeded(read, 1);
+    await set(hsm, 'hsm_control=shutdown');
+    t.equal(get(hsm, 'hsm_control'), 'stopped');
+    await t.rejects(set(hsm, 'hsm_control=disabled'), { code: 'EINVAL' });
+    const letGo = (path: string): Promise<unknown> =>
+      until(() => hsm.store.events.includes(`failRestore ${ENODATA} ${path}`), {
+        what: `the readers of ${path}`,
+        intervalMs: 1,
+      });
+    await Promise.all(['read', 'joined', 'runs'].map(letGo));
+    for (const action of [HUA_ARCHIVE, HUA_RESTORE, HUA_REMOVE]) {
+      const fid = action === HUA_RESTORE ? read : hsm.store.write('new', 'x');
+      const wanted = action === HUA_REMOVE ? 0 : EAGAIN;
+      t.equal(await hsm.coordinator.request(request(action, [fid])), wanted, String(action));
+    }
+    hsm.store.events.length = 0;
+    hsm.coordinator.restoreNeeded(read, 1);
+    await letGo('read');
+    await until(() => /STARTED/.exec(get(hsm, 'hsm.actions')) === null, { what: 'the first one to end' });
+    t.equal(hsm.coordinator.status().durable, 3, 'what was asked for stays');
+    t.equal(hsm.pool.calls.length, 1);
+
+    hsm.pool.gate = () => undefined;
+    t.equal(await hsm.coordinator.request(request(HUA_CANCEL, [waits])), 0, 'and can be canceled');
+    await set(hsm, 'hsm_control=enabled');
+    await Promise.all([flags(hsm, 'runs', 0x09), flags(hsm, 'joined', 0x09)]);
+    await until(() => hsm.coordinator.status().durable === 0, { what: 'the journal', intervalMs: 1 });
+    t.equal(hsm.store.flags('waits'), 0x0d);
+    t.equal(hsm.store.flags('read'), 0x0d, 'nobody reads it any more');
+    t.equal(hsm.store.openFds, 0);
+  },
+);
+
+t.test('103: a purge cancels everything, and the coordinator goes on', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const fids = await released(hsm, 'a', 'b', 'c');
+  hsm.pool.gate = () => new Promise(() => undefined);
+  await set(hsm, 'hsm.max_requests=1');
+  t.equal(await hsm.coordinator.request(request(HUA_RESTORE, fids)), 0);
+  await set(hsm, 'hsm_control=purge', true);
+  await until(() => hsm.coordinator.status().durable === 0, { what: 'the journal', intervalMs: 1 });
+  t.equal(get(hsm, 'hsm.actions').match(/status=CANCELED/g)?.length, 3);
+  hsm.pool.gate = () => undefined;
+  await hsm.restart();
+  t.equal(get(hsm, 'hsm_control'), 'enabled', 'it is no setting');
+  t.equal(await hsm.coordinator.request(request(HUA_RESTORE, fids)), 0);
+  await flags(hsm, 'c', 0x09);
+});
+
+t.test('250: max_requests holds for what is asked for next', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const fids = await released(hsm, 'a', 'b', 'c', 'd');
+  const held = gate();
+  hsm.pool.gate = () => held.opened;
+  await set(hsm, 'hsm.max_requests=2');
+  t.equal(await hsm.coordinator.request(request(HUA_RESTORE, fids)), 0);
+  await until(() => hsm.pool.calls.length > 0, { what: 'the downloads', intervalMs: 1 });
+  t.equal(hsm.coordinator.status().running.explicit, 2);
+  await set(hsm, 'hsm.max_requests=3');
+  t.equal(hsm.coordinator.status().running.explicit, 3);
+  t.equal(get(hsm, 'hsm.restore_count'), '3');
+  held.open();
+  await flags(hsm, 'd', 0x09);
+});
+
+t.test('251: a request without progress is canceled after active_request_timeout', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const [fid] = (await released(hsm, 'a')) as [Fid];
+  hsm.pool.gate = () => new Promise(() => undefined);
+  await set(hsm, 'hsm.active_request_timeout=100');
+  hsm.coordinator.restoreNeeded(fid, 1);
+  await until(() => hsm.pool.calls.length === 1, { what: 'the download', intervalMs: 1 });
+  hsm.clock.ms += 99_000;
+  hsm.coordinator.housekeep();
+  t.equal(hsm.coordinator.status().running.implicit, 1);
+  hsm.clock.ms += 1000;
+  hsm.coordinator.housekeep();
+  await until(() => hsm.coordinator.status().running.implicit === 0, { what: 'its end', intervalMs: 1 });
+  t.match(hsm.coordinator.status().recent, [{ result: 'CANCELED', cause: /no progress for 100 s/ }]);
+  t.equal(hsm.store.flags('a'), 0x0d);
+});
+
+t.test(
+  '111, 112: what the storage does not answer fails, or waits where the policy says retry',
+  async (t) => {
+    await using hsm = await MemoryHsm.start();
+    const [fid] = (await released(hsm, 'a')) as [Fid];
+    let fails = 3;
+    hsm.pool.gate = () => (fails-- > 0 ? Promise.reject(new BlobError('unreachable', 'down')) : undefined);
+    await t.rejects(hsm.coordinator.restore(fid), { code: 'ENODATA' });
+    await set(hsm, 'hsm.policy=-NRA');
+    await hsm.coordinator.restore(fid);
+    t.equal(hsm.store.flags('a'), 0x09);
+    t.same(hsm.clock.sleeps, [10_000, 10_000], 'a loop_period apart');
+
+    hsm.store.write('a', 'changed');
+    fails = 2;
+    t.equal(await hsm.coordinator.request(request(HUA_ARCHIVE, [fid])), 0);
+    await flags(hsm, 'a', 0x09);
+    t.equal(hsm.container.text('a'), 'changed');
+    hsm.pool.gate = () => Promise.reject(new BlobError('forbidden', 'no'));
+    hsm.store.write('a', 'again');
+    t.equal(await hsm.coordinator.request(request(HUA_ARCHIVE, [fid])), 0);
+    await until(() => hsm.coordinator.status().failed === 2, {
+      what: 'what is no outage to fail',
+      intervalMs: 1,
+    });
+  },
+);
+
+t.test("110: the policy NonBlockingRestore is the store's to keep", async (t) => {
+  await using hsm = await MemoryHsm.start();
+  t.equal(hsm.store.nonBlockingRestore, false);
+  await set(hsm, 'hsm.policy=+NBR');
+  t.equal(hsm.store.nonBlockingRestore, true);
+  const [fid] = (await released(hsm, 'a')) as [Fid];
+  t.equal(await hsm.coordinator.request(request(HUA_RESTORE, [fid])), ENODATA, 'and lfs hsm_restore says so');
+  await flags(hsm, 'a', 0x09);
+});
+
+t.test('persistent values are those of the next daemon, others end with this one', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  await set(hsm, 'hsm.max_requests=7');
+  await set(hsm, 'hsm.policy=+NBR', true);
+  await set(hsm, 'hsm_control=disabled', true);
+  await hsm.restart();
+  t.equal(get(hsm, 'hsm.max_requests'), '4');
+  t.equal(get(hsm, 'hsm.policy'), '[NonBlockingRestore] [NoRetryAction]');
+  t.equal(get(hsm, 'hsm_control'), 'disabled');
+});
+
+t.test('a refused value changes nothing, of any parameter that the pattern names', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const now = (): readonly string[] =>
+    hsm.coordinator.control.get(['hsm.*', 'hsm_control']).map(({ name, value }) => `${name}=${value}`);
+  const before = now();
+  type Row = readonly [
+    pattern: string,
+    value: string,
+    error: { readonly code: string; readonly message: RegExp },
+  ];
+  const rows: readonly Row[] = [
+    ['hsm.max_requests', '0', { code: 'EINVAL', message: /a whole number from 1/ }],
+    ['hsm.*', '5', { code: 'EACCES', message: /hsm.actions can only be read/ }],
+    ['hsm.*_request_mask', '5', { code: 'EINVAL', message: /the requests are/ }],
+    ['hsm.actions', '1', { code: 'EACCES', message: /hsm.actions can only be read/ }],
+    ['hsm.nothing', '1', { code: 'ENOENT', message: /no parameter is called 'hsm.nothing'/ }],
+    ['hsm_control', 'start', { code: 'EINVAL', message: /enabled shutdown disabled purge help/ }],
+    ['hsm_control', 'help', { code: 'EINVAL', message: /enabled shutdown disabled purge help/ }],
+  ];
+  for (const [pattern, value, error] of rows) {
+    await t.rejects(hsm.coordinator.control.set(pattern, value, true), error, `${pattern}=${value}`);
+    t.same(now(), before);
+  }
+  t.throws(() => hsm.coordinator.control.get(['nothing']), FsError);
+  await hsm.restart();
+  t.same(now(), before, 'nor persistently');
+});
+
+t.test('requests are listed to the letter, and finished ones for the grace delay', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const [fid] = (await released(hsm, 'a')) as [Fid];
+  const held = gate();
+  hsm.pool.gate = () => held.opened;
+  t.equal(await hsm.coordinator.request(request(HUA_RESTORE, [fid], root, 'CEA-data')), 0);
+  await until(() => hsm.pool.calls.length === 1, { what: 'the download', intervalMs: 1 });
+  const request14 = (status: string): RegExp =>
+    new RegExp(
+      `^lrh=\\[type=10680000 len=136 idx=1/1\\] fid=\\[0x\\w+:0x\\w+:0x\\w+\\] dfid=\\[\\S+\\] compound/cookie=0x0/0x[0-9a-f]+ action=RESTORE archive#=1 flags=0x0 extent=0x0-0xffffffffffffffff gid=0x0 datalen=8 status=${status} data=\\[4345412D64\\]$`,
+    );
+  t.match(get(hsm, 'hsm.actions'), request14('STARTED'));
+  t.match(
+    get(hsm, 'hsm.active_requests'),
+    /^fid=\S+ dfid=\S+ compound\/cookie=0x0\/0x\S+ action=RESTORE archive#=1 flags=0x0 extent=0x0-0xffffffffffffffff gid=0x0 data=\[4345412D64\] canceled=0 uuid=store-1 done=0$/,
+  );
+  t.equal(get(hsm, 'hsm.agents'), 'uuid=store-1 archive_id=ANY requests=[current:1 ok:0 errors:0]');
+  held.open();
+  await flags(hsm, 'a', 0x09);
+  await until(() => hsm.coordinator.status().durable === 0, { what: 'the end', intervalMs: 1 });
+  t.match(get(hsm, 'hsm.actions'), request14('SUCCEED'));
+  t.equal(get(hsm, 'hsm.active_requests'), '');
+  t.equal(get(hsm, 'hsm.agents'), 'uuid=store-1 archive_id=ANY requests=[current:0 ok:1 errors:0]');
+  hsm.clock.ms += 60_001;
+  t.equal(get(hsm, 'hsm.actions'), '');
+});
