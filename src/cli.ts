@@ -124,7 +124,7 @@ jobCommands('import', 'bring names and attributes of blobs into the namespace')
   .command('create')
   .description('start an import job')
   .argument('<mnt>', 'where it is mounted')
-  .option('--name <name>', 'name of the job')
+  .option('--name <name>', 'name of the job, 2 to 80 letters, digits, dashes and underscores', once)
   .option(
     '--prefix <prefix>',
     'only blobs whose names begin with this (repeatable); with a hierarchical namespace a path',
@@ -132,10 +132,14 @@ jobCommands('import', 'bring names and attributes of blobs into the namespace')
   )
   .option(
     '--conflict <mode>',
-    'what to do where something else has the name: fail, skip, overwrite-dirty (clean files keep their data) or overwrite-always',
-    'skip',
+    'what to do where something else has the name: fail, skip, overwrite-dirty (clean files keep their data) or overwrite-always (default: skip; fail under compat.strict)',
+    once,
   )
-  .option('--max-errors <count>', 'errors to tolerate; -1: any number', '-1')
+  .option(
+    '--max-errors <count>',
+    'errors to tolerate; -1: any number (default: -1; 0 under compat.strict)',
+    once,
+  )
   .option('--wait', 'return when the job has ended; exit code 1 unless it completed')
   .addOption(json())
   .addHelpText('after', example('import create /mnt/lustre --prefix in/ --wait'))
@@ -149,7 +153,7 @@ jobCommands('auto-import', 'bring in what changes in the container, as long as i
     'import everything, then follow the container; no other job runs meanwhile, and lfs hsm_* changes nothing',
   )
   .argument('<mnt>', 'where it is mounted')
-  .option('--name <name>', 'name of the job')
+  .option('--name <name>', 'name of the job, 2 to 80 letters, digits, dashes and underscores', once)
   .option(
     '--prefix <prefix>',
     'only blobs whose names begin with this (repeatable); with a hierarchical namespace a path',
@@ -157,16 +161,21 @@ jobCommands('auto-import', 'bring in what changes in the container, as long as i
   )
   .option(
     '--conflict <mode>',
-    'what to do where the name is taken, also by an older version of the blob: fail, skip (it stays), overwrite-dirty or overwrite-always',
-    'skip',
+    'what to do where the name is taken, also by an older version of the blob: fail, skip (it stays), overwrite-dirty or overwrite-always (default: skip)',
+    once,
   )
   .option('--enable-deletions', 'files whose blobs are deleted from now on go, too')
   .option(
     '--source <source>',
     "how changes are found: feed (the account's change feed) or listing (default: the feed where the account has one)",
+    once,
   )
-  .option('--max-errors <count>', 'errors to tolerate; -1: any number', '-1')
-  .option('--poll-interval <time>', 'pause between two looks at the container, e.g. 500ms, 5s, 10m', '5s')
+  .option('--max-errors <count>', 'errors to tolerate; -1: any number (default: -1)', once)
+  .option(
+    '--poll-interval <time>',
+    'pause between two looks at the container, 100ms to 24h (default: 5s)',
+    once,
+  )
   .option('--wait', 'return when everything that is there now is imported')
   .addOption(json())
   .addHelpText('after', example('auto-import create /mnt/lustre --enable-deletions --wait'))
@@ -178,9 +187,9 @@ jobCommands('auto-export', 'write new and changed files to the container again a
   .command('create')
   .description('export whatever is new or changed, as long as it is enabled; no other job runs meanwhile')
   .argument('<mnt>', 'where it is mounted')
-  .option('--name <name>', 'name of the job')
+  .option('--name <name>', 'name of the job, 2 to 80 letters, digits, dashes and underscores', once)
   .option('--path <prefix>', 'only files whose paths in the mount begin with this (default: /)', once)
-  .option('--poll-interval <time>', 'pause between two iterations, e.g. 500ms, 5s, 10m', '5s')
+  .option('--poll-interval <time>', 'pause between two iterations, 100ms to 24h (default: 5s)', once)
   .option('--wait', 'return when the job is disabled; exit code 1 unless it exported everything')
   .addOption(json())
   .addHelpText('after', example('auto-export create /mnt/lustre --path /results'))
@@ -197,7 +206,7 @@ jobCommands('export', 'write new and changed files to the container')
     'only files whose paths in the mount begin with this, e.g. /results (default: /)',
     once,
   )
-  .option('--name <name>', 'name of the job')
+  .option('--name <name>', 'name of the job, 2 to 80 letters, digits, dashes and underscores', once)
   .option('--wait', 'return when the job has ended; exit code 1 unless it completed')
   .addOption(json())
   .addHelpText(

@@ -31,7 +31,7 @@ import { Outage } from './blob/outage.js';
 import type { Container, StorageOutage } from './blob/port.js';
 import type { FrontEnd } from './fuse/front-end.js';
 import type { Coordinator } from './hsm/coordinator.js';
-import type { AutoImportRequest, Control, HsmVerb } from './http/control.js';
+import type { AutoImportRequest, Control, HsmVerb, ImportRequest } from './http/control.js';
 import type { createServer } from './http/server.js';
 import type { Job, JobRunner } from './jobs/runner.js';
 import type { Addon } from './native/binding.js';
@@ -438,7 +438,8 @@ class Daemon implements Control {
     const runner = this.#runner;
     if (runner === undefined) throw new UserError('Conflict', 'the daemon is starting');
     return {
-      createImport: async (request) => (await runner.create('import', request)).record,
+      createImport: async (request) =>
+        (await runner.create('import', { ...this.#importDefaults, ...request })).record,
       createExport: async (request) => (await runner.create('export', request)).record,
       createAutoImport: async (request) => (await this.#createAutoImport(runner, request)).record,
       createAutoExport: async (request) => (await runner.create('auto-export', request)).record,
@@ -473,6 +474,11 @@ class Daemon implements Control {
   }
 
   /** Which changes it follows is decided once and stays with the job. */
+  /** Azure's own, fail and 0, end a job at the first odd blob. */
+  get #importDefaults(): Pick<ImportRequest, 'conflictResolutionMode' | 'maximumErrors'> {
+    return this.#config.compat.strict ? {} : { conflictResolutionMode: 'Skip', maximumErrors: -1 };
+  }
+
   async #createAutoImport(runner: JobRunner, request: AutoImportRequest): Promise<Job> {
     const container = this.#container;
     if (container === undefined) throw new UserError('Conflict', 'the daemon is starting');

@@ -1,6 +1,6 @@
 /** The Container port on Azure Blob Storage or Azurite. */
 import { setMaxListeners } from 'node:events';
-import { BlobError } from '../base/errors.js';
+import { BlobError, UserError } from '../base/errors.js';
 import { accountAttributesOf, accountKindOf, accountPosixOf } from './account-attributes.js';
 import { AppendLog } from './append-log.js';
 import { changeFeedContainer } from './change-feed-index.js';
@@ -84,6 +84,7 @@ export class AzureContainer implements Container, GrowingBlobs, AsyncDisposable 
   async check(signal?: AbortSignal): Promise<void> {
     try {
       await this.#page({ prefix: '' }, { pageSize: 1 }, signal);
+      await this.#refusePublic(signal);
       if (this.#connection.config.hierarchical === undefined) await this.#learnNamespace(signal);
     } catch (error) {
       throw explained(error, this.#connection.config);
@@ -245,6 +246,30 @@ export class AzureContainer implements Container, GrowingBlobs, AsyncDisposable 
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  /** amlfs 2.1: Azure Managed Lustre takes private containers only. */
+  async #refusePublic(signal: AbortSignal | undefined): Promise<void> {
+    let level: string | undefined;
+    try {
+      const what = `look-up of the container ${this.name}`;
+      const answer = await this.#connection.call({
+        method: 'HEAD',
+        query: 'restype=container',
+        signal,
+        what,
+      });
+      level = answer.header('x-ms-blob-public-access');
+    } catch (error) {
+      if (!(error instanceof BlobError) || !untold.has(error.kind)) throw error;
+    }
+    if (level === undefined || level === '') return;
+    const { container, account } = this.#connection.config;
+    const where = `container '${container}' of account '${account}'`;
+    throw new UserError(
+      'PublicContainer',
+      `${where} can be read by everybody (access level ${level}): set its access level to Private`,
+    );
   }
 
   async #learnNamespace(signal: AbortSignal | undefined): Promise<void> {

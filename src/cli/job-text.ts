@@ -96,6 +96,8 @@ function countersOf(job: JobView): readonly string[] {
       return [
         ...(job.properties.status.state === 'InProgress' ? [`${number(job, 'percentComplete')} %`] : []),
         ...exported(job),
+        `${number(job, 'filesExportedPerSecond')} files/s`,
+        `${number(job, 'mibExportedPerSecond')} MiB/s`,
       ];
     case 'auto-export':
       return [...exported(job), `iteration ${number(job, 'exportIterationCount')}`];

@@ -1,7 +1,9 @@
 /** `lustrite import …`, `export …`, `auto-import …`, `auto-export …` and `lustrite jobs list`. */
-import { join } from 'node:path';
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { finalStates, type JobView } from '../base/control-api.js';
 import { UserError } from '../base/errors.js';
+import { isWithin, resolvedPath } from '../base/mount-table.js';
 import { Exit, UsageError } from './failure.js';
 import { fieldRows, jobLine, jobRow, nothingFound, startedAt } from './job-text.js';
 import { note, say, sayJson, table } from './output.js';
@@ -65,12 +67,25 @@ export async function createAutoImport(path: string, options: CreateAutoImport):
 
 export async function createAutoExport(path: string, options: CreateAutoExport): Promise<void> {
   const { name, path: prefix, pollInterval = '5s' } = options;
+  refuseOutsidePath(path, prefix);
   const body = {
     ...(name !== undefined && { name }),
     ...(prefix !== undefined && { prefixes: [prefix] }),
     pollIntervalMs: milliseconds(pollInterval),
   };
   await create(path, 'auto-export', body, options);
+}
+
+/** Nothing would ever be exported for somebody who writes where the file is outside the mount. */
+function refuseOutsidePath(mnt: string, path: string | undefined): void {
+  const mountPoint = resolvedPath(mnt);
+  if (path === undefined || mountPoint === '/' || !isWithin(path, mountPoint)) return;
+  // Unless it has such a directory inside, too.
+  if (existsSync(join(mountPoint, dirname(path)))) return;
+  const inside = path.slice(mountPoint.length);
+  throw new UsageError(
+    `--path: '${path}' has the mount point in it; paths begin at the mount's root: ${inside === '' ? '/' : inside}`,
+  );
 }
 
 function milliseconds(interval: string): number {
@@ -81,24 +96,26 @@ function milliseconds(interval: string): number {
   throw new UsageError(`--poll-interval: '${interval}' is not a time such as 500ms, 5s, 10m or 1h`);
 }
 
+/** What is not said is the daemon's to decide. */
 function importBody(options: CreateImport): object {
-  const { name, prefix, conflict = 'skip', maxErrors = '-1' } = options;
-  const mode = conflictModes[conflict];
-  if (mode === undefined)
+  const { name, prefix, conflict, maxErrors } = options;
+  const mode = conflict === undefined ? undefined : conflictModes[conflict];
+  if (conflict !== undefined && mode === undefined)
     throw new UsageError(`--conflict: '${conflict}' is not one of ${Object.keys(conflictModes).join(', ')}`);
-  if (!/^(?:-1|\d{1,9})$/.test(maxErrors)) {
+  if (maxErrors !== undefined && !/^(?:-1|\d{1,9})$/.test(maxErrors)) {
     throw new UsageError(`--max-errors: '${maxErrors}' is not a whole number from -1`);
   }
   return {
     ...(name !== undefined && { name }),
     ...(prefix !== undefined && { prefixes: prefix }),
-    conflictResolutionMode: mode,
-    maximumErrors: Number(maxErrors),
+    ...(mode !== undefined && { conflictResolutionMode: mode }),
+    ...(maxErrors !== undefined && { maximumErrors: Number(maxErrors) }),
   };
 }
 
 export async function createExport(path: string, options: CreateExport): Promise<void> {
   const { name, path: filesystemPath } = options;
+  refuseOutsidePath(path, filesystemPath);
   const body = {
     ...(name !== undefined && { name }),
     ...(filesystemPath !== undefined && { filesystemPath }),
@@ -113,13 +130,33 @@ async function create(
   options: Shown & { wait?: boolean },
 ): Promise<void> {
   const target = targetAt(path);
-  const job = await target.client.post<JobView>(`/v1/jobs/${kind}`, body);
+  const job = await target.client.post<JobView>(`/v1/jobs/${kind}`, body).catch((error: unknown) => {
+    throw byFlag(error, kind);
+  });
   if (options.wait !== true) {
     if (options.json === true) sayJson(job);
     else say(`${kind} ${job.name} started`);
     return;
   }
   tellEnd(target, await untilFinal(target, job.name, kind === 'auto-import' ? syncs : undefined), options);
+}
+
+/** What was sent -> the flag that said it. */
+const flags: Readonly<Record<string, string>> = {
+  name: '--name',
+  prefixes: '--prefix',
+  filesystemPath: '--path',
+  maximumErrors: '--max-errors',
+  pollIntervalMs: '--poll-interval',
+};
+
+/** A refusal names what its reader wrote. */
+function byFlag(error: unknown, kind: Kind): unknown {
+  if (!(error instanceof UserError)) return error;
+  const [sent = '', field = ''] = /^(\w+)(?:\.\d+)?: /.exec(error.message) ?? [];
+  const flag = kind === 'auto-export' && field === 'prefixes' ? '--path' : flags[field];
+  if (flag === undefined) return error;
+  return new UserError(error.code, `${flag}: ${error.message.slice(sent.length)}`, { status: error.status });
 }
 
 /** Blob sync has begun: nothing ends an auto-import but somebody who disables it. */

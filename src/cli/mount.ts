@@ -238,9 +238,11 @@ async function tellMounted(config: Config, { wait, json }: MountOptions): Promis
     const report = await target.client.get<StatusReport>('/v1/status');
     if (json === true) sayJson(report);
     else say(`${config.container} is mounted on ${config.mountPoint} (store ${config.store})`);
-    if (json !== true && report.runningJob?.kind === 'import') {
+    const { runningJob } = report;
+    if (json === true || runningJob === null) return;
+    if (runningJob.kind === 'import')
       say(`the import is running; lustrite status ${config.mountPoint} shows how far it is`);
-    }
+    else say(`the ${runningJob.kind} ${runningJob.name} goes on`);
     return;
   }
   const [{ startedAt }, { value }] = await Promise.all([

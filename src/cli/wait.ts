@@ -58,7 +58,7 @@ class Progress {
   show(job: JobView): void {
     const final = finalStates.includes(job.properties.status.state);
     if (this.#terminal) {
-      process.stderr.write(`\r\x1b[K${jobLine(job).slice(0, Math.max(20, process.stderr.columns - 1))}`);
+      process.stderr.write(`\r\x1b[K${jobLine(job).slice(0, (process.stderr.columns || 80) - 1)}`);
       this.#written = true;
     } else if (!final && Date.now() - this.#lastPlain >= plainEveryMs) {
       this.#lastPlain = Date.now();

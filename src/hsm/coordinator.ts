@@ -9,6 +9,7 @@ import { crashPoint } from '../base/crash.js';
 import { BlobError, FsError, isOutage, messageChain } from '../base/errors.js';
 import type { Log } from '../base/log.js';
 import { pathText } from '../base/path-text.js';
+import { unlessAborted } from '../base/unless-aborted.js';
 import { blobOfPath } from '../blob/names.js';
 import type { Container } from '../blob/port.js';
 import type { Copy, Fid, FileState, HsmRequest, HsmStateSet, ShownAction } from '../store/inodes.js';
@@ -185,11 +186,18 @@ export class Coordinator implements AsyncDisposable {
 
   /**
    * Runs `work`, which writes or deletes the blob `name`, when no other file's only copy is that blob and nobody else
-   * writes it. Rejects without running it when another file's data cannot be saved first.
+   * writes it. Rejects without running it when another file's data cannot be saved first, or the signal is aborted before
+   * that is done.
    */
-  withBlob<T>(name: string, owner: Fid | undefined, work: () => Promise<T>): Promise<T> {
+  withBlob<T>(
+    name: string,
+    owner: Fid | undefined,
+    work: () => Promise<T>,
+    signal?: AbortSignal,
+  ): Promise<T> {
     return this.#locks.hold(name, async () => {
-      await this.#owners.claim(name, owner);
+      const claim = (): Promise<void> => this.#owners.claim(name, owner);
+      await (signal === undefined ? claim() : unlessAborted(claim, signal));
       return work();
     });
   }
@@ -492,25 +500,6 @@ export class Coordinator implements AsyncDisposable {
       this.#context.log.info({ errno, cause: messageChain(error) }, 'HSM request refused');
       return errno;
     }
-  }
-}
-
-/** Rejects with the signal's reason when it is aborted first; work that has begun goes on. */
-async function unlessAborted<T>(work: () => Promise<T>, signal: AbortSignal): Promise<T> {
-  signal.throwIfAborted();
-  const over = new AbortController();
-  try {
-    return await Promise.race([
-      work(),
-      new Promise<never>((_, reject) => {
-        const abort = (): void => {
-          reject(signal.reason as Error);
-        };
-        signal.addEventListener('abort', abort, { once: true, signal: over.signal });
-      }),
-    ]);
-  } finally {
-    over.abort();
   }
 }
 

@@ -10,8 +10,9 @@ import type {
 export interface ImportRequest {
   readonly name?: string;
   readonly prefixes: readonly string[];
-  readonly conflictResolutionMode: 'Fail' | 'Skip' | 'OverwriteIfDirty' | 'OverwriteAlways';
-  readonly maximumErrors: number;
+  /** Absent: the daemon's choice, as for the next one. */
+  readonly conflictResolutionMode?: 'Fail' | 'Skip' | 'OverwriteIfDirty' | 'OverwriteAlways';
+  readonly maximumErrors?: number;
 }
 
 export interface ExportRequest {

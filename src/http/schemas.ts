@@ -18,17 +18,22 @@ export const jobsQuery = z.object({
 export const importBody = z.strictObject({
   name: jobName.optional(),
   prefixes: z
-    .array(z.string().min(1, 'a prefix that is empty; / is everything').max(1024))
+    .array(
+      z
+        .string()
+        .min(1, 'a prefix that is empty; / is everything')
+        .max(1024, 'longer than a blob name, 1,024 characters'),
+    )
     .min(1)
     .max(100)
     .default(['/']),
-  conflictResolutionMode: z.enum(['Fail', 'Skip', 'OverwriteIfDirty', 'OverwriteAlways']).default('Fail'),
+  conflictResolutionMode: z.enum(['Fail', 'Skip', 'OverwriteIfDirty', 'OverwriteAlways']).optional(),
   maximumErrors: z
     .number()
     .int()
     .min(-1)
     .max(2 ** 31 - 1)
-    .default(0),
+    .optional(),
 });
 
 /** Milliseconds; a day at most. */
@@ -36,25 +41,28 @@ const pollIntervalMs = z
   .number()
   .int()
   .min(100, 'the shortest interval is 100ms')
-  .max(24 * 3600_000);
+  .max(24 * 3600_000, 'the longest interval is 24h');
 
 export const autoImportBody = importBody.extend({
-  conflictResolutionMode: importBody.shape.conflictResolutionMode.unwrap().default('Skip'),
-  maximumErrors: importBody.shape.maximumErrors.unwrap().default(-1),
   enableDeletions: z.boolean().default(false),
   changeSource: z.enum(['feed', 'listing']).optional(),
   pollIntervalMs: pollIntervalMs.default(5000),
 });
 
+const path = z
+  .string()
+  .min(1, 'a path that is empty; / is everything')
+  .max(4096, 'longer than a path, 4,096 bytes');
+
 export const autoExportBody = z.strictObject({
   name: jobName.optional(),
-  prefixes: z.array(z.string().min(1).max(4096)).max(1).default(['/']),
+  prefixes: z.array(path).max(1).default(['/']),
   pollIntervalMs: pollIntervalMs.default(5000),
 });
 
 export const exportBody = z.strictObject({
   name: jobName.optional(),
-  filesystemPath: z.string().min(1, 'a path that is empty; / is everything').max(4096).default('/'),
+  filesystemPath: path.default('/'),
 });
 
 export const unmountBody = z.strictObject({ lazy: z.boolean().default(false) });

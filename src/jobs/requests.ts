@@ -82,7 +82,14 @@ const make: { readonly [Kind in JobKind]: Make<Kind> } = {
     properties: {
       adminStatus: 'Active',
       filesystemPath: checkedPath(filesystemPath),
-      status: { state: 'InProgress', lastStartedTime, percentComplete: 0, ...noExportCounters },
+      status: {
+        state: 'InProgress',
+        lastStartedTime,
+        percentComplete: 0,
+        ...noExportCounters,
+        filesExportedPerSecond: 0,
+        mibExportedPerSecond: 0,
+      },
     },
   }),
 

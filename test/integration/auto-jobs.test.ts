@@ -122,7 +122,35 @@ await t.test('what an auto job cannot mean is refused with the reason', async (t
     [['auto-import', 'create', mount.path, '--source', 'both'], /--source: 'both' is not one of feed/],
     [['auto-import', 'create', mount.path, '--conflict', 'maybe'], /--conflict: 'maybe' is not one of/],
     [['auto-export', 'create', mount.path, '--path', '/a/../b'], /not a path below the mount/],
-    [['auto-export', 'create', mount.path, '--name', '../x'], /name: must be 2 to 80/],
+    [['auto-export', 'create', mount.path, '--path', ''], /--path: a path that is empty; \/ is everything/],
+    [
+      ['auto-export', 'create', mount.path, '--path', mount.at('a')],
+      /--path: .* begin at the mount's root: \/a$/m,
+    ],
+    [['export', 'create', mount.path, '--path', mount.path], /--path: .* begin at the mount's root: \/$/m],
+    [['export', 'create', mount.path, '--path', ''], /--path: a path that is empty/],
+    [['auto-export', 'create', mount.path, '--name', '../x'], /--name: must be 2 to 80/],
+    [
+      ['auto-export', 'create', mount.path, '--poll-interval', '0s'],
+      /--poll-interval: the shortest interval is 100ms/,
+    ],
+    [
+      ['auto-import', 'create', mount.path, '--poll-interval', '25h'],
+      /--poll-interval: the longest interval is 24h/,
+    ],
+    [
+      ['auto-import', 'create', mount.path, '--prefix', 'x'.repeat(1025)],
+      /--prefix: longer than a blob name/,
+    ],
+    [['import', 'create', mount.path, '--prefix', ''], /--prefix: a prefix that is empty/],
+    [
+      ['import', 'create', mount.path, '--conflict', 'skip', '--conflict', 'fail'],
+      /A job has one: 'skip' or 'fail'\?/,
+    ],
+    [
+      ['import', 'create', mount.path, '--max-errors', '1', '--max-errors', '2'],
+      /A job has one: '1' or '2'\?/,
+    ],
   ];
   for (const [args, message] of rows) {
     const { code, stderr } = await lustrite(args);

@@ -168,6 +168,7 @@ t.test('a job over what it cannot use', { skip: cannotMount }, async (t) => {
   await t.test('a mount over what cannot be mounted says what to do', async (t) => {
     faults.clear();
     const open = await azurite.newContainer('open');
+    const closed = await azurite.newContainer('closed');
     await azurite.client(open).setAccessPolicy('container');
     const rows: readonly (readonly [string, readonly string[], Readonly<Record<string, string>>, RegExp])[] =
       [
@@ -185,9 +186,15 @@ t.test('a job over what it cannot use', { skip: cannotMount }, async (t) => {
         ],
         [
           'a logging container that is missing',
-          ['--container', open, '--logging-container', 'nobody'],
+          ['--container', closed, '--logging-container', 'nobody'],
           settings,
           /container 'nobody'.* does not exist: create it/,
+        ],
+        [
+          'a public container',
+          ['--container', open],
+          settings,
+          /can be read by everybody \(access level \w+\): set its access level to Private/,
         ],
         ['a public container and no credentials', ['--container', open], {}, /AZURE_STORAGE_/],
         ['a name that no container has', ['--container', 'Not_A_Name'], settings, /Not_A_Name/],

@@ -346,10 +346,10 @@ t.test('people read numbers with units, and names on one line', (t) => {
     ['c.d', '[3]'],
     ['c.e.f', 'true'],
   ]);
-  const exporting = { state: 'InProgress', percentComplete: 40, totalFilesExported: 1, totalMiBExported: 1.26, totalFilesFailed: 0 }; // prettier-ignore
+  const exporting = { state: 'InProgress', percentComplete: 40, totalFilesExported: 1, totalMiBExported: 1.26, totalFilesFailed: 0, filesExportedPerSecond: 2, mibExportedPerSecond: 2.5 }; // prettier-ignore
   t.equal(
     jobLine({ kind: 'export', name: 'e', properties: { status: exporting } }),
-    'e InProgress: 40 %, 1 file exported, 1.3 MiB, 0 failed',
+    'e InProgress: 40 %, 1 file exported, 1.3 MiB, 0 failed, 2 files/s, 2.5 MiB/s',
   );
   t.end();
 });

@@ -159,6 +159,23 @@ await t.test('export.ifMatch: no blob of another client is overwritten by a syml
   }
 });
 
+await t.test('what is found is counted with its bytes, what is exported with its rate', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  jobs.hsm.store.write('d/good', Buffer.alloc(1 << 20).toString());
+  jobs.hsm.store.write('d/bad', Buffer.alloc(3 << 20).toString());
+  jobs.hsm.pool.gate = (_kind, blob) => {
+    jobs.hsm.clock.ms += 1000;
+    return blob === 'd/bad' ? Promise.reject(new BlobError('forbidden', '403')) : undefined;
+  };
+  t.match(await run(jobs), {
+    filesDiscovered: 2,
+    totalBytesDiscovered: 4 << 20,
+    totalBytesExported: 1 << 20,
+    filesExportedPerSecond: 1,
+    mibExportedPerSecond: 0.5,
+  });
+});
+
 await t.test('the stub of a directory never takes the place of content', async (t) => {
   await using jobs = await MemoryJobs.start();
   const { container, store } = jobs.hsm;

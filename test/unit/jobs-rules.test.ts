@@ -323,6 +323,8 @@ await t.test('an export that could not export a file has failed', (t) => {
       filesystemPath: '/',
       status: {
         ...noExportCounters,
+        filesExportedPerSecond: 0,
+        mibExportedPerSecond: 0,
         state: 'InProgress',
         lastStartedTime: start,
         percentComplete: 50,

@@ -121,6 +121,20 @@ await t.test('a failed import leaves its marker', async (t) => {
   t.notOk(jobs.hsm.store.everRenamed(), 'a marker that changes is no rename');
 });
 
+await t.test('a canceled import does not wait for a walk of the store', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  jobs.hsm.container.put('a');
+  let walks = false;
+  jobs.hsm.coordinator.keepRenamed = () => {
+    walks = true;
+    return new Promise(() => undefined);
+  };
+  const job = await jobs.runner.create('import', { name: 'to-cancel' });
+  await until(() => walks, { what: 'the walk', intervalMs: 1 });
+  await jobs.runner.cancel('to-cancel');
+  t.equal(stateOf(await job.done), 'Canceled');
+});
+
 await t.test('a canceled export is Canceled, and nothing of it goes on', async (t) => {
   await using jobs = await MemoryJobs.start();
   for (let n = 0; n < 20; n++) jobs.hsm.store.write(`f${n}`, 'x');

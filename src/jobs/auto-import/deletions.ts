@@ -174,14 +174,15 @@ export class Deletions {
   async #saveOthers(
     blobs: readonly { readonly blob: string; readonly there: FileState | undefined }[],
   ): Promise<ReadonlySet<string>> {
-    const { coordinator, later, onError } = this.#options;
+    const { coordinator, later, onError, signal } = this.#options;
     const unsafe = new Set<string>();
     await using claims = new Parallel(parallelDeletions);
     for (const { blob, there } of blobs) {
       await claims.start(async () => {
         try {
-          await coordinator.withBlob(blob, there?.fid, () => Promise.resolve());
+          await coordinator.withBlob(blob, there?.fid, () => Promise.resolve(), signal);
         } catch (error) {
+          signal.throwIfAborted();
           // Its data could not be brought here because nobody answers.
           const cause = error instanceof Error && isOutage(error.cause) ? error.cause : error;
           if (isOutage(cause)) throw cause;
@@ -224,7 +225,8 @@ export class Deletions {
 
   /** The file that was spared as the owner may have got another name since the look at it. */
   async #saveRenamed({ blob }: PlannedDeletion): Promise<void> {
-    await this.#options.coordinator.withBlob(blob, undefined, () => Promise.resolve());
+    const { coordinator, signal } = this.#options;
+    await coordinator.withBlob(blob, undefined, () => Promise.resolve(), signal);
   }
 
   /** Changed or replaced since it was looked at: judged again by what is there now. */

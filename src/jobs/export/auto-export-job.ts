@@ -91,7 +91,7 @@ function withCounters(
     totalMiBExported: Math.floor(bytes / mib),
     exportIterationCount: status.exportIterationCount + 1,
     currentIterationFilesDiscovered: now.filesDiscovered,
-    currentIterationMiBDiscovered: now.totalMiBExported,
+    currentIterationMiBDiscovered: Math.floor(now.totalBytesDiscovered / mib),
     currentIterationFilesExported: now.totalFilesExported,
     currentIterationMiBExported: now.totalMiBExported,
     currentIterationFilesFailed: now.totalFilesFailed,

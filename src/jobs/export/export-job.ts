@@ -1,5 +1,11 @@
 /** Export as a job: its record, its progress, and what a restart makes of it. */
-import { endedExport, interruptedExport, noExportCounters, type ExportRecord } from './export-record.js';
+import {
+  endedExport,
+  exportRates,
+  interruptedExport,
+  noExportCounters,
+  type ExportRecord,
+} from './export-record.js';
 import { runExport, type MutableExportCounters } from './export.js';
 import { timeOf, type JobType } from '../job-type.js';
 
@@ -28,7 +34,8 @@ export const exportJob: JobType<ExportRecord> = {
       const { totalFilesExported, totalFilesFailed, totalFilesSkipped } = counters;
       const tried = totalFilesExported + totalFilesFailed + totalFilesSkipped;
       const percentComplete = all > 0 ? Math.min(99, Math.floor((tried / all) * 100)) : 0;
-      const status = { ...now.properties.status, ...counters, percentComplete };
+      const rates = exportRates(counters, now.properties.status.lastStartedTime, timeOf(clock));
+      const status = { ...now.properties.status, ...counters, ...rates, percentComplete };
       return { ...now, properties: { ...now.properties, status } };
     };
     const end = await run.during(current, { persist: true }, async () => {

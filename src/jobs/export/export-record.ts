@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { messageChain } from '../../base/errors.js';
 import type { JobEnd } from '../job-end.js';
-import { count, jobName, time } from '../record-fields.js';
+import { count, jobName, perSecond, time } from '../record-fields.js';
 
 export const exportStates = ['InProgress', 'Cancelling', 'Canceled', 'Completed', 'Failed'] as const;
 export type ExportState = (typeof exportStates)[number];
@@ -20,6 +20,8 @@ const counters = z
   .object({
     /** Files and symlinks that were new or changed when the job met them; a file with several names counts for each. */
     filesDiscovered: count,
+    /** Theirs. Records of older daemons lack it. */
+    totalBytesDiscovered: count.default(0),
     totalFilesExported: count,
     totalBytesExported: count,
     totalMiBExported: count,
@@ -45,6 +47,9 @@ export const exportRecord = z
             lastStartedTime: time,
             lastCompletionTime: time.exactOptional(),
             percentComplete: count,
+            /** Not ARM's. Records of older daemons lack them. */
+            filesExportedPerSecond: count.default(0),
+            mibExportedPerSecond: count.default(0),
             errorCode: z.string().exactOptional(),
             errorMessage: z.string().exactOptional(),
             ...counters.unwrap().shape,
@@ -61,6 +66,7 @@ export type ExportCounters = z.infer<typeof counters>;
 
 export const noExportCounters: ExportCounters = {
   filesDiscovered: 0,
+  totalBytesDiscovered: 0,
   totalFilesExported: 0,
   totalBytesExported: 0,
   totalMiBExported: 0,
@@ -68,6 +74,18 @@ export const noExportCounters: ExportCounters = {
   totalFilesSkipped: 0,
   totalDirectoriesExported: 0,
 };
+
+/** Over the time from the start to `at`. */
+export function exportRates(
+  { totalFilesExported, totalBytesExported }: ExportCounters,
+  startedTime: string,
+  at: string,
+): Pick<ExportStatus, 'filesExportedPerSecond' | 'mibExportedPerSecond'> {
+  return {
+    filesExportedPerSecond: perSecond(totalFilesExported, startedTime, at),
+    mibExportedPerSecond: perSecond((10 * totalBytesExported) / 2 ** 20, startedTime, at) / 10,
+  };
+}
 
 export interface ExportResult {
   /** The first thing that the job could not do. */
@@ -117,8 +135,10 @@ export function interruptedExport(record: ExportRecord, wasCanceled: boolean, at
 
 function finish(record: ExportRecord, lastCompletionTime: string, end: Partial<ExportStatus>): ExportRecord {
   const { properties } = record;
+  const { status } = properties;
+  const rates = exportRates(status, status.lastStartedTime, lastCompletionTime);
   return {
     ...record,
-    properties: { ...properties, status: { ...properties.status, ...end, lastCompletionTime } },
+    properties: { ...properties, status: { ...status, ...end, ...rates, lastCompletionTime } },
   };
 }

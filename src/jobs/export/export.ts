@@ -209,7 +209,7 @@ class Export {
       const name = blobOfPath(path);
       if (!('refused' in name)) possible.push(entry);
       else {
-        this.#options.counters.filesDiscovered++;
+        this.#discovered(entry.size, 1);
         this.#fail(path, 'InvalidName', name.refused);
       }
     }
@@ -246,9 +246,9 @@ class Export {
     [entry, ...links]: readonly [WalkEntry, ...WalkEntry[]],
     partly = false,
   ): Promise<ArchiveOutcome['kind']> {
-    const { counters, clock, coordinator, signal } = this.#options;
+    const { clock, coordinator, signal } = this.#options;
     const names = [entry, ...links];
-    counters.filesDiscovered += names.length;
+    this.#discovered(entry.size, names.length);
     const wanted = { path: pathOf(entry), links: links.map(pathOf), signal };
     let outcome: ArchiveOutcome = { kind: 'canceled' };
     for (let attempt = 1; attempt <= tries; attempt++) {
@@ -269,7 +269,7 @@ class Export {
     switch (outcome.kind) {
       case 'archived':
         if (!outcome.blobs.includes(entry.path)) {
-          counters.filesDiscovered--;
+          this.#discovered(entry.size, -1);
           return;
         }
         this.#exported(outcome.copy.size);
@@ -277,7 +277,7 @@ class Export {
         return;
       case 'gone':
       case 'not-needed':
-        counters.filesDiscovered--;
+        this.#discovered(entry.size, -1);
         return;
       case 'moved':
         this.#fail(path, 'Renamed', 'the file was renamed during the export');
@@ -303,20 +303,27 @@ class Export {
   }
 
   async #symlink(entry: WalkEntry): Promise<void> {
-    const { counters, memory, signal } = this.#options;
+    const { memory, signal } = this.#options;
     if (memory?.novelty(entry) === 'same') return;
     try {
       const size = await exportSymlink(this.#options, entry);
       memory?.exported(entry);
       if (size === undefined) return;
-      counters.filesDiscovered++;
+      this.#discovered(size, 1);
       this.#exported(size);
       await this.#ancestors(entry.path);
     } catch (error) {
       signal.throwIfAborted();
-      counters.filesDiscovered++;
+      this.#discovered(0, 1);
       this.#fail(pathOf(entry), codeOf(error), messageChain(error));
     }
+  }
+
+  /** `files` of that size, each; negative: they were none. */
+  #discovered(size: number, files: number): void {
+    const { counters } = this.#options;
+    counters.filesDiscovered += files;
+    counters.totalBytesDiscovered += files * size;
   }
 
   #exported(bytes: number): void {

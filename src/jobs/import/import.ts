@@ -2,6 +2,7 @@
 import { constants } from 'node:os';
 import { crashPoint } from '../../base/crash.js';
 import { BlobError, messageChain } from '../../base/errors.js';
+import { unlessAborted } from '../../base/unless-aborted.js';
 import { isListedBehind } from '../../blob/listing-order.js';
 import { specialFileOf } from '../../blob/metadata.js';
 import { pathOfBlob } from '../../blob/names.js';
@@ -162,7 +163,11 @@ class Import {
   /** Behind what is done about those that have the names of the blobs: that is judged by what they were. */
   #keepRenamed({ wanted }: StubBatch): Promise<void> {
     const copies = wanted.flatMap((one) => ('stub' in one ? (one.stub.copy ?? []) : []));
-    return this.#options.coordinator.keepRenamed(copies);
+    const { coordinator, signal } = this.#options;
+    const kept = coordinator.keepRenamed(copies);
+    // It walks the whole store where names were changed; somebody who cancels need not wait for that.
+    kept.catch(() => undefined);
+    return unlessAborted(() => kept, signal);
   }
 
   async #batch({ wanted, results }: StubBatch): Promise<void> {
