@@ -41,6 +41,20 @@ static const struct command commands[] = {
      "Ask for the copies of files in the container to be removed."},
     {"hsm_cancel", hsm_cancel, REQUEST " <file|FID> ...", "Cancel the requests on files."},
     {"path2fid", path2fid, "[--parents] <path> ...", "Show the FID of files and directories."},
+    {"osts", osts, "[<path>]", "List the OST of each mount, or of the one that a path is on."},
+    {"mdts", mdts, "[<path>]", "List the MDT of each mount, or of the one that a path is on."},
+    {"check", check, "{mgts|osts|mdts|all|servers} [<path>]",
+     "Show whether the servers of mounts answer."},
+    {"df", df,
+     "[--inodes|-i] [--human-readable|-h] [--si|-H] [--lazy|-l] [--mdt|-m] [--ost|-o]\n"
+     "          [--pool|-p POOL] [--verbose|-v] [<path> ...]",
+     "Show the space or the inodes of mounts."},
+    {"quota", quota,
+     "[-q] [-v] [-h] [-o OST|-m MDT] [{-u|-g|-p} NAME|ID] [<mount> ...]\n"
+     "        quota -t {-u|-g|-p} [<mount> ...]\n"
+     "        quota [-q] [-v] [-h] {-U|-G|-P} [<mount> ...]\n"
+     "        quota -a {-u|-g|-p} [-s ID] [-e ID] [<mount> ...]",
+     "Show usage and limits. There are no limits, and usage is that of the whole file system."},
 };
 enum { COMMANDS = sizeof(commands) / sizeof(commands[0]) };
 
@@ -63,6 +77,27 @@ static const struct command *find_command(const char *name) {
 
 static void print_usage(FILE *to, const struct command *command) {
   fprintf(to, "%s\n usage: %s %s\n", command->about, command->name, command->usage);
+}
+
+/* Since Lustre 2.17 `lfs hsm state` is `lfs hsm_state`; answers NULL for no such command. */
+static const struct command *find_hsm_command(const char *word) {
+  const size_t prefix = strlen("hsm_");
+  for (int i = 0; i < COMMANDS; i++)
+    if (strncmp(commands[i].name, "hsm_", prefix) == 0 &&
+        strcmp(commands[i].name + prefix, word) == 0)
+      return &commands[i];
+  return NULL;
+}
+
+/* Where the command's own words begin in argv. */
+struct found {
+  const struct command *command;
+  int at;
+};
+
+static struct found find(int argc, char *argv[]) {
+  if (strcmp(argv[1], "hsm") != 0) return (struct found){find_command(argv[1]), 1};
+  return (struct found){argc > 2 ? find_hsm_command(argv[2]) : NULL, 2};
 }
 
 static int unknown_command(const char *name) {
@@ -105,11 +140,18 @@ static int dispatch(int argc, char *argv[]) {
   if (strcmp(name, "--list-commands") == 0) return list_commands();
   if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0) return print_help(stdout, argv[2]);
 
-  const struct command *command = find_command(name);
-  if (command == NULL) return unknown_command(name);
+  const struct found found = find(argc, argv);
+  if (found.command == NULL) {
+    if (found.at == 1) return unknown_command(name);
+    if (argc > 2) return unknown_command(argv[2]);
+    print_help(stderr, NULL);
+    return SHOW_HELP;
+  }
+  /* Messages name the command in as many words as the caller did. */
+  if (found.at == 2) program_invocation_short_name = "lfs hsm";
   opterr = 0;
-  int status = command->run(argc - 1, argv + 1);
-  if (status == SHOW_HELP) print_usage(stderr, command);
+  int status = found.command->run(argc - found.at, argv + found.at);
+  if (status == SHOW_HELP) print_usage(stderr, found.command);
   return status;
 }
 

@@ -27,5 +27,10 @@ int hsm_release(int argc, char *argv[]);
 int hsm_remove(int argc, char *argv[]);
 int hsm_cancel(int argc, char *argv[]);
 int path2fid(int argc, char *argv[]);
+int osts(int argc, char *argv[]);
+int mdts(int argc, char *argv[]);
+int check(int argc, char *argv[]);
+int df(int argc, char *argv[]);
+int quota(int argc, char *argv[]);
 
 #endif

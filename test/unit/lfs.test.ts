@@ -99,7 +99,7 @@ interface Tap {
 }
 let fakeDaemons = 0;
 
-const everyCommand = [
+const onFiles = [
   'hsm_state',
   'hsm_action',
   'hsm_set',
@@ -111,14 +111,15 @@ const everyCommand = [
   'hsm_cancel',
   'path2fid',
 ];
-const requests = everyCommand.slice(4, 9);
+const everyCommand = [...onFiles, 'osts', 'mdts', 'check', 'df', 'quota'];
+const requests = onFiles.slice(4, 9);
 
 t.test('a usage error prints the help of the command on stderr and exits 4', async (t) => {
   const notAFlag = "lfs: unrecognized option '--released'\n";
   const notForThis = 'error: -a is supported only when archiving or removing\n';
   const cases: [args: string[], before: string][] = [
-    ...everyCommand.map((command): [string[], string] => [[command], '']),
-    ...everyCommand.slice(2).map((command): [string[], string] => [[command, '--help', 'a'], '']),
+    ...onFiles.map((command): [string[], string] => [[command], '']),
+    ...onFiles.slice(2).map((command): [string[], string] => [[command, '--help', 'a'], '']),
     [['hsm_set', '--exists'], ''],
     [['hsm_set', 'a', 'b'], ''],
     [['hsm_set', '-i', '3', 'a'], ''],
@@ -143,6 +144,19 @@ t.test('a usage error prints the help of the command on stderr and exits 4', asy
     [['hsm_archive', '--default', 'a'], "lfs: unrecognized option '--default'\n"],
     [['hsm_archive', '-D'], "lfs: unrecognized option '-D'\n"],
     [['path2fid', '-x', 'a'], "lfs: unrecognized option '-x'\n"],
+    [['osts', 'a', 'b'], ''],
+    [['mdts', 'a', 'b'], ''],
+    [['check'], 'lfs check: server type must be specified\n'],
+    [['check', 'osts', 'a', 'b'], 'lfs check: server type must be specified\n'],
+    [['check', 'disks'], "lfs check: unrecognized option 'disks'\n"],
+    [['df', '-x'], "lfs: unrecognized option '-x'\n"],
+    [['df', '--pool'], "lfs: unrecognized option '--pool'\n"],
+    [['quota', '-u'], 'lfs quota: u/g-name is required\n'],
+    [['quota', '-u', '-g', 'root'], 'lfs quota: only one of -u, -g, or -p may be specified\n'],
+    [['quota', '-u', 'no such user', 'dir'], "lfs quota: invalid id 'no such user'\n"],
+    [['quota', '-p', '1x', 'dir'], "lfs quota: invalid id '1x'\n"],
+    [['quota', '-a'], 'lfs quota: no quota type to iterate\n'],
+    [['quota', '-Z'], "lfs quota: unrecognized option '-Z'\n"],
   ];
   for (const [args, before] of cases) {
     const { status, stdout, stderr } = await run(args);
@@ -183,6 +197,17 @@ t.test('a failure names the file and exits with the errno', async (t) => {
     [['path2fid', 'nope'], 2, `lfs path2fid: cannot get fid for 'nope': ${missing}\n`],
     [['path2fid', 'dangling'], 95, "lfs path2fid: cannot get fid for 'dangling': Operation not supported\n"],
     [['hsm_stat', 'a'], 1, "lfs: 'hsm_stat' is not a valid command. See 'lfs --list-commands'.\n"],
+    [['hsm', 'stat', 'a'], 1, "lfs: 'stat' is not a valid command. See 'lfs --list-commands'.\n"],
+    [['hsm', 'state', 'a'], 25, `lfs hsm state: get HSM state for 'a' failed: ${notTty}\n`],
+    [['hsm', 'clear', '-r', 'nope'], 2, `lfs hsm clear: change hsm flags for 'nope' failed: ${missing}\n`],
+    [['hsm', 'archive', '-a', '1', 'a'], 95, 'Cannot read FID of a: Operation not supported\n'],
+    [['osts', 'nope'], 2, `error: invalid path 'nope': ${missing}\n`],
+    [['mdts', 'dir'], 0, ''],
+    [['check', 'all', 'nope'], 2, `error: invalid path 'nope': ${missing}\n`],
+    [['check', 'servers', 'dir'], 19, 'lfs check: cannot find mounted Lustre filesystem: No such device\n'],
+    [['df', 'nope'], 2, `error: invalid path 'nope': ${missing}\n`],
+    [['df', 'dir', 'nope'], 95, `df:dir Not a Lustre filesystem\nerror: invalid path 'nope': ${missing}\n`],
+    [['quota', '-q', '-u', 'root', 'dir'], 19, "lfs quota: cannot resolve path 'dir': No such device\n"],
   ];
   for (const [args, status, stderr] of cases)
     t.same(await run(args), { status, stdout: '', stderr }, args.join(' '));
@@ -293,6 +318,7 @@ t.test('lfs says what it is and what it can', async (t) => {
   for (const command of everyCommand) t.match(help.stdout, `  ${command} `);
   t.match((await run(['help', 'hsm_set'])).stdout, ' usage: hsm_set [--norelease|-r]');
   t.equal((await run([])).status, 4);
+  t.equal((await run(['hsm'])).status, 4);
 });
 
 t.test('output that cannot be written is a failure', async (t) => {
