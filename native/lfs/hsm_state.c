@@ -1,5 +1,7 @@
 /* lfs hsm_state, hsm_action, hsm_set, hsm_clear: what HSM knows of single files, through Lustre's
  * own ioctls on the file (lustre-hsm 4.3). None of them restores a file or waits for a restore. */
+#include "hsm_state.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -11,7 +13,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../abi.h"
 #include "lfs.h"
 #include "socket.h"
 
@@ -56,6 +57,11 @@ static bool ask_socket(int fd, int error) {
   return error == ENOTTY && fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
 }
 
+int hsm_state_of(int fd, const char *path, struct hsm_user_state *state) {
+  int error = ioctl(fd, LL_IOC_HSM_STATE_GET, state) == 0 ? 0 : errno;
+  return ask_socket(fd, error) ? socket_state(fd, path, state) : error;
+}
+
 static void print_state(const char *path, const struct hsm_user_state *state) {
   /* The order is part of the format: scripts match "released exists archived". */
   static const struct {
@@ -78,8 +84,7 @@ static int show_state(const char *path, const void *with) {
   int fd = open_file(path, O_RDONLY);
   if (fd < 0) return errno;
   struct hsm_user_state state = {0};
-  int error = ioctl(fd, LL_IOC_HSM_STATE_GET, &state) == 0 ? 0 : errno;
-  if (ask_socket(fd, error)) error = socket_state(fd, path, &state);
+  int error = hsm_state_of(fd, path, &state);
   close(fd);
   if (error == 0) print_state(path, &state);
   return error;

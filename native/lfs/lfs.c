@@ -41,6 +41,15 @@ static const struct command commands[] = {
      "Ask for the copies of files in the container to be removed."},
     {"hsm_cancel", hsm_cancel, REQUEST " <file|FID> ...", "Cancel the requests on files."},
     {"path2fid", path2fid, "[--parents] <path> ...", "Show the FID of files and directories."},
+    {"find", find,
+     "<path> ... [[!] --layout|-L {released|raid0|mdt}] [[!] --type|-t {b|c|d|f|l|p|s}]\n"
+     "          [[!] --size|-s [+-]N[bkMGTPE]] [[!] --blocks|-b [+-]N[bkMGTPE]]\n"
+     "          [[!] --mtime|-M [+-]N[smhdwy]] [[!] --atime|-A ...] [[!] --ctime|-C ...]\n"
+     "          [[!] --name|-n PATTERN] [[!] --links [+-]N] [[!] {--uid|-u|--user|-U} ID|NAME]\n"
+     "          [[!] {--gid|-g|--group|-G} ID|NAME] [--mindepth|-d N] [--maxdepth|-D N]\n"
+     "          [--print|-P] [--print0|-0] [--lazy|-l]\n"
+     " example: find /mnt/lustre --type f ! --layout released --size +1M -print0",
+     "Find the entries of directory trees that match. Restores nothing."},
     {"osts", osts, "[<path>]", "List the OST of each mount, or of the one that a path is on."},
     {"mdts", mdts, "[<path>]", "List the MDT of each mount, or of the one that a path is on."},
     {"check", check, "{mgts|osts|mdts|all|servers} [<path>]",
@@ -95,7 +104,7 @@ struct found {
   int at;
 };
 
-static struct found find(int argc, char *argv[]) {
+static struct found find_words(int argc, char *argv[]) {
   if (strcmp(argv[1], "hsm") != 0) return (struct found){find_command(argv[1]), 1};
   return (struct found){argc > 2 ? find_hsm_command(argv[2]) : NULL, 2};
 }
@@ -140,7 +149,7 @@ static int dispatch(int argc, char *argv[]) {
   if (strcmp(name, "--list-commands") == 0) return list_commands();
   if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0) return print_help(stdout, argv[2]);
 
-  const struct found found = find(argc, argv);
+  const struct found found = find_words(argc, argv);
   if (found.command == NULL) {
     if (found.at == 1) return unknown_command(name);
     if (argc > 2) return unknown_command(argv[2]);

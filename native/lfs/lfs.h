@@ -27,6 +27,7 @@ int hsm_release(int argc, char *argv[]);
 int hsm_remove(int argc, char *argv[]);
 int hsm_cancel(int argc, char *argv[]);
 int path2fid(int argc, char *argv[]);
+int find(int argc, char *argv[]);
 int osts(int argc, char *argv[]);
 int mdts(int argc, char *argv[]);
 int check(int argc, char *argv[]);

@@ -1,8 +1,9 @@
 /** What `lfs` can beside the HSM commands, through a real mount of every front end (lustre-hsm 8). */
 import { statfsSync } from 'node:fs';
+import { rm, writeFile } from 'node:fs/promises';
 import t, { type Test } from 'tap';
 import { Azurite } from '../helpers/azurite.js';
-import { HS, hsmFlags, lfs } from '../helpers/lfs.js';
+import { HS, hsmFlags, lfs, states } from '../helpers/lfs.js';
 import { TestMount } from '../helpers/mount.js';
 import { cannotMount } from '../helpers/mounts.js';
 
@@ -37,6 +38,7 @@ for (const frontEnd of ['native', 'fuse-native'] as const) {
   t.test(frontEnd, { skip: cannotMount }, async (t) => {
     const at = await mounted(t, frontEnd);
     await targets(t, at);
+    await finding(t, at);
     await twoWords(t, at);
   });
 }
@@ -78,6 +80,25 @@ async function targets(t: Test, { mount, name }: Mounted): Promise<void> {
     t.match(await said('quota', path), /^Disk quotas for usr root [^]*\nDisk quotas for grp root /);
     t.equal(await said('quota', '-t', '-u', path), 'Block grace time: 1w; Inode grace time: 1w\n');
     t.match(await said('quota', '-U', path), /^Disk default usr quota:\n.*\n.* 0 +0 +0 +0 +0 +0\n$/);
+  });
+}
+
+async function finding(t: Test, { mount }: Mounted): Promise<void> {
+  await t.test('find tells released files from others, and restores none', async (t) => {
+    const found = async (...args: readonly string[]): Promise<readonly string[]> =>
+      (await said('find', mount.path, ...args)).split('\n').slice(0, -1).sort();
+    const [text, bin, own] = [mount.at('a.txt'), mount.at('sub/b.bin'), mount.at('own')];
+    await writeFile(own, 'new\n');
+    const directories = [mount.path, mount.at('sub')];
+    t.same(await found('--layout', 'released'), [text, bin]);
+    t.same(await found('-L', 'released', '-size', '+4k'), [bin]);
+    t.same(await found('!', '--layout', 'released'), [mount.path, own, mount.at('sub')]);
+    t.same(await found('-type', 'f', '!', '-layout', 'released'), [own]);
+    t.same(await found('-type', 'f', '-layout', 'raid0'), [text, own, bin]);
+    t.same(await found('-type', 'd', '-layout', 'raid0'), directories);
+    t.same(await found('-type', 'f', '-layout', 'mdt'), []);
+    t.equal(await hsmFlags(bin), states.stub);
+    await rm(own);
   });
 }
 

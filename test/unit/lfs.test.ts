@@ -5,7 +5,16 @@
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -111,7 +120,7 @@ const onFiles = [
   'hsm_cancel',
   'path2fid',
 ];
-const everyCommand = [...onFiles, 'osts', 'mdts', 'check', 'df', 'quota'];
+const everyCommand = [...onFiles, 'find', 'osts', 'mdts', 'check', 'df', 'quota'];
 const requests = onFiles.slice(4, 9);
 
 t.test('a usage error prints the help of the command on stderr and exits 4', async (t) => {
@@ -144,6 +153,18 @@ t.test('a usage error prints the help of the command on stderr and exits 4', asy
     [['hsm_archive', '--default', 'a'], "lfs: unrecognized option '--default'\n"],
     [['hsm_archive', '-D'], "lfs: unrecognized option '-D'\n"],
     [['path2fid', '-x', 'a'], "lfs: unrecognized option '-x'\n"],
+    [['find'], ''],
+    [['find', '--type', 'f'], ''],
+    [['find', 'dir', '--help'], ''],
+    [['find', 'dir', '--hsm', 'released'], "lfs: unrecognized option '--hsm'\n"],
+    [['find', 'dir', '-type'], "lfs: unrecognized option '-type'\n"],
+    [['find', 'dir', '-type', 'x'], "lfs: bad type 'x'\n"],
+    [['find', 'dir', '--maxdepth', '1x'], "error: bad maxdepth '1x'\n"],
+    [['find', 'dir', '--maxdepth', '-1'], "error: bad maxdepth '-1'\n"],
+    [
+      ['find', 'dir', '-type', 'f', 'a'],
+      'err: find: filename|dirname must either precede options or follow options\n',
+    ],
     [['osts', 'a', 'b'], ''],
     [['mdts', 'a', 'b'], ''],
     [['check'], 'lfs check: server type must be specified\n'],
@@ -201,6 +222,19 @@ t.test('a failure names the file and exits with the errno', async (t) => {
     [['hsm', 'state', 'a'], 25, `lfs hsm state: get HSM state for 'a' failed: ${notTty}\n`],
     [['hsm', 'clear', '-r', 'nope'], 2, `lfs hsm clear: change hsm flags for 'nope' failed: ${missing}\n`],
     [['hsm', 'archive', '-a', '1', 'a'], 95, 'Cannot read FID of a: Operation not supported\n'],
+    [['find', 'nope'], 2, `lfs: failed for 'nope': ${missing}\n`],
+    [['find', 'a', '-size', 'x'], 22, "error: bad file size 'x'\n"],
+    [['find', 'a', '-size', '+1kk'], 22, "error: bad file size '1kk'\n"],
+    [['find', 'a', '-size', '--1'], 22, "error: bad file size '-1'\n"],
+    [['find', 'a', '-size', '18446744073709551616'], 22, "error: bad file size '18446744073709551616'\n"],
+    [['find', 'a', '-size', '16E'], 22, "error: bad file size '16E'\n"],
+    [['find', 'a', '-mtime', '1x'], 22, "lfs find: bad time string '1x': Invalid argument\n"],
+    [['find', 'a', '-mtime', ''], 22, "lfs find: bad time string '': Invalid argument\n"],
+    [['find', 'a', '-mtime', '+-1'], 22, "lfs find: bad time string '-1': Invalid argument\n"],
+    [['find', 'a', '-links', '0'], 22, "error: bad link count '0'\n"],
+    [['find', 'a', '-layout', 'striped'], 22, "error: bad layout 'striped'\n"],
+    [['find', 'a', '-user', 'no such user'], 22, 'no such user is not an ID or name of a user\n'],
+    [['find', 'a', '-L', 'released'], 25, `lfs find: cannot look at 'a': ${notTty}\n`],
     [['osts', 'nope'], 2, `error: invalid path 'nope': ${missing}\n`],
     [['mdts', 'dir'], 0, ''],
     [['check', 'all', 'nope'], 2, `error: invalid path 'nope': ${missing}\n`],
@@ -308,6 +342,109 @@ t.test('--mntpath makes operands FIDs and must name a mount', async (t) => {
       "Could not find path 'nope': No such file or directory\nCannot send HSM request (use of nope): No such device\n",
   });
 });
+
+t.test(
+  'find prints what matches, as the paths were given, each directory before what it holds',
+  async (t) => {
+    const tree = join(work, 'tree');
+    mkdirSync(join(tree, 'sub/deep'), { recursive: true });
+    for (const [name, bytes, ageHours] of [
+      ['new.txt', 5, 0],
+      ['sub/old.txt', 1500, 60],
+      ['sub/deep/big.bin', 5000, 30],
+    ] as const) {
+      writeFileSync(join(tree, name), 'x'.repeat(bytes));
+      const time = Date.now() / 1000 - ageHours * 3600 - 5;
+      utimesSync(join(tree, name), time, time);
+    }
+    symlinkSync('sub', join(tree, 'link'));
+    const all = ['tree', 'tree/link', 'tree/new.txt', 'tree/sub', 'tree/sub/deep'];
+    all.push('tree/sub/deep/big.bin', 'tree/sub/old.txt');
+    const files = ['tree/new.txt', 'tree/sub/deep/big.bin', 'tree/sub/old.txt'];
+    const [recent, big, old] = files as [string, string, string];
+    const cases: [args: string[], paths: readonly string[]][] = [
+      [['tree'], all],
+      [['tree/'], ['tree/', ...all.slice(1)]],
+      [['./tree', '-type', 'l'], ['./tree/link']],
+      [['tree/link'], ['tree/link', 'tree/link/deep', 'tree/link/deep/big.bin', 'tree/link/old.txt']],
+      [
+        ['tree/new.txt', 'tree/sub/deep'],
+        [recent, 'tree/sub/deep', big],
+      ],
+      [['tree', '--type', 'f'], files],
+      [
+        ['tree', '-t', 'd', '--maxdepth', '1'],
+        ['tree', 'tree/sub'],
+      ],
+      [['tree', '-D', '0'], ['tree']],
+      [
+        ['tree', '--mindepth', '2'],
+        ['tree/sub/deep', big, old],
+      ],
+      [['--type', 'f', '--lazy', 'tree'], files],
+      [['tree', '!', '-type', 'd', '!', '-type', 'f'], ['tree/link']],
+      [['tree', '!', '--name', '*.txt', '--type', 'f', '-P'], [big]],
+      [
+        ['tree', '-name', '[no]*.t?t'],
+        [recent, old],
+      ],
+      [
+        ['tree', '-type', 'f', '-size', '+1k'],
+        [big, old],
+      ],
+      [['tree', '-type', 'f', '--size', '-1KiB'], []],
+      [['tree', '-type', 'f', '-size', '2k'], [old]],
+      [['tree', '-type', 'f', '-s', '5000c'], [big]],
+      [
+        ['tree', '-type', 'f', '-size', '+1.4k'],
+        [big, old],
+      ],
+      [['tree', '-type', 'f', '!', '-size', '+1k'], [recent]],
+      [['tree', '-type', 'f', '-mtime', '+1'], [old]],
+      [['tree', '-type', 'f', '-mtime', '1'], [big]],
+      [['tree', '-type', 'f', '-mtime', '-1'], [recent]],
+      [['tree', '-type', 'f', '--mtime', '+29h', '-mtime', '-2d6h'], [big]],
+      [
+        ['tree', '-type', 'f', '!', '-M', '-1'],
+        [big, old],
+      ],
+      [['tree', '-type', 'f', '-links', '1'], files],
+      [['tree', '-uid', String(process.getuid?.()), '-D', '0'], ['tree']],
+      [['tree', '!', '-gid', String(process.getgid?.())], []],
+      [
+        ['tree', '--layout', 'raid0', '-type', 'd', '-D', '1'],
+        ['tree', 'tree/sub'],
+      ],
+      [['tree', '-L', 'released,mdt', '!', '-type', 'f'], []],
+    ];
+    for (const [args, paths] of cases) {
+      const { status, stdout, stderr } = await run(['find', ...args]);
+      t.same({ status, stderr }, { status: 0, stderr: '' }, args.join(' '));
+      t.same(stdout.split('\n').slice(0, -1).sort(), [...paths].sort(), args.join(' '));
+    }
+    t.equal((await run(['find', 'tree', '-type', 'f', '-name', 'n*', '-print0'])).stdout, `${recent}\0`);
+    const { stdout } = await run(['find', 'tree']);
+    t.ok(stdout.indexOf('tree/sub\n') < stdout.indexOf('tree/sub/deep\n'));
+
+    await t.test('a failure does not end the walk, and is its exit code', async (t) => {
+      t.same(await run(['find', 'nope', 'tree', '-name', 'new.txt']), {
+        status: 2,
+        stdout: `${recent}\n`,
+        stderr: "lfs: failed for 'nope': No such file or directory\n",
+      });
+      if (process.getuid?.() !== 0) return;
+      const program = join(work, 'find-lfs');
+      copyFileSync(built, program);
+      chmodSync(join(tree, 'sub/deep'), 0o700);
+      const { status, stdout, stderr } = await run(['find', 'tree'], { program, uid: 65534 });
+      t.equal(status, 13);
+      t.match(stdout, 'tree/sub/old.txt\n');
+      t.match(stdout, 'tree/sub/deep\n');
+      t.notMatch(stdout, 'big.bin');
+      t.equal(stderr, "find-lfs find: cannot look at 'tree/sub/deep': Permission denied\n");
+    });
+  },
+);
 
 t.test('lfs says what it is and what it can', async (t) => {
   t.same(await run(['--version']), { status: 0, stdout: 'lfs 2.16.1 (lustrite)\n', stderr: '' });
