@@ -92,6 +92,26 @@ struct lustrite_request {
  * requests (native/lfs/socket.h). On the mount's root, and on every file that its reader asks. */
 #define LUSTRITE_XATTR_SOCKET "user.lustrite.socket"
 
+/* What `lfs setstripe` was told of a file or directory: remembered, shown and without effect. Needs
+ * write permission to set and read permission to get, as the VFS asks for a class that it does not
+ * know. The mount keeps the value without looking into it. */
+#define LUSTRITE_XATTR_LAYOUT "lustre.lustrite.layout"
+enum { LUSTRITE_COMPONENTS = 16 };
+struct lustrite_component {
+  uint64_t end;          /* where the next one begins; UINT64_MAX: the end of the file */
+  uint32_t pattern;      /* LOV_PATTERN_* of Lustre */
+  uint32_t stripe_size;  /* 0: the default, 1 MiB */
+  int32_t stripe_count;  /* 0: the default, 1; -1: all */
+  int32_t stripe_offset; /* index of the first OST; -1: any */
+  char pool[16];
+};
+/* Only the first `count` components are stored; none that ends before the file: not composite. */
+struct lustrite_layout {
+  uint32_t version; /* 1 */
+  uint32_t count;
+  struct lustrite_component components[LUSTRITE_COMPONENTS];
+};
+
 /* st_fstype of the mount in /proc/self/mountinfo: "fuse.lustrite". */
 #define LUSTRITE_FSTYPE "lustrite"
 

@@ -53,6 +53,7 @@ class StoreObject : public Napi::ObjectWrap<StoreObject> {
   Napi::Value Statfs(const Info& info);
   Napi::Value CreateStubs(const Info& info);
   Napi::Value SetAttributes(const Info& info);
+  Napi::Value Extended(const Info& info);
   Napi::Value ReplaceCopy(const Info& info);
   Napi::Value Barrier(const Info& info);
   Napi::Value Remove(const Info& info);
@@ -128,6 +129,7 @@ Napi::Function StoreObject::Define(Napi::Env env) {
                       InstanceMethod<&S::Statfs>("statfs"),
                       InstanceMethod<&S::CreateStubs>("createStubs"),
                       InstanceMethod<&S::SetAttributes>("setAttributes"),
+                      InstanceMethod<&S::Extended>("extended"),
                       InstanceMethod<&S::ReplaceCopy>("replaceCopy"),
                       InstanceMethod<&S::Barrier>("barrier"),
                       InstanceMethod<&S::Remove>("remove"),
@@ -370,6 +372,27 @@ Napi::Value StoreObject::SetAttributes(const Info& info) {
   return OnPath(info, path, [store = store_, path, attributes] {
     return lustrite::SetAttributes(*store, path, attributes);
   });
+}
+
+Napi::Value StoreObject::Extended(const Info& info) {
+  std::string path, name;
+  if (!TextFromJs(info[0], &path) || !TextFromJs(info[1], &name)) return info.Env().Undefined();
+  using Value = std::optional<std::string>;
+  return RunOnPool<Value>(
+      info.Env(), store_, path,
+      [store = store_, path, name](Value& value) {
+        int error = 0;
+        const UniqueFd fd = OpenBeneath(store->root(), path, O_PATH, 0, &error);
+        if (error != 0) return error;
+        std::string found;
+        error = GetExtended(fd.get(), name, &found);
+        if (error == 0) value = std::move(found);
+        return error == ENODATA ? 0 : error;
+      },
+      [](Napi::Env env, Value& value) -> Napi::Value {
+        if (!value) return env.Undefined();
+        return Napi::Buffer<char>::Copy(env, value->data(), value->size());
+      });
 }
 
 Napi::Value StoreObject::ReplaceCopy(const Info& info) {

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "../store/extended_attributes.h"
 #include "core.h"
 
 namespace lustrite::fuse {
@@ -23,6 +24,7 @@ enum class Kind {
   kSecret,   // the record, the store's id and the daemon's socket: not there
   kShown,    // a view of the record: readable by name, not listed, cannot be changed
   kFid,      // the same, for the inode's identity
+  kLayout,   // what `lfs setstripe` was told: the file's own, under another name, not listed
   kIgnored,  // setting it does nothing, as in Lustre (llite: the bare name "hsm" in any namespace)
 };
 
@@ -35,9 +37,18 @@ Kind KindOf(std::string_view name) {
     return Kind::kShown;
   }
   if (name == LUSTRITE_XATTR_FID) return Kind::kFid;
+  if (name == LUSTRITE_XATTR_LAYOUT) return Kind::kLayout;
   const size_t dot = name.find('.');
   if (dot != std::string_view::npos && name.substr(dot + 1) == "hsm") return Kind::kIgnored;
   return Kind::kOwn;
+}
+
+// What is a file's own, and may be set.
+bool IsKept(Kind kind) { return kind == Kind::kOwn || kind == Kind::kLayout; }
+
+// The name on the backing inode.
+const char* BackingName(const char* name) {
+  return KindOf(name) == Kind::kLayout ? kLayoutXattr : name;
 }
 
 // O_PATH fd of the inode a request is about; not ok when it was answered.
@@ -93,13 +104,15 @@ void OnGetxattr(Core& core, const RequestPtr& request) {
       });
       return;
     case Kind::kIgnored:
+    case Kind::kLayout:
     case Kind::kOwn:
       break;
   }
   UniqueFd fd = OpenInode(request, node);
   if (!fd.ok()) return;
   std::vector<char> value(std::min<size_t>(in.size, kLargest));
-  const ssize_t size = getxattr(ProcPath(fd.get()).c_str(), name, value.data(), value.size());
+  const ssize_t size =
+      getxattr(ProcPath(fd.get()).c_str(), BackingName(name), value.data(), value.size());
   if (size < 0) {
     request->ReplyError(errno);
   } else if (in.size == 0) {
@@ -141,15 +154,19 @@ void OnSetxattr(Core& core, const RequestPtr& request) {
     request->ReplyError(EINVAL);
     return;
   }
-  if (KindOf(name) != Kind::kOwn) {
+  if (!IsKept(KindOf(name))) {
     // So that tar --xattrs -x, rsync -X and cp -a of another mount's file succeed.
     request->Reply();
+    return;
+  }
+  if (KindOf(name) == Kind::kLayout && in.size > sizeof(struct lustrite_layout)) {
+    request->ReplyError(EINVAL);
     return;
   }
   NodePtr node = NodeOf(core, *request);
   UniqueFd fd = OpenInode(request, node);
   if (!fd.ok()) return;
-  if (setxattr(ProcPath(fd.get()).c_str(), name, request->after(before), in.size,
+  if (setxattr(ProcPath(fd.get()).c_str(), BackingName(name), request->after(before), in.size,
                static_cast<int>(in.flags)) != 0) {
     request->ReplyError(errno);
     return;
@@ -170,14 +187,14 @@ void OnRemovexattr(Core& core, const RequestPtr& request) {
     request->ReplyError(EINVAL);
     return;
   }
-  if (KindOf(name) != Kind::kOwn) {
+  if (!IsKept(KindOf(name))) {
     request->Reply();
     return;
   }
   NodePtr node = NodeOf(core, *request);
   UniqueFd fd = OpenInode(request, node);
   if (!fd.ok()) return;
-  if (removexattr(ProcPath(fd.get()).c_str(), name) != 0) {
+  if (removexattr(ProcPath(fd.get()).c_str(), BackingName(name)) != 0) {
     request->ReplyError(errno);
     return;
   }

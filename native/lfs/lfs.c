@@ -24,6 +24,10 @@ struct command {
 #define REQUEST "[--filelist|-l FILELIST] [--data|-D DATA] [--mntpath|-m MOUNT]"
 #define REQUEST_ARCHIVE REQUEST "\n          [--archive|-a NUM]"
 
+#define DIRSTRIPE                                                             \
+  "[--mdt-count|-c N] [--mdt-index|-i N[,N...]] [--mdt-hash|-H HASH]\n      " \
+  "    [--mode|-o MODE] [--max-inherit|-X N] <directory> ..."
+
 static const struct command commands[] = {
     {"hsm_state", hsm_state, "<file> ...", "Show the HSM flags and the archive id of files."},
     {"hsm_action", hsm_action, "<file> ...", "Show the HSM request in progress on files."},
@@ -41,6 +45,25 @@ static const struct command commands[] = {
      "Ask for the copies of files in the container to be removed."},
     {"hsm_cancel", hsm_cancel, REQUEST " <file|FID> ...", "Cancel the requests on files."},
     {"path2fid", path2fid, "[--parents] <path> ...", "Show the FID of files and directories."},
+    {"setstripe", setstripe,
+     "[--stripe-count|-c N] [--stripe-size|-S N[kMG]] [--stripe-index|-i N]\n"
+     "          [--ost|-o N[,N-N...]] [--pool|-p POOL] [--layout|-L {raid0|mdt}]\n"
+     "          [--overstripe-count|-C N] [--component-end|-E N[kMGT]|-1 ...] [--mode MODE]\n"
+     "          [--mirror-count|-N[N]] [--copy FILE] <file|directory> ...\n"
+     "        setstripe -d <directory> ...\n"
+     " example: setstripe -c 4 -S 4M /mnt/lustre/results",
+     "Create files with a layout, or give directories a default one. It is shown and has no\n"
+     "effect."},
+    {"getstripe", getstripe,
+     "[--stripe-count|-c] [--stripe-size|-S] [--stripe-index|-i] [--pool|-p]\n"
+     "          [--layout|-L] [--mdt-index|-m] [--fid|-F] [--generation|-g] [--component-count]\n"
+     "          [--directory|-d] [--recursive|-r] [--raw|-R] [--verbose|-v] [--yaml|-y]\n"
+     "          <file|directory> ...",
+     "Show the layout of files and of what directories hold; -L tells released files."},
+    {"setdirstripe", setdirstripe, DIRSTRIPE, "Make directories, as mkdir does."},
+    {"getdirstripe", getdirstripe, "[-c] [-i] [-H] [-F] [-D] [-r] [-v] [-y] <directory> ...",
+     "Show on which MDTs directories are: on the only one."},
+    {"mkdir", setdirstripe, DIRSTRIPE, "Make directories."},
     {"find", find,
      "<path> ... [[!] --layout|-L {released|raid0|mdt}] [[!] --type|-t {b|c|d|f|l|p|s}]\n"
      "          [[!] --size|-s [+-]N[bkMGTPE]] [[!] --blocks|-b [+-]N[bkMGTPE]]\n"

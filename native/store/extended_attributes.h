@@ -14,6 +14,12 @@ struct ExtendedAttribute {
   std::optional<std::string> value;
 };
 
+// Where LUSTRITE_XATTR_LAYOUT of native/abi.h is kept.
+inline constexpr char kLayoutXattr[] = "trusted.lustrite.layout";
+
+// Of the inode behind an fd of any kind; ENODATA where there is none.
+int GetExtended(int fd, const std::string& name, std::string* value);
+
 // Of the inode behind an fd of any kind. After its mode: an access ACL decides that, too.
 int SetExtended(int fd, const std::vector<ExtendedAttribute>& attributes);
 

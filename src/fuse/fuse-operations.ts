@@ -26,6 +26,10 @@ const S_IFREG = 0o100000;
 const unchangedId = 0xffff_ffff;
 const nsPerMs = 1_000_000n;
 
+/** What `lfs setstripe` was told (native/abi.h), and where the store keeps it (native/store/extended_attributes.h). */
+const layoutXattr = 'lustre.lustrite.layout';
+const layoutKept = 'trusted.lustrite.layout';
+
 const closeFd = promisify(close);
 const fsyncFd = promisify(fsync);
 const readFd = promisify(read);
@@ -139,6 +143,10 @@ export function fuseOperations(options: FuseOperationsOptions): ServedOperations
     return opened;
   }
 
+  async function setLayout(path: string, value: Buffer | null): Promise<void> {
+    await native.setAttributes(path, { extended: { [layoutKept]: value } });
+  }
+
   const operations: FuseOperations = {
     getattr: (path, done) => give(done, () => getattr(path)),
     fgetattr: (path, _fh, done) => give(done, () => getattr(path)),
@@ -214,9 +222,15 @@ export function fuseOperations(options: FuseOperationsOptions): ServedOperations
     symlink: (target, path, done) => serve(done, () => atParent(path, (there) => fs.symlink(target, there))),
     getxattr: (path, name, _position, done) =>
       give(done, () => xattr(native, socketPath, beneath(path), name)),
-    setxattr: (_path, name, _value, _position, _flags, done) => done(isIgnored(name) ? 0 : -ENOTSUP),
+    setxattr: (path, name, value, _position, _flags, done) => {
+      if (name === layoutXattr) serve(done, () => setLayout(beneath(path), Buffer.from(value)));
+      else done(isIgnored(name) ? 0 : -ENOTSUP);
+    },
     listxattr: (_path, done) => done(0, []),
-    removexattr: (_path, name, done) => done(isIgnored(name) ? 0 : -ENOTSUP),
+    removexattr: (path, name, done) => {
+      if (name === layoutXattr) serve(done, () => setLayout(beneath(path), null));
+      else done(isIgnored(name) ? 0 : -ENOTSUP);
+    },
   };
 
   return {
@@ -275,6 +289,8 @@ function isIgnored(name: string): boolean {
 async function xattr(native: NativeStore, socketPath: string, path: string, name: string): Promise<Buffer> {
   if (name === 'user.lustrite.socket') return Buffer.from(socketPath);
   if (name === 'system.lustrite.fid') return fidBytes(native.fidOf(path));
+  const kept = name === layoutXattr ? await native.extended(path, layoutKept) : undefined;
+  if (kept !== undefined) return kept;
   const shown = shownXattrs[name];
   const value = shown === undefined ? undefined : shown(await native.state(native.fidOf(path)));
   if (value === undefined) throw Object.assign(new Error('no such attribute'), { errno: ENODATA });

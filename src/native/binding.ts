@@ -286,6 +286,8 @@ export interface NativeStore {
   setTimes(path: string, atimeNs: bigint | null, mtimeNs: bigint | null): Promise<void>;
   rename(from: string, to: string): Promise<void>;
   link(from: string, to: string): Promise<void>;
+  /** An extended attribute of the backing inode, undefined where it has none of that name. */
+  extended(path: string, name: string): Promise<Buffer | undefined>;
   /** stat(2) as shown: released sizes, st_blocks 1, application's ctime. */
   stat(path: string): Promise<ShownStat>;
 }

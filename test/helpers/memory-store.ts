@@ -436,6 +436,10 @@ export class MemoryStore implements NativeStore {
     this.names.set(to, this.#named(from));
   }
 
+  extended(): Promise<Buffer | undefined> {
+    return Promise.reject(new FsError(ENOTSUP, 'extended'));
+  }
+
   async stat(path: string): Promise<ShownStat> {
     await Promise.resolve();
     const { mode, uid, gid, size, mtimeNs, writes } = this.#named(path);

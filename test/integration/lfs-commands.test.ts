@@ -1,11 +1,13 @@
 /** What `lfs` can beside the HSM commands, through a real mount of every front end (lustre-hsm 8). */
-import { statfsSync } from 'node:fs';
-import { rm, writeFile } from 'node:fs/promises';
+import { statfsSync, statSync } from 'node:fs';
+import { readFile, rm, writeFile } from 'node:fs/promises';
 import t, { type Test } from 'tap';
+import { nobody, runAs } from '../helpers/as-user.js';
 import { Azurite } from '../helpers/azurite.js';
-import { HS, hsmFlags, lfs, states } from '../helpers/lfs.js';
+import { HS, hsmFlags, lfs, lfsPath, states } from '../helpers/lfs.js';
 import { TestMount } from '../helpers/mount.js';
 import { cannotMount } from '../helpers/mounts.js';
+import { run } from '../helpers/run.js';
 
 const azurite = await Azurite.start();
 t.teardown(() => azurite[Symbol.asyncDispose]());
@@ -39,6 +41,7 @@ for (const frontEnd of ['native', 'fuse-native'] as const) {
     const at = await mounted(t, frontEnd);
     await targets(t, at);
     await finding(t, at);
+    await striping(t, at);
     await twoWords(t, at);
   });
 }
@@ -99,6 +102,138 @@ async function finding(t: Test, { mount }: Mounted): Promise<void> {
     t.same(await found('-type', 'f', '-layout', 'mdt'), []);
     t.equal(await hsmFlags(bin), states.stub);
     await rm(own);
+  });
+}
+
+async function striping(t: Test, { mount }: Mounted): Promise<void> {
+  const [directory, file, stub] = [mount.at('striped'), mount.at('striped/f'), mount.at('a.txt')];
+
+  await t.test('setstripe is remembered and shown', async (t) => {
+    t.equal(await said('mkdir', '-i', '0', '-c', '1', directory), '');
+    const line = 'stripe_count:  1 stripe_size:   1048576 pattern:       raid0 stripe_offset: -1\n\n';
+    t.equal(await said('getstripe', '-d', directory), line);
+    t.equal(await said('setstripe', '-c', '-1', '-S', '4M', '--pool', 'flash', directory), '');
+    t.equal(
+      await said('getstripe', directory),
+      `${directory}\nstripe_count:  -1 stripe_size:   4194304 pattern:       raid0 stripe_offset: -1 pool:          flash\n\n`,
+    );
+    t.equal(await said('setstripe', '-d', directory), '');
+    t.equal(await said('setstripe', '-d', directory), '', 'a second time');
+    t.equal(await said('getstripe', '-d', directory), line);
+
+    t.equal(await said('setstripe', '--stripe-count', '2', '-i', '3', '--stripe-size', '64k', file), '');
+    const [, oid = ''] = (await said('path2fid', file)).split(':');
+    t.equal(
+      await said('getstripe', file),
+      `${file}\nlmm_stripe_count:  2\nlmm_stripe_size:   65536\nlmm_pattern:       raid0\nlmm_layout_gen:    0\n` +
+        'lmm_stripe_offset: 3\n\tobdidx\t\t objid\t\t objid\t\t group\n' +
+        [3, 4]
+          .map((index) => {
+            const object = [String(Number(oid)).padStart(14), oid.padStart(13)];
+            return `\t${String(index).padStart(6)}\t${object.join('\t')}\t${'0'.padStart(14)}\n`;
+          })
+          .join('') +
+        '\n',
+    );
+    await writeFile(file, 'data\n');
+    for (const [option, value] of [
+      ['-c', '2'],
+      ['-S', '65536'],
+      ['-i', '3'],
+      ['-L', 'raid0'],
+      ['-g', '0'],
+      ['--mdt-index', '0\n'],
+      ['--component-count', '0\n'],
+    ] as const)
+      t.equal((await said('getstripe', option, file)).trimEnd(), value.trimEnd(), option);
+    t.ok((await said('getstripe', directory)).includes(`${file}\nlmm_stripe_count:  2\n`));
+    const again = await lfs(['setstripe', '-c', '1', file]);
+    t.match(again, {
+      code: 17,
+      stderr: `lfs setstripe: setstripe error for '${file}': stripe already set\n`,
+    });
+    t.equal(await readFile(file, 'utf8'), 'data\n');
+    t.equal(await said('getstripe', '-L', stub), 'released\n\n');
+    t.equal(await hsmFlags(stub), states.stub);
+    t.match(
+      await said('getstripe', stub),
+      /lmm_pattern: {7}released\nlmm_layout_gen: {4}0\nlmm_stripe_offset: 0\n\n$/,
+    );
+    const { stdout } = await run('getfattr', ['-d', '-m', '-', '--absolute-names', file, directory]);
+    t.notMatch(stdout, 'lustrite', 'what cp -a and tar would copy');
+  });
+
+  await t.test('a composite layout is shown by its components', async (t) => {
+    const composite = mount.at('striped/c');
+    t.equal(
+      await said(
+        'setstripe',
+        '-E',
+        '1M',
+        '-L',
+        'mdt',
+        '-E',
+        '64M',
+        '-c',
+        '1',
+        '-E',
+        '-1',
+        '-c',
+        '4',
+        composite,
+      ),
+      '',
+    );
+    const shown = await said('getstripe', composite);
+    t.ok(
+      shown.startsWith(
+        `${composite}\n  lcm_layout_gen:    3\n  lcm_mirror_count:  1\n  lcm_entry_count:   3\n`,
+      ),
+    );
+    t.match(shown, /lcme_id: {13}1\n {4}lcme_mirror_id: {6}0\n {4}lcme_flags: {10}init\n/);
+    t.match(
+      shown,
+      /lcme_extent.e_start: 67108864\n {4}lcme_extent.e_end: {3}EOF\n {6}lmm_stripe_count: {2}4\n/,
+    );
+    t.equal(await said('getstripe', '--component-count', composite), '3\n');
+    t.match(
+      await said('getstripe', '-y', composite),
+      /^lcm_layout_gen: {4}3\n[^]*\ncomponents:\n {2}- lcme_id: {13}1\n/,
+    );
+    t.equal(await said('setstripe', '--copy', composite, directory), '');
+    t.match(
+      await said('getstripe', '-d', directory),
+      /lcme_id: {13}N\/A\n[^]* {6}stripe_count: {2}4 {7}stripe_size/,
+    );
+  });
+
+  await t.test('mkdir makes directories, with the mode that it is told', async (t) => {
+    const path = mount.at('made');
+    t.equal(await said('mkdir', '-c', '2', '-H', 'crush', '--mode', '1770', path), '');
+    t.equal(statSync(path).mode & 0o7777, 0o1770);
+    t.equal((await lfs(['setdirstripe', path])).code, 17);
+    t.equal(await said('setdirstripe', '-D', '-c', '1', path), '');
+    t.equal(
+      await said('getdirstripe', path),
+      'lmv_stripe_count: 0 lmv_stripe_offset: 0 lmv_hash_type: none\n',
+    );
+    t.equal(await said('getdirstripe', '-i', path), '0\n');
+  });
+
+  await t.test('who may not write may not set a layout', async (t) => {
+    const env = ['-u', 'NODE_OPTIONS'];
+    const { stderr } = await runAs(nobody, 'env', [
+      ...env,
+      lfsPath,
+      'setstripe',
+      '-c',
+      '1',
+      directory,
+      mount.at('x'),
+    ]);
+    t.match(stderr, `setstripe error for '${directory}': Permission denied\n`);
+    t.match(stderr, `setstripe error for '${mount.at('x')}': Permission denied\n`);
+    await rm(directory, { recursive: true });
   });
 }
 

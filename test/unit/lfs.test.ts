@@ -120,7 +120,20 @@ const onFiles = [
   'hsm_cancel',
   'path2fid',
 ];
-const everyCommand = [...onFiles, 'find', 'osts', 'mdts', 'check', 'df', 'quota'];
+const everyCommand = [
+  ...onFiles,
+  'setstripe',
+  'getstripe',
+  'setdirstripe',
+  'getdirstripe',
+  'mkdir',
+  'find',
+  'osts',
+  'mdts',
+  'check',
+  'df',
+  'quota',
+];
 const requests = onFiles.slice(4, 9);
 
 t.test('a usage error prints the help of the command on stderr and exits 4', async (t) => {
@@ -153,6 +166,52 @@ t.test('a usage error prints the help of the command on stderr and exits 4', asy
     [['hsm_archive', '--default', 'a'], "lfs: unrecognized option '--default'\n"],
     [['hsm_archive', '-D'], "lfs: unrecognized option '-D'\n"],
     [['path2fid', '-x', 'a'], "lfs: unrecognized option '-x'\n"],
+    ...(
+      [
+        [['setstripe'], 'FILE must be specified'],
+        [['setstripe', '-c', '4'], 'FILE must be specified'],
+        [['setstripe', '-c', 'x', 'new'], "invalid stripe count 'x'"],
+        [['setstripe', '-c', '', 'new'], "invalid stripe count ''"],
+        [['setstripe', '-c', '-2', 'new'], "invalid stripe count '-2'"],
+        [['setstripe', '-c', '2001', 'new'], "invalid stripe count '2001'"],
+        [['setstripe', '-C', '-33', 'new'], "invalid stripe count '-33'"],
+        [['setstripe', '-S', '100000', 'new'], "invalid stripe size '100000'"],
+        [['setstripe', '-S', '4G', 'new'], "invalid stripe size '4G'"],
+        [['setstripe', '-S', '-1', 'new'], "invalid stripe size '-1'"],
+        [['setstripe', '-i', '-2', 'new'], "invalid stripe offset '-2'"],
+        [['setstripe', '-i', '65536', 'new'], "invalid stripe offset '65536'"],
+        [['setstripe', '-o', '3-1', 'new'], "invalid OST target(s) '3-1'"],
+        [['setstripe', '-o', '1,,2', 'new'], "invalid OST target(s) '1,,2'"],
+        [['setstripe', '-o', '0-99999999999', 'new'], "invalid OST target(s) '0-99999999999'"],
+        [
+          ['setstripe', '-p', 'a-pool-with-a-long-name', 'new'],
+          "invalid pool name 'a-pool-with-a-long-name'",
+        ],
+        [['setstripe', '-E', '1000k', 'new'], "invalid component end '1000k'"],
+        [['setstripe', '-E', '0', 'new'], "invalid component end '0'"],
+        [['setstripe', '-E', '2M', '-E', '1M', 'new'], 'invalid layout'],
+        [['setstripe', '-E', '-1', '-E', '1M', 'new'], 'invalid layout'],
+        [
+          ['setstripe', ...Array.from({ length: 17 }, (_, i) => [`-E${String(i + 1)}M`]).flat(), 'new'],
+          'invalid layout',
+        ],
+        [['setstripe', '--mode', '8', 'new'], "bad mode '8'"],
+        [['setstripe', '-N0', 'new'], "invalid mirror count '0'"],
+        [['setstripe', '-d', '-c', '1', 'dir'], 'option -d is mutually exclusive'],
+        [['setstripe', '--copy', 'a', '-c', '1', 'new'], "can't specify --yaml or --copy"],
+        [['setstripe', '-m', '0', 'new'], '-m is valid only for migrate command'],
+        [['setstripe', '-Z', 'new'], "unrecognized option '-Z'"],
+      ] as const
+    ).map(([args, text]): [string[], string] => [[...args], `lfs setstripe: ${text}`]),
+    [['getstripe'], 'error: getstripe: no filename|pathname\n'],
+    [['getstripe', '-Z', 'a'], "lfs: unrecognized option '-Z'\n"],
+    [['mkdir'], 'lfs mkdir: DIR must be specified\n'],
+    [['mkdir', '-c', 'x', 'new'], "lfs mkdir: invalid stripe count 'x'\n"],
+    [['mkdir', '-i', 'x', 'new'], "lfs mkdir: invalid MDT target(s) 'x'\n"],
+    [['mkdir', '-H', 'md5', 'new'], "lfs mkdir: invalid directory hash type 'md5'\n"],
+    [['mkdir', '-o', '9', 'new'], "lfs mkdir: invalid MODE '9'\n"],
+    [['setdirstripe', '-Z', 'new'], "lfs: unrecognized option '-Z'\n"],
+    [['getdirstripe'], ''],
     [['find'], ''],
     [['find', '--type', 'f'], ''],
     [['find', 'dir', '--help'], ''],
@@ -190,6 +249,8 @@ t.test('a usage error prints the help of the command on stderr and exits 4', asy
 });
 
 t.test('a failure names the file and exits with the errno', async (t) => {
+  const elsewhere = (name: string) =>
+    `lfs setstripe: setstripe error for '${name}': not on a Lustre filesystem\n`;
   const notTty = 'Inappropriate ioctl for device';
   const missing = 'No such file or directory';
   const cases: [args: string[], status: number, stderr: string][] = [
@@ -222,6 +283,40 @@ t.test('a failure names the file and exits with the errno', async (t) => {
     [['hsm', 'state', 'a'], 25, `lfs hsm state: get HSM state for 'a' failed: ${notTty}\n`],
     [['hsm', 'clear', '-r', 'nope'], 2, `lfs hsm clear: change hsm flags for 'nope' failed: ${missing}\n`],
     [['hsm', 'archive', '-a', '1', 'a'], 95, 'Cannot read FID of a: Operation not supported\n'],
+    [['setstripe', '-c', '1', 'a'], 17, "lfs setstripe: setstripe error for 'a': stripe already set\n"],
+    [['setstripe', 'no/new'], 2, `lfs setstripe: setstripe error for 'no/new': ${missing}\n`],
+    [['setstripe', 'new', 'dir'], 25, elsewhere('new') + elsewhere('dir')],
+    [['setstripe', '-d', 'dir'], 25, elsewhere('dir')],
+    [['setstripe', '-d', 'a'], 22, "lfs setstripe: cannot delete the layout of a file: 'a'\n"],
+    [['setstripe', '-d', 'new'], 2, `lfs setstripe: setstripe error for 'new': ${missing}\n`],
+    [
+      ['setstripe', '--comp-add', '-E', '1M', 'new'],
+      2,
+      `lfs setstripe: setstripe error for 'new': ${missing}\n`,
+    ],
+    [
+      ['setstripe', '-L', 'raid5', 'new'],
+      22,
+      "error: layout 'raid5' is unknown, supported layouts are: 'mdt', 'raid0'\n",
+    ],
+    [['setstripe', '--yaml', 'a', 'new'], 95, 'lfs setstripe: --yaml: Operation not supported\n'],
+    [
+      ['setstripe', '--copy', 'a', 'new'],
+      25,
+      `lfs setstripe: can't create composite layout from file a: ${notTty}\n`,
+    ],
+    [['getstripe', 'nope'], 2, `lfs: getstripe for 'nope' failed: ${missing}\n`],
+    [
+      ['getstripe', 'a', 'dir'],
+      25,
+      `lfs: getstripe for 'a' failed: ${notTty}\nlfs: getstripe for 'dir' failed: ${notTty}\n`,
+    ],
+    [['getdirstripe', 'dir'], 25, `lfs: getdirstripe for 'dir' failed: ${notTty}\n`],
+    [
+      ['mkdir', 'dir', 'no/dir'],
+      17,
+      `lfs mkdir: dirstripe error on 'dir': File exists\nlfs mkdir: dirstripe error on 'no/dir': ${missing}\n`,
+    ],
     [['find', 'nope'], 2, `lfs: failed for 'nope': ${missing}\n`],
     [['find', 'a', '-size', 'x'], 22, "error: bad file size 'x'\n"],
     [['find', 'a', '-size', '+1kk'], 22, "error: bad file size '1kk'\n"],
