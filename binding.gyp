@@ -89,9 +89,11 @@
       'cflags': [ '-std=c11', '-O2' ],
       'defines': [ '_GNU_SOURCE' ],
       'sources': [
+        'native/lfs/data_version.c',
         'native/lfs/df.c',
         'native/lfs/dirstripe.c',
         'native/lfs/fid.c',
+        'native/lfs/fid2path.c',
         'native/lfs/find.c',
         'native/lfs/getstripe.c',
         'native/lfs/hsm_request.c',

@@ -69,6 +69,29 @@ struct hsm_current_action {
 #define LL_IOC_HSM_STATE_SET _IOW('f', 212, struct hsm_state_set)
 #define LL_IOC_HSM_ACTION _IOR('f', 220, struct hsm_current_action)
 
+/* The kernel passes on what comes back alone: idv_flags (LL_DV_RD_FLUSH, LL_DV_WR_FLUSH) stays with
+ * the caller, who writes back what is dirty before it asks. */
+struct ioc_data_version {
+  uint64_t idv_version;
+  uint32_t idv_layout_version;
+  uint32_t idv_flags;
+};
+#define LL_IOC_DATA_VERSION _IOR('f', 218, struct ioc_data_version)
+
+/* The data version of a file that has its data here: each write moves mtime or ctime, and neither
+ * an archive nor a restore moves those that are shown. Never 0, which is "no data". */
+static inline uint64_t lustrite_data_version(uint64_t size, uint64_t mtime_ns, uint64_t ctime_ns) {
+  const uint64_t parts[] = {size, mtime_ns, ctime_ns};
+  uint64_t mixed = 0;
+  for (int i = 0; i < 3; i++) { /* splitmix64 */
+    mixed = (mixed ^ parts[i]) + 0x9e3779b97f4a7c15u;
+    mixed = (mixed ^ (mixed >> 30)) * 0xbf58476d1ce4e5b9u;
+    mixed = (mixed ^ (mixed >> 27)) * 0x94d049bb133111ebu;
+    mixed ^= mixed >> 31;
+  }
+  return mixed == 0 ? 1 : mixed;
+}
+
 /* llite/dir.c refuses requests of 5120/3 bytes and more; with its 24-byte header and 32 bytes a
  * file that is 52 files (lustre-hsm 2.3). */
 enum { LUSTRITE_REQUEST_FILES = 52, LUSTRITE_REQUEST_DATA = 1706 };
@@ -82,6 +105,18 @@ struct lustrite_request {
   uint8_t pad[6];
 };
 #define LUSTRITE_IOC_REQUEST _IOW('f', 240, struct lustrite_request)
+
+/* Lustre's OBD_IOC_FID2PATH has a size of its own each time, hence this one, to the root as well:
+ * one name of an inode, which only root may ask for (CAP_DAC_READ_SEARCH in Lustre). ENODATA: it
+ * has no such link. */
+enum { LUSTRITE_PATH_BYTES = 4096 };
+struct lustrite_fid2path {
+  struct lu_fid fid;
+  uint32_t link;                  /* which one, from 0 */
+  uint32_t links;                 /* out: how many there are */
+  char path[LUSTRITE_PATH_BYTES]; /* out: below the root, without a leading slash */
+};
+#define LUSTRITE_IOC_FID2PATH _IOWR('f', 241, struct lustrite_fid2path)
 
 /* The FID of an inode, readable by whoever can name it (as Lustre's path2fid needs no read
  * permission): 16 bytes, a struct lu_fid. The "system." class is the one the VFS passes on

@@ -52,10 +52,17 @@ struct HsmStateSet {
   struct hsm_state_set change = {};
 };
 
+// Which name of which inode; `fid` may be one that no inode of ours can have.
+struct LinkAsked {
+  struct lu_fid fid = {};
+  uint32_t link = 0;
+};
+
 // Called on threads of the session; must not block.
 struct SessionEvents {
   std::function<void(uint64_t id, HsmRequest)> request;
   std::function<void(uint64_t id, HsmStateSet)> state_set;
+  std::function<void(uint64_t id, LinkAsked)> link_asked;
   std::function<void()> closed;
 };
 
@@ -192,6 +199,8 @@ void OnIoctl(Core& core, const RequestPtr& request);
 void OnInterrupt(Core& core, const RequestPtr& request);
 // TypeScript's answer to a question.
 void AnswerQuestion(Core& core, uint64_t id, int error);
+// The same for a LinkAsked that has an answer; `path` is shorter than LUSTRITE_PATH_BYTES.
+void AnswerLink(Core& core, uint64_t id, uint32_t links, const std::string& path);
 
 // print.cc: one line a request on stderr.
 const char* OpcodeName(uint32_t opcode);

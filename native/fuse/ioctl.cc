@@ -86,6 +86,45 @@ void HsmAsk(Core& core, const RequestPtr& request) {
   core.events.request(core.questions.Keep(request), std::move(ask));
 }
 
+void LinkAsk(Core& core, const RequestPtr& request) {
+  const auto& in = request->in<fuse_ioctl_in>();
+  struct lustrite_fid2path ask;
+  if (!Carries(*request, sizeof(ask)) || in.out_size < sizeof(ask)) {
+    request->ReplyError(EINVAL);
+    return;
+  }
+  if (request->header().uid != 0) {
+    request->ReplyError(EPERM);
+    return;
+  }
+  memcpy(&ask, request->after(sizeof(in)), sizeof(ask));
+  core.events.link_asked(core.questions.Keep(request), LinkAsked{ask.fid, ask.link});
+}
+
+// The number that lustre-hsm 8 asks for: equal numbers, equal data; 0 without data.
+void DataVersion(const RequestPtr& request, const NodePtr& node) {
+  int error = 0;
+  const UniqueFd fd = node->inode->OpenBacking(O_PATH | O_NOFOLLOW, &error);
+  struct stat st;
+  if (fd.ok() && fstat(fd.get(), &st) != 0) error = errno;
+  if (error != 0) {
+    request->ReplyError(error);
+    return;
+  }
+  bool stable = false;
+  node->inode->Show(&st, &stable);
+  struct ioc_data_version version = {};
+  const uint32_t states = node->inode->HsmState().hus_states;
+  const auto ns = [](const struct timespec& time) {
+    return static_cast<uint64_t>(time.tv_sec) * 1000000000u + static_cast<uint64_t>(time.tv_nsec);
+  };
+  if (!(states & HS_RELEASED) && (st.st_size > 0 || states != 0)) {
+    version.idv_version =
+        lustrite_data_version(static_cast<uint64_t>(st.st_size), ns(st.st_mtim), ns(st.st_ctim));
+  }
+  ReplyIoctl(*request, version);
+}
+
 }  // namespace
 
 void OnIoctl(Core& core, const RequestPtr& request) {
@@ -100,7 +139,19 @@ void OnIoctl(Core& core, const RequestPtr& request) {
   if (command == LUSTRITE_IOC_REQUEST && directory && node->id == FUSE_ROOT_ID) {
     return HsmAsk(core, request);
   }
+  if (command == LUSTRITE_IOC_FID2PATH && directory && node->id == FUSE_ROOT_ID) {
+    return LinkAsk(core, request);
+  }
   if (command == LL_IOC_HSM_STATE_SET && !directory) return StateSet(core, request, node);
+  if (command == LL_IOC_DATA_VERSION && !directory) {
+    if (in.out_size < sizeof(struct ioc_data_version)) {
+      request->ReplyError(EINVAL);
+      return;
+    }
+    request->Shrink();
+    core.pool.Post([request, node] { DataVersion(request, node); });
+    return;
+  }
   const bool state = command == LL_IOC_HSM_STATE_GET;
   const size_t size = state ? sizeof(struct hsm_user_state) : sizeof(struct hsm_current_action);
   if (directory || (!state && command != LL_IOC_HSM_ACTION)) {
@@ -124,6 +175,19 @@ void AnswerQuestion(Core& core, uint64_t id, int error) {
   } else {
     request->Reply(fuse_ioctl_out{});
   }
+}
+
+void AnswerLink(Core& core, uint64_t id, uint32_t links, const std::string& path) {
+  RequestPtr request = core.questions.Take(id);
+  if (!request) return;
+  struct lustrite_fid2path answer = {};
+  if (path.size() >= sizeof(answer.path)) {
+    request->ReplyError(ENAMETOOLONG);
+    return;
+  }
+  answer.links = links;
+  memcpy(answer.path, path.data(), path.size());
+  ReplyIoctl(*request, answer);
 }
 
 void OnInterrupt(Core& core, const RequestPtr& request) {

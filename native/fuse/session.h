@@ -25,6 +25,9 @@ class Session {
 
   // Answers an event's question. Unknown or interrupted ids are ignored.
   void Answer(uint64_t id, int error) { AnswerQuestion(core_, id, error); }
+  void AnswerLink(uint64_t id, uint32_t links, const std::string& path) {
+    fuse::AnswerLink(core_, id, links, path);
+  }
 
   // Unmounts and waits until the kernel has let go. EBUSY while in use unless `lazy`. Blocks: never
   // from the thread that runs the events.

@@ -147,6 +147,13 @@ fuse::SessionEvents EventsOf(const MountedPtr& mounted) {
                                {Napi::Number::New(env, static_cast<double>(id)), ToJs(env, ask)});
     });
   };
+  events.link_asked = [mounted](uint64_t id, fuse::LinkAsked ask) {
+    mounted->loop.Post([mounted, id, ask](Napi::Env env) {
+      mounted->callbacks->Call(env, "linkAsked",
+                               {Napi::Number::New(env, static_cast<double>(id)), ToJs(env, ask.fid),
+                                Napi::Number::New(env, ask.link)});
+    });
+  };
   events.closed = [mounted] {
     mounted->loop.Post([mounted](Napi::Env env) {
       mounted->over = true;
@@ -182,6 +189,12 @@ Napi::Object SessionObject(Napi::Env env, const std::shared_ptr<Session>& sessio
   object.Set("answer", Napi::Function::New(env, [session](const Napi::CallbackInfo& info) {
                const double id = info[0].ToNumber().DoubleValue();
                session->Answer(static_cast<uint64_t>(id), info[1].ToNumber().Int32Value());
+             }));
+  object.Set("answerLink", Napi::Function::New(env, [session](const Napi::CallbackInfo& info) {
+               const double id = info[0].ToNumber().DoubleValue();
+               const auto path = info[2].As<Napi::Buffer<char>>();
+               session->AnswerLink(static_cast<uint64_t>(id), info[1].ToNumber().Uint32Value(),
+                                   std::string(path.Data(), path.Length()));
              }));
   object.Set("unmount", Napi::Function::New(env, [session](const Napi::CallbackInfo& info) {
                return Unmount(info.Env(), session, info[0].ToBoolean().Value());

@@ -45,6 +45,12 @@ static const struct command commands[] = {
      "Ask for the copies of files in the container to be removed."},
     {"hsm_cancel", hsm_cancel, REQUEST " <file|FID> ...", "Cancel the requests on files."},
     {"path2fid", path2fid, "[--parents] <path> ...", "Show the FID of files and directories."},
+    {"fid2path", fid2path,
+     "[--print0|-0] [--print-fid|-f] [--print-link|-c] [--link|-l N] [--name|-n]\n"
+     "          <fsname|root> <FID> ...",
+     "Show the paths of FIDs, each name on a line. Only for root."},
+    {"data_version", data_version, "[--nosync|-n|--read|-r|--write|-w] [--set-hsm|-s] <file>",
+     "Show a number that changes with the data of a file; 0: it has none here."},
     {"setstripe", setstripe,
      "[--stripe-count|-c N] [--stripe-size|-S N[kMG]] [--stripe-index|-i N]\n"
      "          [--ost|-o N[,N-N...]] [--pool|-p POOL] [--layout|-L {raid0|mdt}]\n"

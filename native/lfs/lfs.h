@@ -27,6 +27,8 @@ int hsm_release(int argc, char *argv[]);
 int hsm_remove(int argc, char *argv[]);
 int hsm_cancel(int argc, char *argv[]);
 int path2fid(int argc, char *argv[]);
+int fid2path(int argc, char *argv[]);
+int data_version(int argc, char *argv[]);
 int setstripe(int argc, char *argv[]);
 int getstripe(int argc, char *argv[]);
 int setdirstripe(int argc, char *argv[]);

@@ -18,7 +18,7 @@
 #include "mount.h"
 
 /* Longest answer that is believed, and how long the daemon may think. */
-enum { ANSWER_BYTES = 4096, ANSWER_SECONDS = 60 };
+enum { ANSWER_BYTES = 2 * LUSTRITE_PATH_BYTES + 256, ANSWER_SECONDS = 60 };
 
 static bool read_address(int fd, struct sockaddr_un *address) {
   *address = (struct sockaddr_un){.sun_family = AF_UNIX};
@@ -160,7 +160,7 @@ static int begin_file(struct question *question, const char *op, int fd, const c
 }
 
 /* Ends the question, asks it, and answers the errno of the conversation or of the daemon. */
-static int ask(struct question *question, int fd, char answer[ANSWER_BYTES]) {
+static int ask_daemon(struct question *question, int fd, char answer[ANSWER_BYTES]) {
   fputs("}\n", question->to);
   struct sockaddr_un address;
   int error = fclose(question->to) != 0 ? errno : find_daemon(fd, &address);
@@ -176,7 +176,7 @@ int socket_state(int fd, const char *path, struct hsm_user_state *state) {
   struct question question;
   char answer[ANSWER_BYTES];
   int error = begin_file(&question, "state", fd, path);
-  if (error == 0) error = ask(&question, fd, answer);
+  if (error == 0) error = ask_daemon(&question, fd, answer);
   if (error != 0) return error;
   bool whole = read_number32(answer, "states", &state->hus_states) &&
                read_number32(answer, "archive_id", &state->hus_archive_id);
@@ -187,7 +187,7 @@ int socket_action(int fd, const char *path, struct hsm_current_action *action) {
   struct question question;
   char answer[ANSWER_BYTES];
   int error = begin_file(&question, "action", fd, path);
-  if (error == 0) error = ask(&question, fd, answer);
+  if (error == 0) error = ask_daemon(&question, fd, answer);
   if (error != 0) return error;
   bool whole = read_number32(answer, "state", &action->hca_state) &&
                read_number32(answer, "action", &action->hca_action) &&
@@ -205,7 +205,7 @@ int socket_set(int fd, const char *path, const struct hsm_state_set *change) {
           ",\"valid\":%" PRIu32 ",\"archive_id\":%" PRIu32 ",\"setmask\":%" PRIu64
           ",\"clearmask\":%" PRIu64,
           change->hss_valid, change->hss_archive_id, change->hss_setmask, change->hss_clearmask);
-  return ask(&question, fd, answer);
+  return ask_daemon(&question, fd, answer);
 }
 
 int socket_request(int fd, const char *path, const struct lustrite_request *request) {
@@ -222,5 +222,32 @@ int socket_request(int fd, const char *path, const struct lustrite_request *requ
   fputs("],\"data\":\"", question.to);
   for (uint32_t i = 0; i < request->data_len; i++) fprintf(question.to, "%02x", request->data[i]);
   putc('"', question.to);
-  return ask(&question, fd, answer);
+  return ask_daemon(&question, fd, answer);
+}
+
+/* Two digits a byte, in a string that ends the member. */
+static bool read_path(const char *answer, char path[LUSTRITE_PATH_BYTES]) {
+  static const char key[] = "\"path\":\"";
+  const char *at = strstr(answer, key);
+  if (at == NULL) return false;
+  at += strlen(key);
+  size_t length = 0;
+  unsigned byte;
+  for (; length < LUSTRITE_PATH_BYTES - 1 && sscanf(at, "%2x", &byte) == 1; at += 2)
+    path[length++] = (char)byte;
+  path[length] = '\0';
+  return *at == '"';
+}
+
+int socket_fid2path(int fd, const char *path, struct lustrite_fid2path *ask) {
+  struct question question;
+  char answer[ANSWER_BYTES];
+  int error = begin(&question, "fid2path", path);
+  if (error != 0) return error;
+  fputs(",\"fid\":", question.to);
+  print_fid(question.to, &ask->fid);
+  fprintf(question.to, ",\"link\":%" PRIu32, ask->link);
+  error = ask_daemon(&question, fd, answer);
+  if (error != 0) return error;
+  return read_number32(answer, "links", &ask->links) && read_path(answer, ask->path) ? 0 : EPROTO;
 }

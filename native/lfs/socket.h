@@ -20,6 +20,11 @@
 
 #include "../abi.h"
 
+/* {"op":"fid2path","path":"/mnt","fid":"[0x1:0x2:0x0]","link":0}     ->
+ * {"errno":0,"links":2,"path":"612f62"}, in hexadecimal
+ * `fd` is any open file or directory of the mount. */
+int socket_fid2path(int fd, const char *path, struct lustrite_fid2path *ask);
+
 /* `fd` is the open file, `path` its name. */
 int socket_state(int fd, const char *path, struct hsm_user_state *state);
 int socket_action(int fd, const char *path, struct hsm_current_action *action);

@@ -12,12 +12,15 @@ import { EXTENT_EOF, HUA_NONE } from '../hsm/flags.js';
 import { errnoOf } from '../hsm/movers.js';
 import type { Caller, Fid } from '../store/inodes.js';
 import type { FrontEndOptions } from './front-end.js';
+import { Links } from './links.js';
 
-const { EINVAL, EIO } = constants.errno;
+const { EINVAL, EIO, ENAMETOOLONG } = constants.errno;
 
 /** sun_path without its NUL. */
 const maxSocketPath = 107;
 const maxLine = 64 * 1024;
+/** LUSTRITE_PATH_BYTES of native/abi.h. */
+const maxPath = 4096;
 
 /** struct hsm_state_set: hss_valid. */
 const HSS_SETMASK = 1;
@@ -44,9 +47,10 @@ const question = z.discriminatedUnion('op', [
     fids: z.array(fid).max(52),
     data: z.string().regex(/^(?:[0-9a-f]{2})*$/),
   }),
+  z.object({ op: z.literal('fid2path'), path: z.string(), fid, link: u32 }),
 ]);
 
-type Answer = Readonly<Record<string, number>>;
+type Answer = Readonly<Record<string, number | string>>;
 
 export interface LfsSocket extends AsyncDisposable {
   readonly path: string;
@@ -150,6 +154,10 @@ async function act(asked: z.infer<typeof question>, options: FrontEndOptions): P
         caller: root,
       });
       return { errno };
+    }
+    case 'fid2path': {
+      const { links, path } = await new Links(store.native).find(asked.fid, asked.link);
+      return { errno: path.length < maxPath ? 0 : ENAMETOOLONG, links, path: path.toString('hex') };
     }
   }
 }

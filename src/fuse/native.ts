@@ -1,8 +1,10 @@
 /** The native front end: the session in C++ serves the kernel, HSM requests come here. */
 import { constants, availableParallelism } from 'node:os';
 import { messageChain } from '../base/errors.js';
-import type { NativeSession } from '../native/binding.js';
+import type { Fid, NativeSession } from '../native/binding.js';
+import { errnoOf } from '../hsm/movers.js';
 import type { FrontEnd, FrontEndOptions } from './front-end.js';
+import { Links } from './links.js';
 
 const { EIO } = constants.errno;
 
@@ -31,6 +33,18 @@ export async function mountNative(options: FrontEndOptions): Promise<FrontEnd> {
       })
       .then(async (value) => (await session).answer(id, value));
   };
+  const links = new Links(store.native);
+  const answerLink = async (id: number, fid: Fid, link: number): Promise<void> => {
+    const answering = await session;
+    try {
+      const found = await links.find(fid, link);
+      answering.answerLink(id, found.links, found.path);
+    } catch (error) {
+      const errno = errnoOf(error);
+      if (errno === undefined) log.error({ cause: messageChain(error) }, 'no path was found for a FID');
+      answering.answer(id, errno ?? EIO);
+    }
+  };
   const mounted = await addon.mount(
     store.native,
     {
@@ -46,6 +60,7 @@ export async function mountNative(options: FrontEndOptions): Promise<FrontEnd> {
     {
       request: (id, request) => answer(id, coordinator.request(request)),
       stateSet: (id, request) => answer(id, coordinator.stateSet(request)),
+      linkAsked: (id, fid, link) => void answerLink(id, fid, link),
       closed: onClosed,
     },
   );

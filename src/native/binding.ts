@@ -342,6 +342,8 @@ export interface SessionEvents {
   /** Answer with session.answer(id, errno); the caller's ioctl waits meanwhile. */
   request(id: number, request: HsmRequest): void;
   stateSet(id: number, request: HsmStateSet): void;
+  /** Root asks for a name of an inode; answer with session.answerLink, or with session.answer and an errno. */
+  linkAsked(id: number, fid: Fid, link: number): void;
   /** The kernel ended the session (umount, abort); fired once, after the last thread has stopped. */
   closed(): void;
 }
@@ -363,6 +365,8 @@ export interface NativeSession {
   /** False where the kernel or our rights do not allow it. Known once mount() has resolved. */
   readonly passthrough: boolean;
   answer(id: number, errno: number): void;
+  /** How many names there are, and the one that was asked for. ENAMETOOLONG where lfs has no room for it. */
+  answerLink(id: number, links: number, path: Buffer): void;
   /** umount2. EBUSY while in use unless lazy. Resolves when the kernel has let go; `closed` fires too. */
   unmount(lazy: boolean): Promise<void>;
   stats(): Readonly<Record<string, number>>;

@@ -1,12 +1,15 @@
 /** What `lfs` can beside the HSM commands, through a real mount of every front end (lustre-hsm 8). */
 import { statfsSync, statSync } from 'node:fs';
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, link, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import { setTimeout as pause } from 'node:timers/promises';
+import { dirname } from 'node:path';
 import t, { type Test } from 'tap';
 import { nobody, runAs } from '../helpers/as-user.js';
 import { Azurite } from '../helpers/azurite.js';
-import { HS, hsmFlags, lfs, lfsPath, states } from '../helpers/lfs.js';
+import { HS, hsmFlags, lfs, lfsPath, states, untilFlags } from '../helpers/lfs.js';
 import { TestMount } from '../helpers/mount.js';
 import { cannotMount } from '../helpers/mounts.js';
+import { until } from '../helpers/poll.js';
 import { run } from '../helpers/run.js';
 
 const azurite = await Azurite.start();
@@ -25,7 +28,10 @@ async function mounted(t: Test, frontEnd: Mounted['frontEnd']): Promise<Mounted>
   for (const [blob, content] of Object.entries({ 'a.txt': 'aaa\n', 'sub/b.bin': 'b'.repeat(5000) }))
     await container.getBlockBlobClient(blob).upload(content, content.length);
   const env = { AZURE_STORAGE_CONNECTION_STRING: azurite.connectionString };
-  return { mount: await TestMount.start(t, { container: name, env, frontEnd }), name, frontEnd };
+  const mount = await TestMount.start(t, { container: name, env, frontEnd });
+  // Others may come as far as the mount.
+  await chmod(dirname(mount.path), 0o755);
+  return { mount, name, frontEnd };
 }
 
 /** What a command printed on stdout; throws where it failed or complained. */
@@ -40,6 +46,8 @@ for (const frontEnd of ['native', 'fuse-native'] as const) {
   t.test(frontEnd, { skip: cannotMount }, async (t) => {
     const at = await mounted(t, frontEnd);
     await targets(t, at);
+    await names(t, at);
+    await versions(t, at);
     await finding(t, at);
     await striping(t, at);
     await twoWords(t, at);
@@ -83,6 +91,101 @@ async function targets(t: Test, { mount, name }: Mounted): Promise<void> {
     t.match(await said('quota', path), /^Disk quotas for usr root [^]*\nDisk quotas for grp root /);
     t.equal(await said('quota', '-t', '-u', path), 'Block grace time: 1w; Inode grace time: 1w\n');
     t.match(await said('quota', '-U', path), /^Disk default usr quota:\n.*\n.* 0 +0 +0 +0 +0 +0\n$/);
+  });
+}
+
+async function names(t: Test, { mount, name }: Mounted): Promise<void> {
+  const fid = async (path: string): Promise<string> => (await said('path2fid', path)).trim();
+
+  await t.test('fid2path prints every name of a FID', async (t) => {
+    const own = mount.at('sub/own');
+    await writeFile(own, 'x');
+    await link(own, mount.at('other'));
+    const both = await fid(own);
+    const paths = [mount.at('other'), own];
+    t.equal(await said('fid2path', mount.path, both), paths.map((path) => `${path}\n`).join(''));
+    t.equal(await said('fid2path', name, both.slice(1, -1)), 'other\nsub/own\n');
+    t.equal(await said('fid2path', '-f', '-c', name, both), `${both} 0 other\n${both} 1 sub/own\n`);
+    t.equal(await said('fid2path', '--link', '1', own, both), `${own}\n`);
+    t.equal(await said('fid2path', '-0', '-n', name, both), 'other\0own\0');
+    t.equal(await said('fid2path', mount.path, await fid(mount.at('sub'))), `${mount.at('sub')}\n`);
+    t.equal(await said('fid2path', mount.path, await fid(mount.path)), `${mount.path}//\n`);
+    t.equal(await said('fid2path', name, await fid(mount.path)), '/\n');
+    t.equal(
+      await said('fid2path', name, await fid(mount.at('a.txt')), await fid(mount.at('sub/b.bin'))),
+      'a.txt\nsub/b.bin\n',
+    );
+    await rename(mount.at('sub'), mount.at('moved'));
+    t.equal(await said('fid2path', name, both), 'moved/own\nother\n');
+    await rename(mount.at('moved'), mount.at('sub'));
+
+    t.match(await lfs(['fid2path', '-l', '2', mount.path, both]), {
+      code: 61,
+      stdout: '',
+      stderr: `lfs fid2path: cannot find ${mount.path} ${both}: No data available\n`,
+    });
+    await Promise.all(paths.map((path) => rm(path)));
+    for (const gone of [both, '[0x200000400:0xfffffff0:0x1]', '[0x1:0x2:0x0]'])
+      t.match(await lfs(['fid2path', mount.path, gone, await fid(mount.at('a.txt'))]), {
+        code: 2,
+        stdout: `${mount.at('a.txt')}\n`,
+        stderr: `lfs fid2path: cannot find ${mount.path} ${gone}: No such file or directory\n`,
+      });
+    t.equal(await hsmFlags(mount.at('a.txt')), states.stub);
+  });
+
+  await t.test('only root may ask for the names of a FID', async (t) => {
+    const text = await fid(mount.at('a.txt'));
+    const asked = [lfsPath, 'fid2path', mount.path, text];
+    t.match(await runAs(nobody, 'env', ['-u', 'NODE_OPTIONS', ...asked]), {
+      code: 1,
+      stdout: '',
+      stderr: `lfs fid2path: cannot find ${mount.path} ${text}: Operation not permitted\n`,
+    });
+  });
+}
+
+async function versions(t: Test, { mount }: Mounted): Promise<void> {
+  await t.test('data_version changes with the data, and is 0 without', async (t) => {
+    const version = async (path: string): Promise<string> => (await said('data_version', path)).trim();
+    const [path, stub] = [mount.at('versioned'), mount.at('sub/b.bin')];
+    t.equal(await version(stub), '0');
+    t.equal(await hsmFlags(stub), states.stub);
+    await writeFile(path, '');
+    t.equal(await version(path), '0', 'never written');
+    await writeFile(path, 'one');
+    const one = await version(path);
+    t.match(one, /^[1-9]\d*$/);
+    for (const option of ['-n', '-r', '-w', '-rw', '--nosync'])
+      t.equal((await said('data_version', option, path)).trim(), one, option);
+    t.equal(await said('hsm_archive', path), '');
+    await untilFlags(path, states.clean);
+    t.equal(await version(path), one, 'archived');
+    t.equal((await said('data_version', '-ws', path)).trim(), one, 'there is nothing to set');
+    await until(async () => (await lfs(['hsm_release', path])).code === 0, { what: 'the release' });
+    t.equal(await version(path), '0', 'released');
+    t.equal(await readFile(path, 'utf8'), 'one');
+    t.equal(await version(path), one, 'restored');
+    await pause(20);
+    const { atime, mtime } = await stat(path);
+    await writeFile(path, 'two');
+    await utimes(path, atime, mtime);
+    t.not(await version(path), one, 'written, and its time set back');
+    t.match(await lfs(['data_version', path + '/x']), { code: 20 });
+    t.match(await lfs(['data_version', mount.path]), { code: 25 });
+    await rm(path);
+  });
+
+  await t.test('data_version -s makes no file releasable that the container does not have', async (t) => {
+    const path = mount.at('forced');
+    await writeFile(path, 'only here');
+    t.equal(await said('hsm_set', '--exists', '--archived', path), '');
+    const { code, stderr } = await lfs(['data_version', '-ws', path]);
+    t.equal(code, 1);
+    t.match(stderr, /^lfs data_version: cannot set version \d+ for '.*': Operation not permitted\n$/);
+    t.not((await lfs(['hsm_release', path])).code, 0);
+    t.equal(await readFile(path, 'utf8'), 'only here');
+    await rm(path);
   });
 }
 

@@ -122,6 +122,8 @@ const onFiles = [
 ];
 const everyCommand = [
   ...onFiles,
+  'fid2path',
+  'data_version',
   'setstripe',
   'getstripe',
   'setdirstripe',
@@ -203,6 +205,14 @@ t.test('a usage error prints the help of the command on stderr and exits 4', asy
         [['setstripe', '-Z', 'new'], "unrecognized option '-Z'"],
       ] as const
     ).map(([args, text]): [string[], string] => [[...args], `lfs setstripe: ${text}`]),
+    [['fid2path', '/'], 'Usage: lfs fid2path FSNAME|ROOT FID...\n'],
+    [['fid2path', '-l', 'x', '/', '1:2:0'], "lfs fid2path: invalid linkno 'x'\n"],
+    [['fid2path', '-l', '-1', '/', '1:2:0'], "lfs fid2path: invalid linkno '-1'\n"],
+    [['fid2path', '--link', '', '/', '1:2:0'], "lfs fid2path: invalid linkno ''\n"],
+    [['fid2path', '-Z', '/', '1:2:0'], "lfs fid2path: unrecognized option '-Z'\n"],
+    [['data_version'], 'lfs data_version: FILENAME must be specified\n'],
+    [['data_version', '-Z', 'a'], "lfs data_version: unrecognized option '-Z'\n"],
+    [['data_version', '--help'], ''],
     [['getstripe'], 'error: getstripe: no filename|pathname\n'],
     [['getstripe', '-Z', 'a'], "lfs: unrecognized option '-Z'\n"],
     [['mkdir'], 'lfs mkdir: DIR must be specified\n'],
@@ -283,6 +293,19 @@ t.test('a failure names the file and exits with the errno', async (t) => {
     [['hsm', 'state', 'a'], 25, `lfs hsm state: get HSM state for 'a' failed: ${notTty}\n`],
     [['hsm', 'clear', '-r', 'nope'], 2, `lfs hsm clear: change hsm flags for 'nope' failed: ${missing}\n`],
     [['hsm', 'archive', '-a', '1', 'a'], 95, 'Cannot read FID of a: Operation not supported\n'],
+    [
+      ['fid2path', '/proc', '1:2:0'],
+      19,
+      "lfs fid2path: cannot resolve mount point for '/proc': No such device\n",
+    ],
+    [
+      ['fid2path', 'no-such-fs', '1:2:0'],
+      19,
+      "lfs fid2path: cannot resolve mount point for 'no-such-fs': No such device\n",
+    ],
+    [['fid2path', '/nope', '1:2:0'], 2, `lfs fid2path: cannot resolve mount point for '/nope': ${missing}\n`],
+    [['data_version', 'nope'], 2, `lfs data_version: cannot open file 'nope': ${missing}\n`],
+    [['data_version', 'a'], 25, `lfs data_version: cannot get version for 'a': ${notTty}\n`],
     [['setstripe', '-c', '1', 'a'], 17, "lfs setstripe: setstripe error for 'a': stripe already set\n"],
     [['setstripe', 'no/new'], 2, `lfs setstripe: setstripe error for 'no/new': ${missing}\n`],
     [['setstripe', 'new', 'dir'], 25, elsewhere('new') + elsewhere('dir')],
@@ -733,7 +756,7 @@ t.test('an answer that is none is an error, never a state', needsAttributes, asy
     ['{"errno":0,"states":13}\n', 71],
     ['{"errno":0,"states":-1,"archive_id":1}\n', 71],
     ['{"errno":0,"states":4294967296,"archive_id":1}\n', 71],
-    [`{"errno":0,${'"states":1,'.repeat(500)}"archive_id":1}\n`, 71],
+    [`{"errno":0,${'"states":1,'.repeat(1000)}"archive_id":1}\n`, 71],
   ];
   await fakeDaemon(
     t,
