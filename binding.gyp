@@ -102,6 +102,7 @@
         'native/lfs/lfs.c',
         'native/lfs/mount.c',
         'native/lfs/path2fid.c',
+        'native/lfs/predicate.c',
         'native/lfs/quota.c',
         'native/lfs/setstripe.c',
         'native/lfs/size.c',
