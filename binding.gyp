@@ -50,6 +50,7 @@
         'native/store/stubs.cc',
         'native/store/syncer.cc',
         'native/store/threads.cc',
+        'native/store/unlinked.cc',
         'native/store/walk.cc',
         'native/fuse/attributes.cc',
         'native/fuse/core.cc',

@@ -166,7 +166,10 @@ class Daemon implements Control {
           addon,
           log: this.#log,
           mountPoint: config.mountPoint,
-          events: { restoreNeeded: (fid, pid) => this.#coordinator?.restoreNeeded(fid, pid) },
+          events: {
+            restoreNeeded: (fid, pid) => this.#coordinator?.restoreNeeded(fid, pid),
+            fileGone: (fid) => this.#coordinator?.fileGone(fid),
+          },
         }),
       { stays, clock: systemClock, signal },
     ));

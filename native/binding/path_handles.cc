@@ -9,6 +9,16 @@
 #include "../store/beneath.h"
 
 namespace lustrite {
+namespace {
+
+// Whether a name is the only one of a regular file.
+bool IsLastName(int directory, const std::string& name) {
+  struct stat st = {};
+  return fstatat(directory, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
+         st.st_nlink == 1;
+}
+
+}  // namespace
 
 void PathHandles::Repeat(Ask ask, Done done) {
   const Verdict verdict = ask([self = shared_from_this(), ask, done](int error) {
@@ -148,10 +158,37 @@ int PathHandles::Rename(const std::string& from, const std::string& to) {
   if (moved == nullptr) return error;
   int ignored = 0;
   const std::shared_ptr<InodeImpl> replaced = InodeAt(to, &ignored);
+  const bool over = replaced != nullptr && replaced != moved;
+  const bool last = over && IsLastName(to_dir.get(), to_name);
+  if (last) replaced->LosesLastName();
   if (renameat(from_dir.get(), from_name.c_str(), to_dir.get(), to_name.c_str()) != 0) return errno;
   names.unlock();
   moved->MetadataChanged();
-  if (replaced != nullptr && replaced != moved) replaced->MetadataChanged();
+  if (last)
+    replaced->LostLastName();
+  else if (over)
+    replaced->MetadataChanged();
+  return 0;
+}
+
+int PathHandles::Unlink(const std::string& path) {
+  int error = CheckPath(path);
+  if (error != 0) return error;
+  std::string parent, name;
+  SplitPath(path, &parent, &name);
+  const UniqueFd dir = OpenBeneath(store_->root(), parent, O_PATH | O_DIRECTORY, 0, &error);
+  if (error != 0) return error;
+  auto names = store_->HoldNames();
+  const std::shared_ptr<InodeImpl> inode = InodeAt(path, &error);
+  if (inode == nullptr) return error;
+  const bool last = IsLastName(dir.get(), name);
+  if (last) inode->LosesLastName();
+  if (unlinkat(dir.get(), name.c_str(), 0) != 0) return errno;
+  names.unlock();
+  if (last)
+    inode->LostLastName();
+  else
+    inode->MetadataChanged();
   return 0;
 }
 

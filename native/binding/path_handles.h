@@ -25,6 +25,7 @@ class PathHandles : public std::enable_shared_from_this<PathHandles> {
   void Truncate(const std::string& path, off_t size, Done done);
   int SetTimes(const std::string& path, const struct timespec times[2]);
   int Rename(const std::string& from, const std::string& to);
+  int Unlink(const std::string& path);
   int Link(const std::string& from, const std::string& to);
   int Stat(const std::string& path, struct stat* st);
   size_t Count();

@@ -85,6 +85,8 @@ class StoreObject : public Napi::ObjectWrap<StoreObject> {
   Napi::Value Truncate(const Info& info);
   Napi::Value SetTimes(const Info& info);
   Napi::Value Rename(const Info& info);
+  Napi::Value UnlinkName(const Info& info);
+  Napi::Value SetTellGone(const Info& info);
   Napi::Value Link(const Info& info);
   Napi::Value Stat(const Info& info);
 
@@ -162,6 +164,8 @@ Napi::Function StoreObject::Define(Napi::Env env) {
                       InstanceMethod<&S::Truncate>("truncate"),
                       InstanceMethod<&S::SetTimes>("setTimes"),
                       InstanceMethod<&S::Rename>("rename"),
+                      InstanceMethod<&S::UnlinkName>("unlinkName"),
+                      InstanceMethod<&S::SetTellGone>("setTellGone"),
                       InstanceMethod<&S::Link>("link"),
                       InstanceMethod<&S::Stat>("stat")});
 }
@@ -902,6 +906,17 @@ Napi::Value StoreObject::Rename(const Info& info) {
   return OnPath(info, from, [handles = handles_, from, to] { return handles->Rename(from, to); });
 }
 
+Napi::Value StoreObject::UnlinkName(const Info& info) {
+  std::string path;
+  if (!TextFromJs(info[0], &path)) return info.Env().Undefined();
+  return OnPath(info, path, [handles = handles_, path] { return handles->Unlink(path); });
+}
+
+Napi::Value StoreObject::SetTellGone(const Info& info) {
+  store_->SetTellGone(info[0].ToBoolean());
+  return info.Env().Undefined();
+}
+
 Napi::Value StoreObject::Link(const Info& info) {
   std::string from, to;
   if (!TextFromJs(info[0], &from) || !TextFromJs(info[1], &to)) return info.Env().Undefined();
@@ -928,23 +943,27 @@ Napi::Value OpenStore(const Info& info) {
   auto* events = new Napi::ObjectReference(Napi::Persistent(info[1].As<Napi::Object>()));
   events->SuppressDestruct();
   const std::shared_ptr<MainThread> main = MainThread::Of(env);
-  RestoreNeeded needed = [main, events](const Fid& fid, pid_t pid) {
-    main->Post([events, fid, pid](Napi::Env inner) {
-      const Napi::Object target = events->Value();
-      const Napi::Value callback = target.Get("restoreNeeded");
-      if (!callback.IsFunction()) return;
-      callback.As<Napi::Function>().Call(
-          target, {ToJs(inner, fid), Napi::Number::New(inner, static_cast<double>(pid))});
+  const auto tell = [events](const char* name, const std::vector<napi_value>& arguments) {
+    const Napi::Object target = events->Value();
+    const Napi::Value callback = target.Get(name);
+    if (callback.IsFunction()) callback.As<Napi::Function>().Call(target, arguments);
+  };
+  RestoreNeeded needed = [main, tell](const Fid& fid, pid_t pid) {
+    main->Post([tell, fid, pid](Napi::Env inner) {
+      tell("restoreNeeded", {ToJs(inner, fid), Napi::Number::New(inner, static_cast<double>(pid))});
     });
+  };
+  FileGone gone = [main, tell](const Fid& fid) {
+    main->Post([tell, fid](Napi::Env inner) { tell("fileGone", {ToJs(inner, fid)}); });
   };
   const Promised<Opened> promised(env, path, [](Napi::Env inner, Opened& store) {
     return StoreObject::Wrap(inner, std::move(store));
   });
-  std::thread([path, needed = std::move(needed), promised] {
+  std::thread([path, needed = std::move(needed), gone = std::move(gone), promised] {
     EnterThread("lustrite-open");
     int error = 0;
     std::string why;
-    Opened store = StoreImpl::Open(path, needed, &error, &why);
+    Opened store = StoreImpl::Open(path, needed, gone, &error, &why);
     if (error != 0 && !why.empty()) {
       promised.Fail(error, path + ": " + why);
     } else {

@@ -28,6 +28,13 @@ bool FindPlace(Core& core, const RequestPtr& request, size_t fixed, Place* place
   return place->directory != nullptr;
 }
 
+// Whether a name is the only one of a regular file.
+bool IsLastName(int directory, const char* name) {
+  struct stat st = {};
+  return fstatat(directory, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
+         st.st_nlink == 1;
+}
+
 // Makes something at a place as the caller, then answers with its entry.
 template <class MakeIt>
 void Make(Core& core, const RequestPtr& request, size_t fixed, uint32_t umask, MakeIt make) {
@@ -51,12 +58,13 @@ void Remove(Core& core, const RequestPtr& request, int flags) {
   Place place;
   if (!FindPlace(core, request, 0, &place)) return;
   struct stat st = {};
-  std::shared_ptr<Inode> left;
+  std::shared_ptr<Inode> left, last;
   auto names = core.store->HoldNames();
   if (flags == 0 && fstatat(place.directory->get(), place.name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-      S_ISREG(st.st_mode) && st.st_nlink > 1) {
-    left = InodeAt(core, place.directory->get(), place.name);
+      S_ISREG(st.st_mode)) {
+    (st.st_nlink > 1 ? left : last) = InodeAt(core, place.directory->get(), place.name);
   }
+  if (last) last->LosesLastName();
   int error = 0;
   if (unlinkat(place.directory->get(), place.name, flags) != 0) error = errno;
   names.unlock();
@@ -65,6 +73,7 @@ void Remove(Core& core, const RequestPtr& request, int flags) {
     return;
   }
   if (left) left->MetadataChanged();
+  if (last) last->LostLastName();
   request->Reply();
 }
 
@@ -86,6 +95,11 @@ void Rename(Core& core, const RequestPtr& request, size_t fixed, uint64_t new_di
   auto names = core.store->HoldNames();
   std::shared_ptr<Inode> moved = InodeAt(core, from.directory->get(), from.name);
   std::shared_ptr<Inode> replaced = InodeAt(core, directory->get(), to);
+  // Of two names of one inode, rename(2) does nothing.
+  const bool last = replaced && replaced != moved &&
+                    !(flags & (RENAME_EXCHANGE | RENAME_NOREPLACE)) &&
+                    IsLastName(directory->get(), to);
+  if (last) replaced->LosesLastName();
   if (renameat2(from.directory->get(), from.name, directory->get(), to, flags) != 0) {
     error = errno;
   }
@@ -97,7 +111,10 @@ void Rename(Core& core, const RequestPtr& request, size_t fixed, uint64_t new_di
   // Again: who looked between the first note and the rename has not seen it.
   core.store->NoteRename();
   if (moved) moved->MetadataChanged();
-  if (replaced) replaced->MetadataChanged();
+  if (last)
+    replaced->LostLastName();
+  else if (replaced)
+    replaced->MetadataChanged();
   request->Reply();
 }
 

@@ -122,6 +122,11 @@ class Inode : public std::enable_shared_from_this<Inode> {
   // is shown.
   virtual void MetadataChanged() = 0;
 
+  // Around unlink and rename over it, names held: its last name is about to go, then it is gone. So
+  // that its copy can still be removed.
+  virtual void LosesLastName() = 0;
+  virtual void LostLastName() = 0;
+
   // The request behind `ticket` was interrupted: true = its Wake will never be called.
   virtual bool Withdraw(uint64_t ticket) = 0;
 

@@ -389,6 +389,18 @@ int InodeImpl::ShowXattr(const std::string& name, std::string* value) {
   return ENODATA;
 }
 
+void InodeImpl::LosesLastName() {
+  const Lock lock(mutex_);
+  if (Loaded() == 0 && HasCopy()) store_->unlinked().Note(fid_, record_);
+}
+
+void InodeImpl::LostLastName() {
+  const Lock lock(mutex_);
+  if (!HasCopy()) return;
+  nameless_ = true;
+  if (!handles_open()) store_->FileIsGone(fid_);
+}
+
 void InodeImpl::MetadataChanged() {
   const Lock lock(mutex_);
   if (Loaded() != 0 || !record_.statement) return;

@@ -89,6 +89,8 @@ class InodeImpl final : public Inode {
   Verdict Truncate(off_t size, pid_t pid, Wake wake) override;
   int SetTimes(const struct timespec times[2]) override;
   void MetadataChanged() override;
+  void LosesLastName() override;
+  void LostLastName() override;
   bool Withdraw(uint64_t ticket) override;
 
   // ---- for the store and the binding; these may take as long as an fsync unless said otherwise
@@ -173,6 +175,7 @@ class InodeImpl final : public Inode {
   std::vector<Wake> TakeWaiters(const std::function<bool(const Waiter&)>& which);
   void Post(std::vector<Wake> wakes, int error);
   void UpdatePin();
+  bool HasCopy() const { return record_.copy && (record_.flags & HS_EXISTS) != 0; }
   bool handles_open() const { return readers_ + writers_ > 0; }
   bool being_written() const { return writers_ + modifications_ > 0; }
 
@@ -246,6 +249,8 @@ class InodeImpl final : public Inode {
   bool suspend_queued_ = false;
   bool truncate_queued_ = false;
   bool settle_queued_ = false;
+  // Its last name is gone, and somebody may have it open still.
+  bool nameless_ = false;
 
   int readers_ = 0;
   int writers_ = 0;

@@ -113,9 +113,10 @@ void EmptyDirectory(int dir) {
 }  // namespace
 
 std::shared_ptr<StoreImpl> StoreImpl::Open(const std::string& path, RestoreNeeded restore_needed,
-                                           int* error, std::string* why) {
+                                           FileGone file_gone, int* error, std::string* why) {
   auto store = std::make_shared<StoreImpl>();
   store->restore_needed_ = std::move(restore_needed);
+  store->file_gone_ = std::move(file_gone);
   *error = store->Prepare(path, why);
   if (*error == 0) *error = store->Recover();
   if (*error == 0) return store;
@@ -137,6 +138,8 @@ int StoreImpl::Prepare(const std::string& path, std::string* why) {
   if (!staging_.ok()) return errno;
   journal_.reset(openat(dir_.get(), "restores", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!journal_.ok()) return errno;
+  const int opened = unlinked_.Open(dir_.get());
+  if (opened != 0) return opened;
   ever_renamed_ = faccessat(dir_.get(), "renamed", F_OK, AT_SYMLINK_NOFOLLOW) == 0;
   EmptyDirectory(staging_.get());
   boot_ = BootId();

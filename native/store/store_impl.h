@@ -19,6 +19,7 @@
 #include "store.h"
 #include "syncer.h"
 #include "threads.h"
+#include "unlinked.h"
 
 namespace lustrite {
 
@@ -33,12 +34,14 @@ struct ProbeResult {
 
 // Called on any thread, with locks held: must only pass the message on.
 using RestoreNeeded = std::function<void(const Fid& fid, pid_t pid)>;
+// The last name and the last handle of a file that has a copy are gone. The same.
+using FileGone = std::function<void(const Fid& fid)>;
 
 class StoreImpl final : public Store, public std::enable_shared_from_this<StoreImpl> {
  public:
   // Opens or creates `path`/ns. Null with *error and *why.
   static std::shared_ptr<StoreImpl> Open(const std::string& path, RestoreNeeded restore_needed,
-                                         int* error, std::string* why);
+                                         FileGone file_gone, int* error, std::string* why);
   StoreImpl() = default;
   ~StoreImpl() override;
   // Fails what waits and joins the threads; every later call fails. Not from a thread of the store.
@@ -85,6 +88,12 @@ class StoreImpl final : public Store, public std::enable_shared_from_this<StoreI
   uint64_t NextTicket() { return ++tickets_; }
 
   void NeedRestore(const Fid& fid, pid_t pid) { restore_needed_(fid, pid); }
+  Unlinked& unlinked() { return unlinked_; }
+  // Only where somebody wants to be told (remove_archive_on_last_unlink).
+  void SetTellGone(bool on) { tell_gone_ = on; }
+  void FileIsGone(const Fid& fid) {
+    if (tell_gone_) file_gone_(fid);
+  }
   // Which inodes have open handles; told by the inode, under its own lock.
   void Opened(const Fid& fid, std::weak_ptr<InodeImpl> inode);
   void Closed(const Fid& fid);
@@ -126,12 +135,15 @@ class StoreImpl final : public Store, public std::enable_shared_from_this<StoreI
   bool fine_times_ = false;
   bool ordered_ = false;
   RestoreNeeded restore_needed_;
+  FileGone file_gone_;
+  Unlinked unlinked_;
   std::unique_ptr<Leases> leases_;
   std::unique_ptr<Syncer> syncer_;
   Threads pool_{"lustrite-store", 32};
   Threads dispatcher_{"lustrite-wake", 1};
   std::atomic<bool> partial_reads_{true};
   std::atomic<bool> non_blocking_restore_{false};
+  std::atomic<bool> tell_gone_{false};
   std::atomic<bool> closed_{false};
   std::atomic<uint64_t> tickets_{0};
   std::atomic<uint64_t> renames_{0};

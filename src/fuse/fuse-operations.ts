@@ -215,7 +215,7 @@ export function fuseOperations(options: FuseOperationsOptions): ServedOperations
         await atParent(path, (there) => fs.mkdir(there, { mode: mode & 0o7777 }));
         await native.setAttributes(beneath(path), { mode: mode & 0o7777 });
       }),
-    unlink: (path, done) => serve(done, () => atParent(path, (there) => fs.unlink(there))),
+    unlink: (path, done) => serve(done, () => native.unlinkName(beneath(path))),
     rmdir: (path, done) => serve(done, () => atParent(path, (there) => fs.rmdir(there))),
     rename: (from, to, done) => serve(done, () => native.rename(beneath(from), beneath(to))),
     link: (from, to, done) => serve(done, () => native.link(beneath(from), beneath(to))),

@@ -15,36 +15,30 @@ import type { Container } from '../blob/port.js';
 import type { Copy, Fid, FileState, HsmRequest, HsmStateSet, ShownAction } from '../store/inodes.js';
 import { Journal, type JournalEntry } from '../store/journal.js';
 import type { Store } from '../store/store.js';
+import { unlinkedCopy } from '../store/unlinked.js';
 import { archiveFile, type ArchiveOutcome, type BlobNames } from './archive-mover.js';
 import { BlobOwners } from './blob-owner.js';
 import { callerOf } from './caller.js';
 import { ExplicitRequests } from './explicit-requests.js';
-import {
-  actionName,
-  HS_NOARCHIVE,
-  HUA_ARCHIVE,
-  HUA_RESTORE,
-  type HUA_REMOVE,
-  type RequestName,
-} from './flags.js';
+import { actionName, HS_NOARCHIVE, HUA_ARCHIVE, HUA_RESTORE, HUA_REMOVE, type RequestName } from './flags.js';
 import { HsmControl } from './hsm-control.js';
 import { errnoOf, hasErrno, type HsmConfig, type MoverContext, type Transfers } from './movers.js';
 import { NameLocks } from './name-locks.js';
 import { keepOtherNames } from './other-names.js';
 import { defaultParameters } from './parameters.js';
 import { PathFinder } from './paths.js';
-import { removeCopy } from './remove-mover.js';
+import { removeCopy, removeUnlinkedCopy } from './remove-mover.js';
 import { decideRequest, permitRequest, type QueuedAction } from './request-rules.js';
 import { restoreFile } from './restore-mover.js';
 import { Transfer, TransferTable, type FinishedTransfer, type TransferCounts } from './transfers.js';
 
-const { EAGAIN, ECANCELED, EBUSY, EINTR, EPERM, ENOENT, ENODATA, EIO } = constants.errno;
+const { EAGAIN, ECANCELED, EBUSY, EINTR, EPERM, ENOENT, ENODATA, EIO, ESTALE } = constants.errno;
 
 /** Requests that stall are looked for so often. */
 const housekeepingMs = 1000;
 
 export interface CoordinatorOptions {
-  readonly store: Pick<Store, 'native' | 'requestsDir' | 'meta'>;
+  readonly store: Pick<Store, 'native' | 'requestsDir' | 'unlinkedDir' | 'meta'>;
   readonly container: Container;
   readonly pool: Transfers;
   readonly log: Log;
@@ -65,6 +59,7 @@ export class Coordinator implements AsyncDisposable {
   readonly #context: MoverContext;
   readonly #clock: Clock;
   readonly #requestsDir: string;
+  readonly #unlinkedDir: string;
   readonly #table: TransferTable;
   readonly #locks = new NameLocks();
   readonly #owners: BlobOwners;
@@ -81,6 +76,7 @@ export class Coordinator implements AsyncDisposable {
     this.#context = { native, storeId: store.meta.fsId, container, pool, log, config };
     this.#clock = clock;
     this.#requestsDir = store.requestsDir;
+    this.#unlinkedDir = store.unlinkedDir;
     this.#table = new TransferTable({ native, log, clock, maxRequests: config.hsm.maxRequests });
     this.control = new HsmControl({
       native,
@@ -108,6 +104,7 @@ export class Coordinator implements AsyncDisposable {
       log,
       readOnly: config.readOnly,
       parameters: () => this.control.parameters,
+      unlinked: async (fid) => (await unlinkedCopy(this.#unlinkedDir, fid)) !== undefined,
       restoring: (fid) => this.#table.restoreOf(fid) !== undefined,
       cancel: (fid) => this.#table.cancel(fid),
       active: (fid) => this.#table.has(fid),
@@ -140,6 +137,18 @@ export class Coordinator implements AsyncDisposable {
     this.#context.log.debug({ fid, pid }, 'restore needed');
     if (!this.#mayRestore(fid, pid)) return;
     void this.#restore(fid, 'implicit').catch(() => undefined);
+  }
+
+  /** NativeStore's event: with remove_archive_on_last_unlink, what it was archived to goes, too (lustre-hsm 5.3). */
+  fileGone(fid: Fid): void {
+    if (this.#context.config.readOnly) return;
+    const request = { action: HUA_REMOVE, fid, archiveId: 0, uid: 0 };
+    this.#enqueue([request]).catch((error: unknown) => {
+      this.#context.log.warn(
+        { fid, cause: messageChain(error) },
+        'the copy of a deleted file is not removed',
+      );
+    });
   }
 
   /** Restores a file, or waits for the restore that runs; rejects with ENODATA when that fails. */
@@ -351,7 +360,7 @@ export class Coordinator implements AsyncDisposable {
 
   /** Queues one journaled request; resolves when it is queued, or was not needed after all. */
   async #adopt(entry: JournalEntry): Promise<void> {
-    const { native, log } = this.#context;
+    const { log } = this.#context;
     const { fid, action, archiveId } = entry;
     const end = (durable: boolean): void => {
       void this.#journal?.done(entry.id, { durable }).catch((error: unknown) => {
@@ -360,7 +369,7 @@ export class Coordinator implements AsyncDisposable {
     };
     let size = 0;
     try {
-      size = (await native.state(fid)).size;
+      size = await this.#sizeOf(entry);
     } catch (error) {
       log.info(
         { fid, action: actionName(action), cause: messageChain(error) },
@@ -394,12 +403,43 @@ export class Coordinator implements AsyncDisposable {
       });
   }
 
+  /** Rejects where a request has nothing to be about any more; what is removed need not have a name. */
+  async #sizeOf({ fid, action }: JournalEntry): Promise<number> {
+    try {
+      return (await this.#context.native.state(fid)).size;
+    } catch (error) {
+      if (action !== HUA_REMOVE || !hasErrno(error, ENOENT, ESTALE)) throw error;
+      const unlinked = await unlinkedCopy(this.#unlinkedDir, fid);
+      if (unlinked === undefined) throw error;
+      return unlinked.copy.size;
+    }
+  }
+
+  /** The copy of a file that nobody can name any more. */
+  async #removeUnlinked(fid: Fid, self: Transfer): Promise<void> {
+    const unlinked = await unlinkedCopy(this.#unlinkedDir, fid);
+    if (unlinked === undefined)
+      throw new FsError(ENOENT, 'the file is gone, and nothing is known of its copy');
+    const { copy } = unlinked;
+    self.blob = copy.blob;
+    await this.#untilItAnswers(self, () =>
+      this.withBlob(copy.blob, undefined, () => removeUnlinkedCopy(this.#context, copy, self.signal)),
+    );
+  }
+
   #explicitTransfer(entry: JournalEntry, size: number): Transfer {
     const { fid, archiveId } = entry;
     const action = entry.action as typeof HUA_ARCHIVE | typeof HUA_REMOVE;
     const named = action === HUA_ARCHIVE ? 'archive' : 'remove';
     return new Transfer(fid, action, named, size, async (self) => {
-      const state = await this.#checked(fid, action, archiveId);
+      let state: FileState;
+      try {
+        state = await this.#checked(fid, action, archiveId);
+      } catch (error) {
+        if (action !== HUA_REMOVE || !hasErrno(error, ENOENT, ESTALE)) throw error;
+        await this.#removeUnlinked(fid, self);
+        return;
+      }
       if (action === HUA_ARCHIVE) {
         await this.#untilItAnswers(self, async () => {
           throwUnlessArchived(await this.#archive(state, await this.#blobsOf(state), archiveId, self));

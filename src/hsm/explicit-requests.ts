@@ -26,6 +26,8 @@ export interface ExplicitRequestsOptions {
   readonly log: Log;
   readonly readOnly: boolean;
   readonly parameters: () => HsmParameters;
+  /** The copy of a file that has no name any more is known. */
+  readonly unlinked: (fid: Fid) => Promise<boolean>;
   /** A restore of the file waits or runs. */
   readonly restoring: (fid: Fid) => boolean;
   /** Anything of the file waits or runs. */
@@ -79,13 +81,22 @@ export class ExplicitRequests {
   async #queue(request: HsmRequest, action: QueuedAction): Promise<number> {
     const { caller, archiveId } = request;
     const { log } = this.#options;
+    const data = request.data.toString('hex');
+    const asked = (fid: Fid): NewRequest => ({
+      action,
+      fid,
+      archiveId,
+      uid: caller.uid,
+      ...(data !== '' && { data }),
+    });
     const accepted: NewRequest[] = [];
     let refusal = 0;
     for (const fid of new Set(request.fids)) {
       const state = await this.#state(fid);
       if (typeof state === 'number') {
         if (state === ENOENT && action === HUA_REMOVE && isPrivileged(caller)) {
-          log.info({ fid, action: actionName(action) }, 'no such file: nothing to remove');
+          if (await this.#options.unlinked(fid)) accepted.push(asked(fid));
+          else log.info({ fid, action: actionName(action) }, 'no such file: nothing to remove');
           continue;
         }
         refusal = state;
@@ -100,13 +111,7 @@ export class ExplicitRequests {
       }
       if (decision.kind === 'not-needed') continue;
       if (action === HUA_RESTORE && this.#options.restoring(fid)) continue;
-      accepted.push({
-        action,
-        fid,
-        archiveId,
-        uid: caller.uid,
-        ...(request.data.length > 0 && { data: request.data.toString('hex') }),
-      });
+      accepted.push(asked(fid));
     }
     if (accepted.length === 0) return refusal;
     await this.#options.enqueue(accepted);

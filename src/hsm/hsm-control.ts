@@ -30,7 +30,7 @@ export interface NamedValue {
 }
 
 export interface HsmControlOptions {
-  readonly native: Pick<NativeStore, 'setNonBlockingRestore'>;
+  readonly native: Pick<NativeStore, 'setNonBlockingRestore' | 'setTellGone'>;
   readonly table: TransferTable;
   readonly clock: Clock;
   readonly log: Log;
@@ -150,6 +150,7 @@ export class HsmControl {
     this.#now = next;
     table.maxRequests = next.maxRequests;
     native.setNonBlockingRestore(next.nonBlockingRestore);
+    native.setTellGone(next.removeArchiveOnLastUnlink);
   }
 
   #command(text: string): void {

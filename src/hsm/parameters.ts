@@ -28,6 +28,8 @@ export interface HsmParameters {
   /** Seconds without progress after which a running request is canceled. */
   readonly activeRequestTimeout: number;
   readonly masks: RequestMasks;
+  /** The copy of a file is removed when its last name and its last handle are gone. */
+  readonly removeArchiveOnLastUnlink: boolean;
 }
 
 export const defaultParameters: HsmParameters = {
@@ -39,6 +41,7 @@ export const defaultParameters: HsmParameters = {
   graceDelay: 60,
   activeRequestTimeout: 3600,
   masks: { user: ['RESTORE'], group: ['RESTORE'], other: ['RESTORE'] },
+  removeArchiveOnLastUnlink: false,
 };
 
 /** One that can be written: its text, and the parameters after a text was written. */
@@ -107,6 +110,16 @@ const policy: Parameter = {
   },
 };
 
+const removeOnLastUnlink: Parameter = {
+  name: 'hsm.remove_archive_on_last_unlink',
+  read: (now) => (now.removeArchiveOnLastUnlink ? '1' : '0'),
+  write(text, now) {
+    const value = text.trim();
+    if (value !== '0' && value !== '1') throw invalid('0 or 1');
+    return { ...now, removeArchiveOnLastUnlink: value === '1' };
+  },
+};
+
 /** What can be written but for `hsm_control`, in lctl's order. */
 export const parameterTable: readonly Parameter[] = [
   positive('hsm.active_request_timeout', 'activeRequestTimeout'),
@@ -117,6 +130,7 @@ export const parameterTable: readonly Parameter[] = [
   positive('hsm.max_requests', 'maxRequests'),
   mask('other'),
   policy,
+  removeOnLastUnlink,
   mask('user'),
 ];
 

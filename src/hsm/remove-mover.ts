@@ -1,9 +1,25 @@
 /** hsm_remove: deletes the blob of a resident file and makes the file a new one. */
 import { crashPoint } from '../base/crash.js';
 import { BlobError } from '../base/errors.js';
-import type { FileState } from '../store/inodes.js';
+import type { Copy, FileState } from '../store/inodes.js';
 import { HS_DIRTY } from './flags.js';
 import type { MoverContext } from './movers.js';
+
+/**
+ * Deletes the copy of a file that has no name any more, as the record knew it: another version of the blob is somebody
+ * else's, and then this rejects.
+ */
+export async function removeUnlinkedCopy(
+  { container }: Pick<MoverContext, 'container'>,
+  { blob, etag }: Copy,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await container.delete(blob, { signal, ifMatch: etag });
+  } catch (error) {
+    if (!(await isGone(container, blob, error, signal))) throw error;
+  }
+}
 
 /**
  * Deletes the copy of `state`, which is not released. The file is durably dirty before its blob goes, so that a crash
@@ -25,7 +41,7 @@ export async function removeCopy(
     try {
       await container.delete(copy.blob, { signal, ...(config.compat.strict ? {} : { ifMatch: copy.etag }) });
     } catch (error) {
-      if (!(await isGone(context, copy.blob, error, signal))) throw error;
+      if (!(await isGone(container, copy.blob, error, signal))) throw error;
     }
     crashPoint('remove.deleted');
   }
@@ -36,7 +52,7 @@ export async function removeCopy(
 
 /** Whether a deletion failed because there is nothing to delete: a condition on a missing blob may fail as such, too. */
 async function isGone(
-  { container }: MoverContext,
+  container: MoverContext['container'],
   blob: string,
   error: unknown,
   signal: AbortSignal,

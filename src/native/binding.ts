@@ -147,6 +147,8 @@ export interface StoreEvents {
    * alone.
    */
   restoreNeeded(fid: Fid, pid: number): void;
+  /** The last name and the last handle of a file with a copy are gone; only after setTellGone(true). */
+  fileGone?(fid: Fid): void;
 }
 
 export interface NativeStore {
@@ -168,6 +170,8 @@ export interface NativeStore {
    * (the policy NonBlockingRestore: lustre-hsm 3.8).
    */
   setNonBlockingRestore(on: boolean): void;
+  /** Whether StoreEvents.fileGone is called. */
+  setTellGone(on: boolean): void;
   /** One entry per path, undefined where nothing is. */
   lookup(paths: readonly string[]): Promise<readonly (FileState | undefined)[]>;
   statfs(): {
@@ -284,6 +288,7 @@ export interface NativeStore {
   /** Truncate by path, HSM-aware. */
   truncate(path: string, size: number): Promise<void>;
   setTimes(path: string, atimeNs: bigint | null, mtimeNs: bigint | null): Promise<void>;
+  unlinkName(path: string): Promise<void>;
   rename(from: string, to: string): Promise<void>;
   link(from: string, to: string): Promise<void>;
   /** An extended attribute of the backing inode, undefined where it has none of that name. */

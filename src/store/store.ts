@@ -26,6 +26,8 @@ export interface Store extends AsyncDisposable {
   readonly path: string;
   readonly jobsDir: string;
   readonly requestsDir: string;
+  /** Of store/unlinked.ts. */
+  readonly unlinkedDir: string;
 }
 
 /** Creates or opens a store: 0700, ours, locked, of this container and of a format we know. */
@@ -54,6 +56,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
       path,
       jobsDir,
       requestsDir,
+      unlinkedDir: join(path, 'unlinked'),
       async [Symbol.asyncDispose]() {
         try {
           await native.close();

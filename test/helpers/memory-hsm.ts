@@ -124,7 +124,12 @@ export class MemoryHsm implements AsyncDisposable {
 
   #coordinator(): Coordinator {
     return new Coordinator({
-      store: { native: this.store, requestsDir: this.folder, meta: testMeta },
+      store: {
+        native: this.store,
+        requestsDir: this.folder,
+        unlinkedDir: join(this.folder, 'unlinked'),
+        meta: testMeta,
+      },
       container: this.container,
       pool: this.pool,
       log: quietLog,

@@ -106,6 +106,11 @@ export class MemoryStore implements NativeStore {
     this.names.delete(path);
   }
 
+  unlinkName(path: string): Promise<void> {
+    this.unlink(path);
+    return Promise.resolve();
+  }
+
   /** Opens for writing, so that archives are busy, until closed. */
   hold(path: string): () => void {
     const node = this.#named(path);
@@ -369,6 +374,10 @@ export class MemoryStore implements NativeStore {
   }
 
   nonBlockingRestore = false;
+
+  setTellGone(): void {
+    // Nothing here has a last name to lose.
+  }
 
   setNonBlockingRestore(on: boolean): void {
     this.nonBlockingRestore = on;

@@ -73,6 +73,8 @@ t.test('parameters are read and written as lctl does', (t) => {
     ['other_request_mask', 'RESTORE', '', ''],
     ['other_request_mask', 'RESTORE', requestNames.join(' '), requestNames.join(' ')],
     ['other_request_mask', 'RESTORE', 'RELEASE', EINVAL],
+    ['remove_archive_on_last_unlink', '0', '1', '1'],
+    ['remove_archive_on_last_unlink', '0', '2', EINVAL],
   ];
   for (const [name, now, written, then] of rows) {
     const one = parameter(name);
