@@ -4,10 +4,9 @@ import { readdir, readFile } from 'node:fs/promises';
 import { ContainerSASPermissions } from '@azure/storage-blob';
 import t from 'tap';
 import type { JobView } from '../../src/base/control-api.js';
-import { changeFeedContainer } from '../../src/blob/change-feed-index.js';
 import type { AutoImportRecord, BlobSyncEvents } from '../../src/jobs/auto-import/auto-import-record.js';
 import { Azurite } from '../helpers/azurite.js';
-import { azuriteFeed, ChangeFeedWriter, type FeedEvent } from '../helpers/change-feed-writer.js';
+import { FeedAccount } from '../helpers/feed-account.js';
 import { lustrite, TestMount } from '../helpers/mount.js';
 import { cannotMount } from '../helpers/mounts.js';
 import { until } from '../helpers/poll.js';
@@ -15,65 +14,6 @@ import { until } from '../helpers/poll.js';
 const hour = 3600_000;
 /** What Azurite is asked at the same time. */
 const parallel = 16;
-
-/** A container whose changes are told in the feed of its account, when somebody ends the hour. */
-class Account implements AsyncDisposable {
-  readonly azurite: Azurite;
-  readonly container: string;
-  readonly #writer: ChangeFeedWriter;
-  readonly #events: FeedEvent[] = [];
-  #hourMs = Math.floor(Date.now() / hour) * hour;
-
-  private constructor(azurite: Azurite, container: string, writer: ChangeFeedWriter) {
-    this.azurite = azurite;
-    this.container = container;
-    this.#writer = writer;
-  }
-
-  static async start(): Promise<Account> {
-    const azurite = await Azurite.start();
-    const feed = await azuriteFeed(azurite.client(changeFeedContainer));
-    const account = new Account(
-      azurite,
-      await azurite.newContainer('auto'),
-      new ChangeFeedWriter(feed, { shards: 2, blocksPerChunk: 3 }),
-    );
-    await account.#writer.create(account.#hourMs);
-    return account;
-  }
-
-  get env(): Readonly<Record<string, string>> {
-    return { AZURE_STORAGE_CONNECTION_STRING: this.azurite.connectionString };
-  }
-
-  async put(blob: string, body: string): Promise<void> {
-    const { container } = this;
-    await this.azurite.client(container).getBlockBlobClient(blob).upload(body, Buffer.byteLength(body));
-    this.#events.push({ type: 'BlobCreated', container, blob, timeMs: Date.now() });
-  }
-
-  async delete(blob: string): Promise<void> {
-    const { container } = this;
-    await this.azurite.client(container).deleteBlob(blob);
-    this.#events.push({ type: 'BlobDeleted', container, blob, timeMs: Date.now() });
-  }
-
-  /** The hour is over, and what happened in it can be read. */
-  async tell(): Promise<void> {
-    const foreign = { type: 'BlobDeleted', container: 'other', blob: 'kept', timeMs: Date.now() } as const;
-    const events = [...this.#events.splice(0), foreign];
-    const blockEvents = 300;
-    for (let at = 0; at < events.length; at += blockEvents)
-      await this.#writer.append(this.#hourMs, events.slice(at, at + blockEvents));
-    await this.#writer.finalize(this.#hourMs);
-    this.#hourMs += hour;
-    await this.#writer.setConsumable(this.#hourMs);
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.azurite[Symbol.asyncDispose]();
-  }
-}
 
 const contentOf = (path: string): string | undefined =>
   existsSync(path) ? readFileSync(path, 'utf8') : undefined;
@@ -120,7 +60,7 @@ await t.test(
   'the mount follows the change feed where the account has one',
   { skip: cannotMount },
   async (t) => {
-    await using account = await Account.start();
+    await using account = await FeedAccount.start();
     for (const name of ['dir/a', 'old-name', 'gone', 'kept']) await account.put(name, 'one');
     await using mount = await TestMount.start(t, { container: account.container, env: account.env });
     await create(mount);
@@ -175,7 +115,7 @@ await t.test(
   async (t) => {
     await using bare = await Azurite.start();
     const container = await bare.newContainer('auto');
-    await using account = await Account.start();
+    await using account = await FeedAccount.start();
     const client = account.azurite.client(account.container);
     const sas = await client.generateSasUrl({
       permissions: ContainerSASPermissions.parse('racwdl'),
@@ -221,7 +161,7 @@ await t.test(
   'kill -9 between any two batches of the feed loses and doubles no change',
   { skip: cannotMount },
   async (t) => {
-    await using account = await Account.start();
+    await using account = await FeedAccount.start();
     const numbered = (prefix: string, count: number): readonly string[] =>
       Array.from({ length: count }, (_, n) => `${prefix}${n % 7}/${n}`);
     const old = numbered('old', 300);

@@ -1,26 +1,31 @@
-/** What auto-import does about a blob that is deleted: every situation under every conflict mode, on a real mount. */
-import { lstat, mkdir, open, readFile, rename, unlink, writeFile } from 'node:fs/promises';
+/**
+ * What auto-import does about a blob that is deleted: every situation under every conflict mode, on a real mount; told by
+ * listings and by the change feed.
+ */
+import { link, lstat, mkdir, open, readFile, rename, symlink, unlink, writeFile } from 'node:fs/promises';
 import t, { type Test } from 'tap';
-import type { JobView } from '../../src/base/control-api.js';
-import type { AutoImportRecord } from '../../src/jobs/auto-import/auto-import-record.js';
-import { HS, hsmFlags } from '../helpers/lfs.js';
+import { noBlobSyncCounters, type BlobSyncCounters } from '../../src/jobs/auto-import/auto-import-record.js';
+import { noImportCounters, type ImportCounters } from '../../src/jobs/import/import-record.js';
+import { AutoImport, importCounters, syncCounters } from '../helpers/auto-import.js';
+import { FeedAccount } from '../helpers/feed-account.js';
+import { HS, hsmFlags, lfsPath } from '../helpers/lfs.js';
 import { MountedContainer } from '../helpers/mounted-container.js';
+import { TestMount } from '../helpers/mount.js';
 import { cannotMount } from '../helpers/mounts.js';
-import { until } from '../helpers/poll.js';
+import { ok } from '../helpers/run.js';
 
-/** How a cell ends: [deletions, conflicts, errors, state of the job, whether the path is there]. */
+/** How a cell ends: [deletions, conflicts, state of the job, whether the path is there]. */
 const ends = {
-  gone: [1, 0, 0, 'InProgress', false],
+  gone: [1, 0, 'InProgress', false],
   /** A conflict that the mode has ended. */
-  taken: [1, 1, 0, 'InProgress', false],
-  none: [0, 0, 0, 'InProgress', true],
-  stay: [0, 1, 0, 'InProgress', true],
-  fail: [0, 1, 0, 'Failed', true],
+  taken: [1, 1, 'InProgress', false],
+  none: [0, 0, 'InProgress', true],
+  stay: [0, 1, 'InProgress', true],
+  fail: [0, 1, 'Failed', true],
 } as const;
 type Cell = keyof typeof ends;
 
 /** Without deletions the mode has nothing to say. */
-const columns = ['skip', 'fail', 'overwrite-dirty', 'overwrite-always', 'no deletions'] as const;
 const modes = {
   skip: 'Skip',
   fail: 'Fail',
@@ -28,24 +33,32 @@ const modes = {
   'overwrite-always': 'OverwriteAlways',
   'no deletions': 'OverwriteAlways',
 } as const;
+type Column = keyof typeof modes;
+const columns = Object.keys(modes) as readonly Column[];
 
 interface Situation {
   /** In the order of `columns`. */
   readonly cells: readonly [Cell, Cell, Cell, Cell, Cell];
-  /** What the blob is; a file by default. */
-  readonly metadata?: Readonly<Record<string, string>>;
-  /** When blob sync has begun, before the blob is deleted; resolves with what ends the use of the file. */
+  /** What the blob is. */
+  readonly kind?: 'Files' | 'Directories' | 'Symlinks';
+  /** Behind the path. */
+  readonly blob?: '/' | '/inside';
+  /** When blob sync has begun, before the blob is deleted. */
   readonly local?: (at: string) => Promise<unknown>;
   /** Somebody has it open meanwhile; then it is closed, and everything that has waited goes. */
   readonly open?: true;
-  /** A cell that waits for the file to be closed, or for the directory to be empty. */
-  readonly waits?: readonly (typeof columns)[number][];
+  /** Cells that wait for the file to be closed, or for the directory to be empty. */
+  readonly waits?: readonly Column[];
+  /** Where its data is in every cell, changed; but in those without deletions. */
+  readonly keptAt?: (at: string) => string;
 }
 
 const unmodified = ['gone', 'gone', 'gone', 'gone', 'none'] as const;
 const modified = ['stay', 'fail', 'taken', 'taken', 'none'] as const;
+const untouched = ['none', 'none', 'none', 'none', 'none'] as const;
 const read = (at: string): Promise<unknown> => readFile(at);
 const edit = (at: string): Promise<unknown> => writeFile(at, 'mine');
+const elsewhere = (at: string): string => `${at} elsewhere`;
 const situations: Readonly<Record<string, Situation>> = {
   'a stub': { cells: unmodified },
   'a clean file': { cells: unmodified, local: read },
@@ -59,122 +72,223 @@ const situations: Readonly<Record<string, Situation>> = {
       await writeFile(at, 'mine');
     },
   },
-  'a file that was moved away': {
-    cells: ['none', 'none', 'none', 'none', 'none'],
+  'a symlink made in its place': {
+    cells: modified,
     local: async (at) => {
-      await readFile(at);
-      await rename(at, `${at} elsewhere`);
+      await unlink(at);
+      await symlink('/mine', at);
     },
   },
-  'a symlink': { cells: unmodified, metadata: { is_symlink: 'true' } },
-  'a directory': { cells: unmodified, metadata: { hdi_isfolder: 'true' } },
+  'a pipe made in its place': {
+    cells: untouched,
+    local: async (at) => {
+      await unlink(at);
+      await ok('mkfifo', [at]);
+    },
+  },
+  'a file that was moved away': {
+    cells: untouched,
+    local: async (at) => {
+      await readFile(at);
+      await rename(at, elsewhere(at));
+    },
+    keptAt: elsewhere,
+  },
+  'a file that was moved here': {
+    cells: modified,
+    local: async (at) => {
+      await writeFile(elsewhere(at), 'mine');
+      await rename(elsewhere(at), at);
+    },
+  },
+  'a file with two names': {
+    cells: unmodified,
+    local: async (at) => {
+      await readFile(at);
+      await link(at, elsewhere(at));
+    },
+    keptAt: elsewhere,
+  },
+  'a changed file with two names': {
+    cells: modified,
+    local: async (at) => {
+      await writeFile(at, 'mine');
+      await link(at, elsewhere(at));
+    },
+  },
+  'a symlink': { cells: unmodified, kind: 'Symlinks' },
+  'a symlink that was made anew': {
+    cells: modified,
+    kind: 'Symlinks',
+    local: async (at) => {
+      await unlink(at);
+      await symlink('/mine', at);
+    },
+  },
+  'a directory': { cells: unmodified, kind: 'Directories' },
+  'a directory of a marker': { cells: unmodified, kind: 'Directories', blob: '/' },
   'a directory with a new file': {
-    cells: ['gone', 'gone', 'gone', 'gone', 'none'],
-    metadata: { hdi_isfolder: 'true' },
+    cells: unmodified,
+    kind: 'Directories',
     local: (at) => writeFile(`${at}/inside`, 'mine'),
     waits: ['skip', 'fail', 'overwrite-dirty', 'overwrite-always'],
   },
 };
 
+const body = 'as it was in the container';
+
+interface TableCell {
+  readonly what: string;
+  readonly situation: Situation;
+  readonly path: string;
+  readonly blob: string;
+  readonly end: Cell;
+}
+
+/** Who changes the container, and how the mount gets to know. */
+interface Other {
+  readonly mount: TestMount;
+  readonly source: 'listing' | 'feed';
+  put(blob: string, body: string, metadata: Readonly<Record<string, string>>): Promise<unknown>;
+  delete(blob: string): Promise<unknown>;
+}
+
 t.test('every cell of the deletion table', { skip: cannotMount }, async (t) => {
   const lab = await MountedContainer.start(t, {});
-  const cells = Object.entries(situations).flatMap(([what, situation]) =>
-    columns.map((column, at) => ({ what, situation, column, end: situation.cells[at] ?? 'none' })),
+  const other: Other = {
+    mount: lab.mount,
+    source: 'listing',
+    put: (blob, body, metadata) =>
+      lab.container.getBlockBlobClient(blob).upload(body, body.length, { metadata }),
+    delete: (blob) => lab.container.deleteBlob(blob),
+  };
+  for (const column of columns) await everyCell(t, other, column);
+
+  await t.test('skip: a file that hsm_set called dirty: stay', async (t) => {
+    await lab.upload({ 'called dirty': body });
+    t.equal(await lab.import(), 'Completed');
+    await readFile(lab.at('called dirty'));
+    await ok(lfsPath, ['hsm_set', '--dirty', lab.at('called dirty')]);
+    const request = { name: 'called-dirty', prefix: 'called dirty', enableDeletions: true } as const;
+    const job = await AutoImport.enable(lab.mount, { ...request, mode: 'Skip' });
+    await lab.container.deleteBlob('called dirty');
+    await job.synced();
+    const conflict = { totalConflicts: 1 };
+    const status = await job.status();
+    t.same(importCounters(status), { ...noImportCounters, totalBlobsWalked: 1, ...conflict });
+    t.same(syncCounters(status), { ...noBlobSyncCounters, ...conflict });
+    t.equal(await readFile(lab.at('called dirty'), 'utf8'), body);
+    await job.disable();
+  });
+});
+
+t.test('the same by the change feed', { skip: cannotMount }, async (t) => {
+  await using account = await FeedAccount.start();
+  await using mount = await TestMount.start(t, { container: account.container, env: account.env });
+  const other: Other = {
+    mount,
+    source: 'feed',
+    put: (blob, body, metadata) => account.put(blob, body, metadata),
+    async delete(blob) {
+      await account.delete(blob);
+      await account.tell();
+    },
+  };
+  for (const column of columns) await everyCell(t, other, column);
+});
+
+/** A job that fails is followed by another one. */
+async function everyCell(t: Test, other: Other, column: Column): Promise<void> {
+  const { mount, source } = other;
+  const all = Object.entries(situations).map(([what, situation]): TableCell => {
+    // Names of blobs are prefixes of each other only where that is meant.
+    const path = `${column}/${what}.`;
+    const end = situation.cells[columns.indexOf(column)] ?? 'none';
+    return { what, situation, path, blob: `${path}${situation.blob ?? ''}`, end };
+  });
+  // The next job by the feed waits for a new second of the service's clock: one that fails is enough.
+  const cells = all.filter(
+    ({ end }, at) => source !== 'feed' || end !== 'fail' || all.findIndex((one) => one.end === 'fail') === at,
   );
-  for (const column of columns) await mkdir(lab.at(column));
-  for (const [at, { what, situation, column, end }] of cells.entries()) {
-    const path = `${column}/${what}`;
+  await mkdir(mount.at(column));
+  await Promise.all(
+    cells.map(async ({ blob, situation: { kind = 'Files' } }) => {
+      const metadata = {
+        ...(kind === 'Symlinks' && { is_symlink: 'true' }),
+        ...(kind === 'Directories' && { hdi_isfolder: 'true' }),
+      };
+      await other.put(blob, kind === 'Directories' ? '' : body, metadata);
+    }),
+  );
+
+  let job: AutoImport | undefined;
+  let scanned: ImportCounters = noImportCounters;
+  for (const [at, cell] of cells.entries()) {
+    const { what, situation, path, blob, end } = cell;
     const waits = situation.waits?.includes(column) === true;
-    await t.test(`${column}: ${what}: ${waits ? 'waits, then ' : ''}${end}`, async (t) => {
-      const { metadata = {}, local } = situation;
-      const blob = lab.container.getBlockBlobClient(path);
-      const body = metadata['hdi_isfolder'] === undefined ? 'target' : '';
-      await blob.upload(body, body.length, { metadata });
-      const job = await AutoImport.enable(lab, `job-${at}`, path, column);
-      const file = lab.at(path);
-      await local?.(file);
+    await t.test(`${source}, ${column}: ${what}: ${waits ? 'waits, then ' : ''}${end}`, async (t) => {
+      if (job === undefined) {
+        scanned = counted(cells.slice(at), at === 0 ? 'imported' : 'preexisting');
+        job = await AutoImport.enable(mount, {
+          name: `${source}-${columns.indexOf(column)}-${at}`,
+          prefix: `${column}/`,
+          mode: modes[column],
+          enableDeletions: column !== 'no deletions',
+          source,
+        });
+      }
+      const before = syncCounters(await job.status());
+      const counts = async (wanted: Cell, when: string): Promise<void> => {
+        const [deletions, totalConflicts, state] = ends[wanted];
+        const status = await job?.status();
+        if (status === undefined) return;
+        const expected: BlobSyncCounters = { ...noBlobSyncCounters, deletions, totalConflicts };
+        t.same(syncCounters(status, before), expected, when);
+        t.same(importCounters(status), scanned, 'the full sync is over');
+        t.equal(status.state, state);
+      };
+
+      const file = mount.at(path);
+      await situation.local?.(file);
       const held = situation.open === true ? await open(file, 'r') : undefined;
-      await blob.delete();
+      await other.delete(blob);
       await job.synced();
       if (waits) {
-        await job.counts(t, 'none', 'while it waits');
+        await counts('none', 'while it waits');
         t.ok(await isThere(file), 'there while it waits');
         if (held === undefined) await unlink(`${file}/inside`);
         else await held.close();
         await job.synced();
       }
-      await job.counts(t, end, 'at the end');
-      const moved = what.includes('moved away') ? `${file} elsewhere` : file;
-      t.equal(await isThere(moved), ends[end][4]);
-      if (moved !== file) t.equal(await readFile(moved, 'utf8'), body, 'with its data');
+      await counts(end, 'at the end');
+      const kept = situation.keptAt?.(file);
+      t.equal(await isThere(file), ends[end][3] && !what.includes('moved away'));
+      if (kept !== undefined) {
+        t.equal(await readFile(kept, 'utf8'), body, 'its data is under the other name');
+        t.ok((await hsmFlags(kept)) & (column === 'no deletions' ? HS.DIRTY | HS.LOST : HS.DIRTY));
+      }
       if (end === 'none' && what === 'a clean file')
         t.ok((await hsmFlags(file)) & HS.LOST, 'lost_from_hsm: never released');
       if (!waits) await held?.close();
+      if (end !== 'fail' && at < cells.length - 1) return;
       await job.disable();
+      job = undefined;
     });
   }
-});
+}
 
-/** A job that follows one path. */
-class AutoImport {
-  readonly #lab: MountedContainer;
-  readonly #name: string;
-
-  private constructor(lab: MountedContainer, name: string) {
-    this.#lab = lab;
-    this.#name = name;
+/** What a full sync counts. */
+function counted(cells: readonly TableCell[], how: 'imported' | 'preexisting'): ImportCounters {
+  const counters: Record<string, number> & ImportCounters = { ...noImportCounters };
+  const tally = (name: string): void => {
+    counters[name] = (counters[name] ?? 0) + 1;
+  };
+  for (const { situation } of cells) {
+    tally('totalBlobsWalked');
+    if (how === 'imported') tally('totalBlobsImported');
+    tally(`${how}${situation.kind ?? 'Files'}`);
   }
-
-  static async enable(
-    lab: MountedContainer,
-    name: string,
-    path: string,
-    column: (typeof columns)[number],
-  ): Promise<AutoImport> {
-    await lab.mount.control('POST', '/v1/jobs/auto-import', {
-      name,
-      prefixes: [`/${path}`],
-      conflictResolutionMode: modes[column],
-      enableDeletions: column !== 'no deletions',
-      changeSource: 'listing',
-      pollIntervalMs: 100,
-    });
-    const job = new AutoImport(lab, name);
-    await until(async () => (await job.#status()).scanEndTime, { what: 'blob sync', intervalMs: 10 });
-    return job;
-  }
-
-  /** Resolves when the job has looked at all of the container since, or has ended. */
-  async synced(): Promise<void> {
-    const since = new Date().toISOString();
-    await until(
-      async () => {
-        const { state, blobSyncEvents } = await this.#status();
-        return state !== 'InProgress' || (blobSyncEvents.lastTimeFullySynchronized ?? '') > since;
-      },
-      { what: 'a look at the container', intervalMs: 10 },
-    );
-  }
-
-  async counts(t: Test, end: Cell, when: string): Promise<void> {
-    const [deletions, totalConflicts, totalErrors, state] = ends[end];
-    t.match(
-      await this.#status(),
-      { state, blobSyncEvents: { deletions, totalConflicts, totalErrors, totalBlobsImported: 0 } },
-      when,
-    );
-  }
-
-  async disable(): Promise<void> {
-    const { state } = await this.#status();
-    if (state === 'InProgress') await this.#lab.mount.control('POST', `/v1/jobs/${this.#name}/cancel`, {});
-    await this.#lab.mount.untilJobsEnd();
-  }
-
-  async #status(): Promise<AutoImportRecord['properties']['status']> {
-    const job = (await this.#lab.mount.control('GET', `/v1/jobs/${this.#name}`)) as JobView;
-    return job.properties.status as AutoImportRecord['properties']['status'];
-  }
+  return counters;
 }
 
 function isThere(path: string): Promise<boolean> {
