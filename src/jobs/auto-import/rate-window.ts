@@ -18,6 +18,8 @@ export class RateWindow {
       this.#next = now;
     }
     const seconds = (ms - this.#from.ms) / 1000;
-    return seconds <= 0 ? 0 : Math.round((total - this.#from.total) / seconds);
+    // What an outage cut off was counted, and counts again.
+    const things = Math.max(0, total - this.#from.total);
+    return seconds <= 0 ? 0 : Math.round(things / seconds);
   }
 }
