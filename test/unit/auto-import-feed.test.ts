@@ -1,8 +1,14 @@
 /** An auto-import job that follows the change feed, over memory. */
 import t from 'tap';
 import { BlobError } from '../../src/base/errors.js';
-import { autoImportRecord, type AutoImportRecord } from '../../src/jobs/auto-import/auto-import-record.js';
+import {
+  autoImportRecord,
+  noBlobSyncCounters,
+  type AutoImportRecord,
+} from '../../src/jobs/auto-import/auto-import-record.js';
+import { syncCounters } from '../helpers/auto-import.js';
 import { ChangeFeedWriter, type EventType } from '../helpers/change-feed-writer.js';
+import { conflictModes, type ConflictMode } from '../../src/jobs/import/conflict-mode.js';
 import { MemoryJobs } from '../helpers/memory-jobs.js';
 import { until } from '../helpers/poll.js';
 import { Dice } from '../helpers/tree.js';
@@ -21,7 +27,7 @@ class Rig implements AsyncDisposable {
     this.writer = new ChangeFeedWriter(jobs.hsm.container.feed, { shards: 2 });
   }
 
-  static async start(blobs: readonly string[]): Promise<Rig> {
+  static async start(blobs: readonly string[], mode: ConflictMode = 'OverwriteIfDirty'): Promise<Rig> {
     const rig = new Rig(await MemoryJobs.start());
     const { container } = rig.jobs.hsm;
     for (const name of blobs) container.put(name, name);
@@ -29,7 +35,7 @@ class Rig implements AsyncDisposable {
     await rig.writer.create(rig.#hourMs);
     await rig.jobs.runner.create('auto-import', {
       name: 'auto',
-      conflictResolutionMode: 'OverwriteIfDirty',
+      conflictResolutionMode: mode,
       enableDeletions: true,
       changeSource: 'feed',
       changeSourceReason: 'as asked for',
@@ -58,6 +64,12 @@ class Rig implements AsyncDisposable {
       if (type === 'BlobDeleted') await container.delete(blob);
       else container.put(blob, `${type} ${blob}`);
     }
+    await this.tell(events);
+  }
+
+  /** The same, where nothing has changed: events may come twice. */
+  async tell(events: readonly (readonly [EventType, string])[]): Promise<void> {
+    const { container } = this.jobs.hsm;
     const timeMs = container.feed.nowMs;
     const told = events.map(([type, blob]) => ({ type, blob, container: container.name, timeMs }));
     await this.writer.append(this.#hourMs, told);
@@ -254,5 +266,30 @@ await t.test(
     t.equal(rig.status.blobSyncEvents.totalErrors, 0);
     t.equal(rig.status.state, 'InProgress');
     t.same(warnings, [], 'Node has nothing to say');
+  },
+);
+
+await t.test(
+  'a change that is told again is no conflict in any mode, whatever is there by now',
+  async (t) => {
+    for (const mode of conflictModes) {
+      await using rig = await Rig.start(['stub', 'clean', 'changed'], mode);
+      const { store, coordinator } = rig.jobs.hsm;
+      for (const name of ['clean', 'changed']) await coordinator.restore(store.fidOf(name));
+      store.write('changed', 'mine');
+      const before = await store.lookup(['stub', 'clean', 'changed']);
+      await rig.tell([
+        ['BlobCreated', 'stub'],
+        ['BlobPropertiesUpdated', 'clean'],
+        ['BlobCreated', 'changed'],
+      ]);
+      await rig.until(
+        'the events',
+        () => rig.status.blobSyncEvents.lastChangeFeedEventConsumedTime !== undefined,
+      );
+      t.same(syncCounters(rig.status), { ...noBlobSyncCounters, preexistingFiles: 3 }, mode);
+      t.same(await store.lookup(['stub', 'clean', 'changed']), before, mode);
+      t.equal(rig.status.state, 'InProgress', mode);
+    }
   },
 );
