@@ -65,8 +65,7 @@ void PathHandles::Open(const std::string& path, int flags, mode_t mode, Opened o
     opened(error, 0, -1);
     return;
   }
-  // Nothing here can wait at the first write instead, so O_NONBLOCK waits, too.
-  const int asked = flags & ~(O_CREAT | O_EXCL | O_NONBLOCK);
+  const int asked = flags & ~(O_CREAT | O_EXCL);
   Repeat(
       [handle, asked](Wake wake) {
         return handle->inode->AdmitOpen(asked, 0, false, std::move(wake), &handle->file);
@@ -103,6 +102,22 @@ void PathHandles::AdmitRead(double handle, uint64_t offset, uint64_t length, Don
   Repeat(
       [found, offset, length](Wake wake) {
         return found->inode->AdmitRead(&found->file, offset, length, 0, std::move(wake));
+      },
+      std::move(done));
+}
+
+void PathHandles::AdmitWrite(double handle, Done done) {
+  const std::shared_ptr<Handle> found = Find(handle);
+  if (found == nullptr) {
+    done(EBADF);
+    return;
+  }
+  Repeat(
+      [found](Wake wake) {
+        const Verdict verdict = found->inode->AdmitModify(0, std::move(wake));
+        // The handle itself keeps the file from being settled or released from here on.
+        if (verdict.what == Verdict::kGo) found->inode->EndModify();
+        return verdict;
       },
       std::move(done));
 }

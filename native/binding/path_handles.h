@@ -21,6 +21,8 @@ class PathHandles : public std::enable_shared_from_this<PathHandles> {
   // All on a thread of the store; the answers come on any.
   void Open(const std::string& path, int flags, mode_t mode, Opened opened);
   void AdmitRead(double handle, uint64_t offset, uint64_t length, Done done);
+  // Before the first write of a handle that was opened for writing with O_NONBLOCK; once is enough.
+  void AdmitWrite(double handle, Done done);
   int Close(double handle);
   void Truncate(const std::string& path, off_t size, Done done);
   int SetTimes(const std::string& path, const struct timespec times[2]);

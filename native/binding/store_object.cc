@@ -81,6 +81,7 @@ class StoreObject : public Napi::ObjectWrap<StoreObject> {
   Napi::Value OpenBeneathPath(const Info& info);
   Napi::Value OpenHandle(const Info& info);
   Napi::Value AdmitRead(const Info& info);
+  Napi::Value AdmitWrite(const Info& info);
   Napi::Value CloseHandle(const Info& info);
   Napi::Value Truncate(const Info& info);
   Napi::Value SetTimes(const Info& info);
@@ -160,6 +161,7 @@ Napi::Function StoreObject::Define(Napi::Env env) {
                       InstanceMethod<&S::OpenBeneathPath>("openBeneath"),
                       InstanceMethod<&S::OpenHandle>("openHandle"),
                       InstanceMethod<&S::AdmitRead>("admitRead"),
+                      InstanceMethod<&S::AdmitWrite>("admitWrite"),
                       InstanceMethod<&S::CloseHandle>("closeHandle"),
                       InstanceMethod<&S::Truncate>("truncate"),
                       InstanceMethod<&S::SetTimes>("setTimes"),
@@ -862,6 +864,17 @@ Napi::Value StoreObject::AdmitRead(const Info& info) {
   const bool posted = store_->pool().Post([handles = handles_, handle, offset, length, promised] {
     handles->AdmitRead(handle, static_cast<uint64_t>(offset), static_cast<uint64_t>(length),
                        [promised](int error) { promised.Settle(error, {}); });
+  });
+  if (!posted) promised.Settle(ENOTCONN, {});
+  return promised.Promise();
+}
+
+Napi::Value StoreObject::AdmitWrite(const Info& info) {
+  double handle = 0;
+  if (!NumberFromJs(info[0], &handle)) return info.Env().Undefined();
+  const Promised<Nothing> promised(info.Env(), "write", ToUndefined);
+  const bool posted = store_->pool().Post([handles = handles_, handle, promised] {
+    handles->AdmitWrite(handle, [promised](int error) { promised.Settle(error, {}); });
   });
   if (!posted) promised.Settle(ENOTCONN, {});
   return promised.Promise();

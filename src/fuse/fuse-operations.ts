@@ -15,8 +15,10 @@ const { EIO, ENODATA, ENOTSUP, EBADF } = constants.errno;
 /** fcntl.h of Linux. */
 const O_RDONLY = 0o0;
 const O_RDWR = 0o2;
+const O_ACCMODE = 0o3;
 const O_CREAT = 0o100;
 const O_EXCL = 0o200;
+const O_NONBLOCK = 0o4000;
 const O_DIRECTORY = 0o200000;
 const O_PATH = 0o10000000;
 const O_CLOEXEC = 0o2000000;
@@ -38,6 +40,8 @@ const writeFd = promisify(write);
 interface OpenHandle {
   readonly handle: number;
   readonly fd: number;
+  /** Opened for writing without waiting: the first write waits instead. */
+  toAdmit?: boolean;
 }
 
 export interface FuseOperationsOptions {
@@ -162,7 +166,11 @@ export function fuseOperations(options: FuseOperationsOptions): ServedOperations
       }),
     readlink: (path, done) => give(done, () => atParent(path, (there) => fs.readlink(there))),
     open: (path, flags, done) =>
-      give(done, async () => keep(await native.openHandle(beneath(path), flags | O_CLOEXEC, 0))),
+      give(done, async () => {
+        const opened = await native.openHandle(beneath(path), flags | O_CLOEXEC, 0);
+        const toAdmit = (flags & O_ACCMODE) !== O_RDONLY && (flags & O_NONBLOCK) !== 0;
+        return keep({ ...opened, toAdmit });
+      }),
     create: (path, mode, done) => give(done, async () => keep(await create(path, mode))),
     read: (_path, fh, into, length, offset, done) =>
       serveBytes(done, async () => {
@@ -173,7 +181,12 @@ export function fuseOperations(options: FuseOperationsOptions): ServedOperations
       }),
     write: (_path, fh, from, length, offset, done) =>
       serveBytes(done, async () => {
-        const { fd } = handleOf(fh);
+        const opened = handleOf(fh);
+        const { fd } = opened;
+        if (opened.toAdmit === true) {
+          await native.admitWrite(opened.handle);
+          opened.toAdmit = false;
+        }
         let written = 0;
         while (written < length) {
           written += (await writeFd(fd, from, written, length - written, offset + written)).bytesWritten;

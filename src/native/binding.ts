@@ -276,7 +276,10 @@ export interface NativeStore {
   // ---- path-based handles, for the fuse-native front end only
   /** An fd beneath the namespace (O_CLOEXEC, symlinks refused); HSM rules are the caller's. */
   openBeneath(path: string, flags: number, mode: number): Promise<number>;
-  /** HSM-aware open: waits for a restore and suspends as the native front end would. `close` must follow. */
+  /**
+   * HSM-aware open: waits for a restore and suspends as the native front end would. With O_NONBLOCK the wait is left to
+   * `admitWrite`. `close` must follow.
+   */
   openHandle(
     path: string,
     flags: number,
@@ -284,6 +287,8 @@ export interface NativeStore {
   ): Promise<{ readonly handle: number; readonly fd: number }>;
   /** Resolves when [offset, offset+length) may be read. */
   admitRead(handle: number, offset: number, length: number): Promise<void>;
+  /** Before the first write of a handle that was opened for writing with O_NONBLOCK, which waits for nothing. */
+  admitWrite(handle: number): Promise<void>;
   closeHandle(handle: number): Promise<void>;
   /** Truncate by path, HSM-aware. */
   truncate(path: string, size: number): Promise<void>;

@@ -415,6 +415,10 @@ export class MemoryStore implements NativeStore {
     return Promise.reject(new FsError(ENOTSUP, 'admitRead'));
   }
 
+  admitWrite(): Promise<void> {
+    return Promise.reject(new FsError(ENOTSUP, 'admitWrite'));
+  }
+
   async closeHandle(handle: number): Promise<void> {
     await Promise.resolve();
     closeSync(handle);

@@ -2,6 +2,7 @@
 import {
   appendFile,
   chmod,
+  constants,
   link,
   lstat,
   mkdir,
@@ -16,7 +17,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { Azurite } from '../helpers/azurite.js';
-import { hsmFlags, lfs, states } from '../helpers/lfs.js';
+import { HS, hsmFlags, lfs, states } from '../helpers/lfs.js';
 import { lustrite, TestMount } from '../helpers/mount.js';
 import { cannotMount, mountAt } from '../helpers/mounts.js';
 import { until } from '../helpers/poll.js';
@@ -45,8 +46,13 @@ t.test('files are read, written and managed through fuse-native', { skip: cannot
   t.equal((await lfs(['hsm_release', file])).code, 0);
   t.equal(await hsmFlags(file), states.stub);
   t.equal((await lfs(['hsm_set', '--norelease', file])).code, 0);
+  t.equal(await hsmFlags(file), states.stub | HS.NORELEASE, 'which restores nothing');
   t.match((await lfs(['hsm_action', file])).stdout, 'NOOP');
-  t.equal(await readFile(file, 'utf8'), 'hello more');
+  const unblocked = await open(file, constants.O_RDWR | constants.O_NONBLOCK);
+  t.equal(await hsmFlags(file), states.stub | HS.NORELEASE, 'O_NONBLOCK waits for nothing');
+  await unblocked.write('H', 0);
+  await unblocked.close();
+  t.equal(await readFile(file, 'utf8'), 'Hello more', 'the first write does');
 
   await truncate(mount.at('to be cut'), 4);
   t.equal(await readFile(mount.at('to be cut'), 'utf8'), '0123');
