@@ -310,11 +310,25 @@ async function xattr(native: NativeStore, socketPath: string, path: string, name
   return Buffer.from(value);
 }
 
-const shownXattrs: Readonly<Record<string, ((state: FileState) => string | undefined) | undefined>> = {
+type ShownXattr = (state: FileState) => string | Buffer | undefined;
+
+const shownXattrs: Readonly<Record<string, ShownXattr | undefined>> = {
+  'trusted.hsm': lustreXattr,
+  'trusted.lhsm_uuid': ({ copy }) => copy?.blob,
   'user.hsm.state': ({ flags }) => (flags === 0 ? undefined : flagsText(flags)),
   'user.hsm.blob': ({ copy }) => copy?.blob,
   'user.hsm.etag': ({ copy }) => copy?.etag,
 };
+
+/** struct hsm_attrs (lustre-hsm 4.1), as InodeImpl::ShowXattr has it. */
+function lustreXattr({ flags, archiveId, copy }: FileState): Buffer | undefined {
+  if (flags === 0 && archiveId === 0 && copy === undefined) return undefined;
+  const bytes = Buffer.alloc(24);
+  bytes.writeUInt32LE(flags, 4);
+  bytes.writeBigUInt64LE(BigInt(archiveId), 8);
+  bytes.writeBigUInt64LE(BigInt(copy?.lastModifiedMs ?? 0), 16);
+  return bytes;
+}
 
 /** struct lu_fid of native/abi.h. */
 export function fidBytes(fid: Fid): Buffer {

@@ -47,6 +47,8 @@ t.test('files are read, written and managed through fuse-native', { skip: cannot
   t.equal(await hsmFlags(file), states.stub);
   t.equal((await lfs(['hsm_set', '--norelease', file])).code, 0);
   t.equal(await hsmFlags(file), states.stub | HS.NORELEASE, 'which restores nothing');
+  const attribute = await ok('getfattr', ['-e', 'hex', '-n', 'trusted.hsm', file]);
+  t.match(attribute, /=0x000000001d0000000100000000000000[0-9a-f]{16}$/m);
   t.match((await lfs(['hsm_action', file])).stdout, 'NOOP');
   const unblocked = await open(file, constants.O_RDWR | constants.O_NONBLOCK);
   t.equal(await hsmFlags(file), states.stub | HS.NORELEASE, 'O_NONBLOCK waits for nothing');
