@@ -1001,10 +1001,13 @@ void t.test('archive', { skip }, async (t) => {
   await t.test('a new file becomes clean with the copy that was made of it', async (t) => {
     await using store = await TempStore.open();
     writeFileSync(store.backing('f'), 'hello');
+    // An access time that a read would move.
+    utimesSync(store.backing('f'), 1000, 2000);
     const plan = await store.native.beginArchive(store.native.fidOf('f'), 2);
     t.match(plan, { size: 5, uid: 0, gid: 0 });
     t.equal(await store.flags('f'), 0x01, 'exists, while copying');
     t.equal(readAll(plan.fd, 10).toString(), 'hello');
+    t.equal(statSync(store.backing('f')).atimeMs, 1_000_000, 'an upload is no access');
     t.equal(store.native.archiveQuiet(plan.token), true);
     t.equal(await store.native.finishArchive(plan.token, archived('f', plan)), 'clean');
     t.match(await store.state('f'), { flags: 0x09, archiveId: 2, modified: false, copy: { blob: 'f' } });
