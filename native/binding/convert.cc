@@ -1,7 +1,10 @@
 #include "convert.h"
 
+#include <cerrno>
 #include <cmath>
 #include <cstring>
+
+#include "store_object.h"
 
 namespace lustrite {
 namespace {
@@ -296,7 +299,11 @@ bool TimeFromJs(const Napi::Value& value, struct timespec* time) {
 bool FromJs(const Napi::Value& value, Fid* fid) {
   std::string text;
   if (!TextFromJs(value, &text)) return false;
-  return ParseFid(text, fid) || Refuse(value.Env(), "not a FID");
+  if (ParseFid(text, fid)) return true;
+  // Of an errno: users name FIDs, too.
+  if (!value.Env().IsExceptionPending())
+    ErrnoError(value.Env(), EINVAL, text + " is no FID of a file").ThrowAsJavaScriptException();
+  return false;
 }
 
 bool FromJs(const Napi::Value& value, Copy* copy) {

@@ -997,6 +997,12 @@ void t.test('clean and dirty', { skip }, async (t) => {
   });
 });
 
+void t.test('a FID that no file can have is EINVAL', { skip }, async (t) => {
+  await using store = await TempStore.open();
+  for (const fid of ['[0x857765760:0x8:0x2]', '[0x1:0x8:0x2]', '[0x200000400:0x0:0x2]', 'f'])
+    t.throws(() => store.native.state(fid as Fid), { code: 'EINVAL' }, fid);
+});
+
 void t.test('archive', { skip }, async (t) => {
   await t.test('a new file becomes clean with the copy that was made of it', async (t) => {
     await using store = await TempStore.open();
