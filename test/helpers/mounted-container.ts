@@ -35,10 +35,16 @@ export class MountedContainer {
   static async start(
     t: Test,
     blobs: Blobs,
-    options: Partial<Pick<TestMountOptions, 'env' | 'flags' | 'store'>> = {},
+    {
+      azurite: shared,
+      ...options
+    }: Partial<Pick<TestMountOptions, 'env' | 'flags' | 'frontEnd' | 'store'>> & {
+      /** One that somebody else starts and ends. */
+      readonly azurite?: Azurite;
+    } = {},
   ): Promise<MountedContainer> {
-    const azurite = await Azurite.start();
-    t.teardown(() => azurite[Symbol.asyncDispose]());
+    const azurite = shared ?? (await Azurite.start());
+    if (shared === undefined) t.teardown(() => azurite[Symbol.asyncDispose]());
     const storage = await FaultServer.start(azurite.url);
     t.teardown(() => storage[Symbol.asyncDispose]());
     const name = await azurite.newContainer();

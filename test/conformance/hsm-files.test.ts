@@ -1,0 +1,7 @@
+import t from 'tap';
+import { permissions } from './permissions.js';
+import { release } from './release.js';
+import { state } from './state.js';
+import { conform } from './theme.js';
+
+await conform(t, [state, release, permissions]);
