@@ -143,7 +143,7 @@ export class Coordinator implements AsyncDisposable {
   fileGone(fid: Fid): void {
     if (this.#context.config.readOnly) return;
     const request = { action: HUA_REMOVE, fid, archiveId: 0, uid: 0 };
-    this.#enqueue([request]).catch((error: unknown) => {
+    this.#add([request]).catch((error: unknown) => {
       this.#context.log.warn(
         { fid, cause: messageChain(error) },
         'the copy of a deleted file is not removed',
@@ -349,9 +349,14 @@ export class Coordinator implements AsyncDisposable {
 
   /** Makes explicit requests durable, then queues them. */
   async #enqueue(requests: readonly Omit<JournalEntry, 'id' | 'at'>[]): Promise<void> {
-    const journal = this.#journal;
-    if (journal === undefined || this.#table.full || this.#table.control === 'stopped')
+    if (this.#journal === undefined || this.#table.full || this.#table.control === 'stopped')
       throw new FsError(EAGAIN, 'the coordinator takes no requests');
+    await this.#add(requests);
+  }
+
+  async #add(requests: readonly Omit<JournalEntry, 'id' | 'at'>[]): Promise<void> {
+    const journal = this.#journal;
+    if (journal === undefined) return;
     const at = this.#clock.now();
     const entries = await journal.add(requests.map((request) => ({ ...request, at })));
     crashPoint('request.journaled');

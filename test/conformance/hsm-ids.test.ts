@@ -3,6 +3,7 @@ import t from 'tap';
 import { archive } from './archive.js';
 import { exclusions } from './front-ends.js';
 import { notTested } from './not-tested.js';
+import { parameters } from './parameters.js';
 import { permissions } from './permissions.js';
 import { readers } from './readers.js';
 import { release } from './release.js';
@@ -12,7 +13,7 @@ import { restore } from './restore.js';
 import { sanityHsm } from './sanity-hsm.js';
 import { state } from './state.js';
 
-const themes = { archive, permissions, readers, release, removeCancel, requests, restore, state };
+const themes = { archive, parameters, permissions, readers, release, removeCancel, requests, restore, state };
 const tested = Object.values(themes).flatMap(({ cases }) => cases.flatMap(({ ids }) => ids));
 const reasons = notTested.flatMap(({ ids }) => ids);
 const known = new Set(sanityHsm.map(({ id }) => id));

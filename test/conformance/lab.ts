@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path';
 import type { Test } from 'tap';
 import { Application } from '../helpers/application.js';
 import { runAs, type User } from '../helpers/as-user.js';
+import type { HsmParameterList } from '../../src/base/control-api.js';
 import type { Match } from '../helpers/fault-server.js';
 import { hsmFlags, lfs, lfsPath, states, untilFlags } from '../helpers/lfs.js';
 import type { MountedContainer } from '../helpers/mounted-container.js';
@@ -23,6 +24,9 @@ export class Lab {
   readonly path: string;
   readonly #t: Test;
   readonly #folder: string;
+  readonly #opens: (() => void)[] = [];
+  /** Parameters that go back to what they were. */
+  readonly #set = new Set<string>();
 
   constructor(t: Test, container: MountedContainer, folder: string) {
     this.#t = t;
@@ -195,12 +199,42 @@ export class Lab {
   hold(method: string, name: string | RegExp, match: Pick<Match, 'skip' | 'query'> = {}): () => void {
     const blob = typeof name === 'string' ? this.blobName(name) : name;
     const open = this.container.hold({ method, blob, ...match });
+    this.#opens.push(open);
     this.#t.teardown(open);
     return () => {
       // Later ones of the test pass at once.
       this.storage.clear();
       open();
     };
+  }
+
+  /** Whatever waits in the storage passes. */
+  openAll(): void {
+    this.storage.clear();
+    for (const open of this.#opens.splice(0)) open();
+  }
+
+  /** A parameter of the coordinator. */
+  async parameter(name: string): Promise<string> {
+    const { value } = (await this.container.mount.control(
+      'GET',
+      `/v1/hsm/parameters?pattern=${name}`,
+    )) as HsmParameterList;
+    return value[0]?.value ?? '';
+  }
+
+  /** `NAME=VALUE`; it is as before when the test is over. */
+  async set(text: string): Promise<void> {
+    const [name = '', value = ''] = text.split('=');
+    const before = await this.parameter(name);
+    const put = (to: string): Promise<unknown> =>
+      this.container.mount.control('PUT', '/v1/hsm/parameters', {
+        assignments: [{ pattern: name, value: to }],
+      });
+    await put(value);
+    if (this.#set.has(name)) return;
+    this.#set.add(name);
+    this.#t.teardown(() => put(name === 'hsm.policy' ? 'NRA' : before));
   }
 
   /** Waits until such a request has arrived. */

@@ -7,9 +7,6 @@ import { hsm, type Theme } from './theme.js';
 const refused = { code: 1, stderr: /Operation not permitted/ };
 /** After hsm_remove of a clean file the archive id stays. */
 const removed = '(0x00000000), archive_id:1';
-/** DESIGN.md 4: `unlinked/`. */
-const unlinkedNotKept =
-  'the copy of a file whose last link went is not remembered, so nothing can be removed by FID';
 
 export const removeCancel: Theme = {
   cases: [
@@ -61,23 +58,18 @@ export const removeCancel: Theme = {
       t.equal(await lab.text('f'), 'content');
     }),
 
-    hsm(
-      '28',
-      'a remove that waits goes on when the file is deleted',
-      async (t, lab) => {
-        await lab.write('blocker', 'blocker');
-        await lab.clean('f', 'content');
-        const open = lab.hold('PUT', 'blocker');
-        await lab.container.uploading(lab.blobName('blocker'));
-        const fid = await lab.fid('f');
-        await lab.ok('hsm_remove', 'f');
-        await rm(lab.at('f'));
-        open();
-        await lab.untilFinished(fid, 'REMOVE', 'SUCCEED');
-        t.notOk(await lab.hasBlob('f'));
-      },
-      { todo: unlinkedNotKept },
-    ),
+    hsm('28', 'a remove that waits goes on when the file is deleted', async (t, lab) => {
+      await lab.write('blocker', 'blocker');
+      await lab.clean('f', 'content');
+      const open = lab.hold('PUT', 'blocker');
+      await lab.container.uploading(lab.blobName('blocker'));
+      const fid = await lab.fid('f');
+      await lab.ok('hsm_remove', 'f');
+      await rm(lab.at('f'));
+      open();
+      await lab.untilFinished(fid, 'REMOVE', 'SUCCEED');
+      t.notOk(await lab.hasBlob('f'));
+    }),
 
     hsm('29a', 'a FID has to be one, and a file', async (t, lab) => {
       const at = ['-m', lab.container.mount.path];
@@ -98,36 +90,26 @@ export const removeCancel: Theme = {
       await lab.untilFlags('f', states.new);
     }),
 
-    hsm(
-      '29b',
-      'the copy of a deleted file is removed by its FID',
-      async (t, lab) => {
-        await lab.clean('f', 'content');
-        const fid = await lab.fid('f');
-        await rm(lab.at('f'));
-        t.ok(await lab.hasBlob('f'), 'deleting a file deletes no blob');
-        t.match(await lfs(['hsm_remove', '-m', lab.container.mount.path, '-a', '1', fid]), { code: 0 });
-        await lab.untilFinished(fid, 'REMOVE', 'SUCCEED');
-        t.notOk(await lab.hasBlob('f'));
-      },
-      { todo: unlinkedNotKept },
-    ),
+    hsm('29b', 'the copy of a deleted file is removed by its FID', async (t, lab) => {
+      await lab.clean('f', 'content');
+      const fid = await lab.fid('f');
+      await rm(lab.at('f'));
+      t.ok(await lab.hasBlob('f'), 'deleting a file deletes no blob');
+      t.match(await lfs(['hsm_remove', '-m', lab.container.mount.path, '-a', '1', fid]), { code: 0 });
+      await lab.untilFinished(fid, 'REMOVE', 'SUCCEED');
+      t.notOk(await lab.hasBlob('f'));
+    }),
 
-    hsm(
-      '29c',
-      'and those of a list of them',
-      async (t, lab) => {
-        const names = ['a', 'b', 'c'];
-        for (const name of names) await lab.clean(name, name);
-        const fids = await Promise.all(names.map((name) => lab.fid(name)));
-        await shell('cd "$1"; rm a b c; cat > list', [lab.path], { input: `${fids.join('\n')}\n` });
-        const args = ['hsm_remove', '-m', lab.container.mount.path, '--filelist', lab.at('list')];
-        t.match(await lfs(args), { code: 0 });
-        for (const fid of fids) await lab.untilFinished(fid, 'REMOVE', 'SUCCEED');
-        for (const name of names) t.notOk(await lab.hasBlob(name));
-      },
-      { todo: unlinkedNotKept },
-    ),
+    hsm('29c', 'and those of a list of them', async (t, lab) => {
+      const names = ['a', 'b', 'c'];
+      for (const name of names) await lab.clean(name, name);
+      const fids = await Promise.all(names.map((name) => lab.fid(name)));
+      await shell('cd "$1"; rm a b c; cat > list', [lab.path], { input: `${fids.join('\n')}\n` });
+      const args = ['hsm_remove', '-m', lab.container.mount.path, '--filelist', lab.at('list')];
+      t.match(await lfs(args), { code: 0 });
+      for (const fid of fids) await lab.untilFinished(fid, 'REMOVE', 'SUCCEED');
+      for (const name of names) t.notOk(await lab.hasBlob(name));
+    }),
 
     hsm('4', 'a cancel with nothing to cancel does nothing', async (t, lab) => {
       await lab.write('f', 'content');

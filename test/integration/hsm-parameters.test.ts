@@ -8,9 +8,9 @@ import { lustrite } from '../helpers/mount.js';
 import { MountedContainer } from '../helpers/mounted-container.js';
 import { cannotMount } from '../helpers/mounts.js';
 import { until } from '../helpers/poll.js';
-import { ok, run, start } from '../helpers/run.js';
+import { ok, start } from '../helpers/run.js';
 
-const blobs = { waits: 'waits', nbr: 'nbr', shut: 'shut', masked: 'masked', user: 'user' };
+const blobs = { waits: 'waits', masked: 'masked', user: 'user' };
 
 t.test('the parameters of the coordinator', { skip: cannotMount }, async (t) => {
   const lab = await MountedContainer.start(t, blobs);
@@ -68,30 +68,6 @@ t.test('the parameters of the coordinator', { skip: cannotMount }, async (t) => 
     );
     await set('hsm_control=enabled');
     t.match(await reader.ended, { code: 0, stdout: 'waits' });
-  });
-
-  await t.test('shutdown: lfs is told to try again, readers that there is no data', async (t) => {
-    await set('hsm_control=shutdown');
-    t.match(await lfs(['hsm_restore', lab.at('shut')]), {
-      code: 11,
-      stderr: /Resource temporarily unavailable/,
-    });
-    t.match(await run('cat', [lab.at('shut')]), { code: 1, stderr: /No data available/ });
-    t.equal(await hsmFlags(lab.at('shut')), states.stub);
-    await set('hsm_control=enabled');
-    t.equal(await readFile(lab.at('shut'), 'utf8'), 'shut');
-    t.equal((await lfs(['hsm_release', lab.at('shut')])).code, 0, 'nothing is left of it');
-  });
-
-  await t.test('110: NonBlockingRestore: the reader goes without, the restore goes on', async (t) => {
-    await set('hsm.policy=+NBR');
-    t.match(await run('md5sum', [lab.at('nbr')]), { code: 1, stderr: /No data available/ });
-    await untilFlags(lab.at('nbr'), states.clean);
-    t.equal((await lfs(['hsm_release', lab.at('nbr')])).code, 0);
-    t.equal((await lfs(['hsm_restore', lab.at('nbr')])).code, 61, 'so does lfs hsm_restore');
-    await untilFlags(lab.at('nbr'), states.clean);
-    await set('hsm.policy=-NBR');
-    t.equal(await readFile(lab.at('nbr'), 'utf8'), 'nbr');
   });
 
   await t.test('24c: the masks hold for lfs and for readers', async (t) => {

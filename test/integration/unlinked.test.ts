@@ -1,31 +1,18 @@
-/** What is known of a file whose last name is gone: `lfs hsm_remove` by FID, and remove_archive_on_last_unlink. */
-import { link, open, readFile, rename, rm, writeFile } from 'node:fs/promises';
+/** What is known of a file whose last name is gone, beyond sanity-hsm.sh: `lfs hsm_remove` by FID. */
+import { link, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import t from 'tap';
 import { lfs, lfsPath, states, untilFlags } from '../helpers/lfs.js';
-import { lustrite } from '../helpers/mount.js';
 import { MountedContainer } from '../helpers/mounted-container.js';
 import { cannotMount } from '../helpers/mounts.js';
 import { until } from '../helpers/poll.js';
 import { ok } from '../helpers/run.js';
 
-const names = [
-  'removed',
-  'a',
-  'b',
-  'c',
-  'replaced',
-  'linked',
-  'changed',
-  'open',
-  'taken',
-  'stub',
-  'restarted',
-];
+const names = ['replaced', 'linked', 'taken', 'restarted'];
 const blobs = Object.fromEntries(names.map((name) => [name, name]));
 
 for (const frontEnd of ['native', 'fuse-native'] as const) {
   t.test(`files without a name, ${frontEnd}`, { skip: cannotMount }, async (t) => {
-    const lab = await MountedContainer.start(t, blobs, { flags: ['--front-end', frontEnd] });
+    const lab = await MountedContainer.start(t, blobs, { frontEnd });
     const { path } = lab.mount;
     const exists = (blob: string): Promise<boolean> => lab.container.getBlobClient(blob).exists();
     const gone = (blob: string): Promise<unknown> =>
@@ -34,29 +21,6 @@ for (const frontEnd of ['native', 'fuse-native'] as const) {
       (await ok(lfsPath, ['path2fid', lab.at(name)])).trim();
     const removed = async (...fids: readonly string[]): Promise<number | null> =>
       (await lfs(['hsm_remove', '-m', path, ...fids])).code;
-    const parameter = async (text: string): Promise<void> => {
-      t.equal((await lustrite(['hsm', 'set-param', path, text])).code, 0);
-    };
-
-    await t.test('29b: the copy of a file that was deleted is removed by its FID', async (t) => {
-      const fid = await fidOf('removed');
-      await readFile(lab.at('removed'));
-      await untilFlags(lab.at('removed'), states.clean);
-      await rm(lab.at('removed'));
-      t.ok(await exists('removed'), 'it stays until somebody asks');
-      t.equal(await removed(fid), 0);
-      await gone('removed');
-      t.equal(await removed(fid), 0, 'again: nothing is left to do');
-    });
-
-    await t.test('29c: also several of a list, and those that were never read', async (t) => {
-      const fids = await Promise.all(['a', 'b', 'c'].map(fidOf));
-      for (const name of ['a', 'b', 'c']) await rm(lab.at(name));
-      const list = `${lab.mount.store}/list`;
-      await writeFile(list, fids.join('\n'));
-      t.equal((await lfs(['hsm_remove', '--mntpath', path, '--filelist', list])).code, 0);
-      await Promise.all(['a', 'b', 'c'].map(gone));
-    });
 
     await t.test('a file that another one replaced is one of them', async (t) => {
       const fid = await fidOf('replaced');
@@ -95,21 +59,6 @@ for (const frontEnd of ['native', 'fuse-native'] as const) {
       await lab.mount.remount();
       t.equal(await removed(fid), 0);
       await gone('restarted');
-    });
-
-    await t.test('26a, 26c: remove_archive_on_last_unlink, when the last handle is closed', async (t) => {
-      await rm(lab.at('changed'));
-      t.ok(await exists('changed'), 'not by default');
-      await parameter('hsm.remove_archive_on_last_unlink=1');
-      const file = await open(lab.at('open'));
-      await rm(lab.at('open'));
-      await rm(lab.at('stub'));
-      await gone('stub');
-      t.ok(await exists('open'), 'somebody reads it still');
-      t.equal(await file.readFile('utf8'), 'open');
-      await file.close();
-      await gone('open');
-      await parameter('hsm.remove_archive_on_last_unlink=0');
     });
   });
 }
