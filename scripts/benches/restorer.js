@@ -1,0 +1,44 @@
+/** The batch script of Azure Managed Lustre's documentation, beside its `find | xargs lfs hsm_restore`. */
+import { spawnSync } from 'node:child_process';
+import { symlinkSync, mkdirSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { inParallel, LFS, seconds } from './rig.js';
+
+const SCRIPT = fileURLToPath(new URL('../../test/helpers/file_restorer.bash', import.meta.url));
+const BATCH = '5000';
+
+/** @param {import('./rig.js').Rig} rig @param {import('./rig.js').BenchOptions} options */
+export async function benchRestorer(rig, { files }) {
+  const container = await rig.container('restorer');
+  const names = Array.from({ length: files }, (_, i) => `d${String(i % 100)}/f${String(i)}`);
+  await inParallel(names, 16, (name) => container.client.getBlockBlobClient(name).upload('restored', 8));
+  const bin = rig.path('bin');
+  mkdirSync(bin);
+  symlinkSync(LFS, join(bin, 'lfs'));
+  const env = { ...process.env, PATH: `${bin}:${dirname(process.execPath)}:/usr/bin:/bin` };
+  /** @type {Record<string, readonly [string, readonly string[]]>} */
+  const ways = {
+    'file_restorer.bash': ['bash', [SCRIPT, '.', BATCH]],
+    'find | xargs lfs hsm_restore': ['sh', ['-c', 'find . -type f -print0 | xargs -0 -n 1 lfs hsm_restore']],
+  };
+  for (const [title, [program, args]] of Object.entries(ways)) {
+    const mount = await rig.mount({ container: container.name });
+    const took = await seconds(async () => {
+      const run = spawnSync(program, args, { cwd: mount.path, env, encoding: 'utf8', maxBuffer: 1 << 28 });
+      if (run.status !== 0) throw new Error(`${title}: exit ${String(run.status)}: ${run.stderr}`);
+      for (;;) {
+        const { census } = /** @type {{ census: Record<string, number> }} */ (
+          await mount.asked('/v1/status')
+        );
+        if (census['released'] === 0) break;
+      }
+    });
+    const { cpuSeconds, peakRssMiB } = mount.cost();
+    console.log(
+      `${title}, ${String(files)} files: ${took.toFixed(1)} s, ${(files / took).toFixed(0)} files/s; ` +
+        `daemon ${cpuSeconds.toFixed(1)} CPU s, peak RSS ${peakRssMiB.toFixed(0)} MiB`,
+    );
+    mount.close();
+  }
+}
