@@ -168,7 +168,7 @@ class Daemon implements Control {
           mountPoint: config.mountPoint,
           events: {
             restoreNeeded: (fid, pid) => this.#coordinator?.restoreNeeded(fid, pid),
-            fileGone: (fid) => this.#coordinator?.fileGone(fid),
+            fileGone: (...gone) => this.#coordinator?.fileGone(...gone),
           },
         }),
       { stays, clock: systemClock, signal },

@@ -966,8 +966,10 @@ Napi::Value OpenStore(const Info& info) {
       tell("restoreNeeded", {ToJs(inner, fid), Napi::Number::New(inner, static_cast<double>(pid))});
     });
   };
-  FileGone gone = [main, tell](const Fid& fid) {
-    main->Post([tell, fid](Napi::Env inner) { tell("fileGone", {ToJs(inner, fid)}); });
+  FileGone gone = [main, tell](const Fid& fid, const Record& record) {
+    main->Post([tell, fid, copy = *record.copy, archive = record.archive_id](Napi::Env inner) {
+      tell("fileGone", {ToJs(inner, fid), ToJs(inner, copy), Napi::Number::New(inner, archive)});
+    });
   };
   const Promised<Opened> promised(env, path, [](Napi::Env inner, Opened& store) {
     return StoreObject::Wrap(inner, std::move(store));

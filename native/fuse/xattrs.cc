@@ -142,6 +142,15 @@ void OnListxattr(Core& core, const RequestPtr& request) {
   ReplyValue(*request, shown, in.size);
 }
 
+// As the VFS has it for `user.`: not on what anybody may write because it has no data, nor on the
+// directories where everybody's files are.
+bool MayHaveLayout(int fd, uid_t caller) {
+  struct stat st = {};
+  if (fstat(fd, &st) != 0) return false;
+  if (S_ISREG(st.st_mode)) return true;
+  return S_ISDIR(st.st_mode) && (!(st.st_mode & S_ISVTX) || caller == 0 || caller == st.st_uid);
+}
+
 void OnSetxattr(Core& core, const RequestPtr& request) {
   const auto& in = request->in<fuse_setxattr_in>();
   const char* name = request->Name(sizeof(in));
@@ -166,6 +175,10 @@ void OnSetxattr(Core& core, const RequestPtr& request) {
   NodePtr node = NodeOf(core, *request);
   UniqueFd fd = OpenInode(request, node);
   if (!fd.ok()) return;
+  if (KindOf(name) == Kind::kLayout && !MayHaveLayout(fd.get(), request->header().uid)) {
+    request->ReplyError(EPERM);
+    return;
+  }
   if (setxattr(ProcPath(fd.get()).c_str(), BackingName(name), request->after(before), in.size,
                static_cast<int>(in.flags)) != 0) {
     request->ReplyError(errno);

@@ -89,11 +89,24 @@ static int take_option(struct dirstripe *chosen, int option, char *argv[]) {
   }
 }
 
+/* mkdir takes no sticky bit and the like. Of the directory that was just made: who may rename in
+ * its parent may have put something else there meanwhile. */
+static int set_mode(const char *path, mode_t mode) {
+  int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  struct stat st;
+  if (fd < 0) return errno;
+  int error = fstat(fd, &st) != 0      ? errno
+              : st.st_uid != geteuid() ? EPERM
+              : fchmod(fd, mode) != 0  ? errno
+                                       : 0;
+  close(fd);
+  return error;
+}
+
 static int change(const char *path, const struct dirstripe *chosen) {
   if (!chosen->of_existing) {
     if (mkdir(path, chosen->mode) != 0) return errno;
-    /* mkdir takes no sticky bit and the like. */
-    return chosen->mode_given && chmod(path, chosen->mode) != 0 ? errno : 0;
+    return chosen->mode_given ? set_mode(path, chosen->mode) : 0;
   }
   struct stat st;
   if (stat(path, &st) != 0) return errno;

@@ -31,12 +31,23 @@ static int not_ours(int fd, int error) {
   return fid_of_fd(fd, &fid) != 0 ? ENOTTY : error;
 }
 
+/* Anybody who may write the file may have made it up. */
+static bool is_possible(const struct lustrite_component *component) {
+  for (const char *c = component->pool; *c != '\0'; c++)
+    if (*c < ' ' || *c > '~') return false;
+  return component->stripe_count >= -32 && component->stripe_count <= 2000 &&
+         component->stripe_offset >= -1 && component->stripe_offset <= UINT16_MAX;
+}
+
 int layout_read(int fd, struct lustrite_layout *layout) {
   ssize_t size = fgetxattr(fd, LUSTRITE_XATTR_LAYOUT, layout, sizeof(*layout));
   const int error = errno;
   bool whole = size >= (ssize_t)size_of(1) && layout->version == VERSION && layout->count >= 1 &&
                layout->count <= LUSTRITE_COMPONENTS && (size_t)size == size_of(layout->count);
-  for (uint32_t i = 0; whole && i < layout->count; i++) layout->components[i].pool[15] = '\0';
+  for (uint32_t i = 0; whole && i < layout->count; i++) {
+    layout->components[i].pool[15] = '\0';
+    whole = is_possible(&layout->components[i]);
+  }
   if (whole) return 0;
   *layout = layout_default();
   return not_ours(fd, size >= 0 || error == ENODATA ? 0 : error);

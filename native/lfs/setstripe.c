@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -331,13 +332,25 @@ static int set_directory(const char *path, const struct setstripe *chosen) {
 }
 
 static int create_file(const char *path, const struct setstripe *chosen) {
-  int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOCTTY | O_CLOEXEC, chosen->mode);
-  if (fd < 0) return fail(path, errno);
-  int error = layout_write(fd, &chosen->layout);
-  close(fd);
-  if (error == 0) return 0;
-  unlink(path);
-  return fail(path, error);
+  /* By its directory: what is taken back is what was made, whatever the path leads to by then. */
+  const char *slash = strrchr(path, '/');
+  const char *name = slash == NULL ? path : slash + 1;
+  char parent[PATH_MAX] = ".";
+  if (slash != NULL) {
+    const size_t length = slash == path ? 1 : (size_t)(slash - path);
+    if (length >= sizeof(parent)) return fail(path, ENAMETOOLONG);
+    memcpy(parent, path, length);
+    parent[length] = '\0';
+  }
+  int directory = open(parent, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (directory < 0) return fail(path, errno);
+  const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOCTTY | O_CLOEXEC;
+  int fd = openat(directory, name, flags, chosen->mode);
+  int error = fd < 0 ? errno : layout_write(fd, &chosen->layout);
+  if (fd >= 0) close(fd);
+  if (fd >= 0 && error != 0) unlinkat(directory, name, 0);
+  close(directory);
+  return error == 0 ? 0 : fail(path, error);
 }
 
 static int set_one(const char *path, const struct setstripe *chosen) {

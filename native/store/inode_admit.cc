@@ -116,7 +116,7 @@ void InodeImpl::CloseHandle(OpenFile* file) {
     mode_ = DataMode::kNone;
     early_etag_.clear();
     store_->Closed(fid_);
-    if (nameless_) store_->FileIsGone(fid_);
+    if (nameless_ && HasCopy()) store_->FileIsGone(fid_, record_);
   }
   idle_.notify_all();
   if (file->writes && !being_written()) {

@@ -398,7 +398,7 @@ void InodeImpl::LostLastName() {
   const Lock lock(mutex_);
   if (!HasCopy()) return;
   nameless_ = true;
-  if (!handles_open()) store_->FileIsGone(fid_);
+  if (!handles_open()) store_->FileIsGone(fid_, record_);
 }
 
 void InodeImpl::MetadataChanged() {

@@ -35,7 +35,7 @@ struct ProbeResult {
 // Called on any thread, with locks held: must only pass the message on.
 using RestoreNeeded = std::function<void(const Fid& fid, pid_t pid)>;
 // The last name and the last handle of a file that has a copy are gone. The same.
-using FileGone = std::function<void(const Fid& fid)>;
+using FileGone = std::function<void(const Fid& fid, const Record& record)>;
 
 class StoreImpl final : public Store, public std::enable_shared_from_this<StoreImpl> {
  public:
@@ -91,8 +91,8 @@ class StoreImpl final : public Store, public std::enable_shared_from_this<StoreI
   Unlinked& unlinked() { return unlinked_; }
   // Only where somebody wants to be told (remove_archive_on_last_unlink).
   void SetTellGone(bool on) { tell_gone_ = on; }
-  void FileIsGone(const Fid& fid) {
-    if (tell_gone_) file_gone_(fid);
+  void FileIsGone(const Fid& fid, const Record& record) {
+    if (tell_gone_) file_gone_(fid, record);
   }
   // Which inodes have open handles; told by the inode, under its own lock.
   void Opened(const Fid& fid, std::weak_ptr<InodeImpl> inode);

@@ -10,7 +10,7 @@ import { errnoOf } from '../hsm/movers.js';
 import type { Fid, FileState, NativeStore } from '../store/inodes.js';
 import type { FuseCallback, FuseOperations, FuseStat, FuseStatfs } from './fuse-native-loader.js';
 
-const { EIO, ENODATA, ENOTSUP, EBADF } = constants.errno;
+const { EIO, EINVAL, ENODATA, ENOTSUP, EBADF } = constants.errno;
 
 /** fcntl.h of Linux. */
 const O_RDONLY = 0o0;
@@ -31,6 +31,8 @@ const nsPerMs = 1_000_000n;
 /** What `lfs setstripe` was told (native/abi.h), and where the store keeps it (native/store/extended_attributes.h). */
 const layoutXattr = 'lustre.lustrite.layout';
 const layoutKept = 'trusted.lustrite.layout';
+/** sizeof(struct lustrite_layout) */
+const maxLayout = 8 + 16 * 40;
 
 const closeFd = promisify(close);
 const fsyncFd = promisify(fsync);
@@ -236,7 +238,8 @@ export function fuseOperations(options: FuseOperationsOptions): ServedOperations
     getxattr: (path, name, _position, done) =>
       give(done, () => xattr(native, socketPath, beneath(path), name)),
     setxattr: (path, name, value, _position, _flags, done) => {
-      if (name === layoutXattr) serve(done, () => setLayout(beneath(path), Buffer.from(value)));
+      if (name === layoutXattr && value.length > maxLayout) done(-EINVAL);
+      else if (name === layoutXattr) serve(done, () => setLayout(beneath(path), Buffer.from(value)));
       else done(isIgnored(name) ? 0 : -ENOTSUP);
     },
     listxattr: (_path, done) => done(0, []),

@@ -130,6 +130,7 @@ async function upload(
     }
     const { metadata: kept, headers, tier } = keptOf(found, 'file', config.compat);
     try {
+      hooks.onProgress(0);
       const { version } = await pool.upload(
         {
           container: container.workerConfig,

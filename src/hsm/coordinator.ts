@@ -19,7 +19,7 @@ import { unlinkedCopy } from '../store/unlinked.js';
 import { archiveFile, type ArchiveOutcome, type BlobNames } from './archive-mover.js';
 import { BlobOwners } from './blob-owner.js';
 import { callerOf } from './caller.js';
-import { ExplicitRequests } from './explicit-requests.js';
+import { ExplicitRequests, type NewRequest } from './explicit-requests.js';
 import { actionName, HS_NOARCHIVE, HUA_ARCHIVE, HUA_RESTORE, HUA_REMOVE, type RequestName } from './flags.js';
 import { HsmControl } from './hsm-control.js';
 import { errnoOf, hasErrno, type HsmConfig, type MoverContext, type Transfers } from './movers.js';
@@ -32,7 +32,7 @@ import { decideRequest, permitRequest, type QueuedAction } from './request-rules
 import { restoreFile } from './restore-mover.js';
 import { Transfer, TransferTable, type FinishedTransfer, type TransferCounts } from './transfers.js';
 
-const { EAGAIN, ECANCELED, EBUSY, EINTR, EPERM, ENOENT, ENODATA, EIO, ESTALE } = constants.errno;
+const { EAGAIN, ECANCELED, EBUSY, EINTR, EPERM, ENOENT, ENODATA, EIO } = constants.errno;
 
 /** Requests that stall are looked for so often. */
 const housekeepingMs = 1000;
@@ -68,6 +68,8 @@ export class Coordinator implements AsyncDisposable {
   /** The parameters, and who turns the coordinator on and off. */
   readonly control: HsmControl;
   #housekeeping: NodeJS.Timeout | undefined;
+  /** Files that have lost their last name, until the journal has them. */
+  readonly #gone: NewRequest[] = [];
   #journal: Journal | undefined;
   #blocked: string | null = null;
 
@@ -104,7 +106,7 @@ export class Coordinator implements AsyncDisposable {
       log,
       readOnly: config.readOnly,
       parameters: () => this.control.parameters,
-      unlinked: async (fid) => (await unlinkedCopy(this.#unlinkedDir, fid)) !== undefined,
+      unlinked: async (fid) => (await unlinkedCopy(this.#unlinkedDir, fid))?.copy,
       restoring: (fid) => this.#table.restoreOf(fid) !== undefined,
       cancel: (fid) => this.#table.cancel(fid),
       active: (fid) => this.#table.has(fid),
@@ -140,15 +142,21 @@ export class Coordinator implements AsyncDisposable {
   }
 
   /** NativeStore's event: with remove_archive_on_last_unlink, what it was archived to goes, too (lustre-hsm 5.3). */
-  fileGone(fid: Fid): void {
+  fileGone(fid: Fid, copy: Copy, archiveId: number): void {
     if (this.#context.config.readOnly) return;
-    const request = { action: HUA_REMOVE, fid, archiveId: 0, uid: 0 };
-    this.#add([request]).catch((error: unknown) => {
-      this.#context.log.warn(
-        { fid, cause: messageChain(error) },
-        'the copy of a deleted file is not removed',
-      );
-    });
+    if (this.#gone.length === 0) setImmediate(() => void this.#removeGone());
+    this.#gone.push({ action: HUA_REMOVE, fid, archiveId, uid: 0, copy });
+  }
+
+  /** However many went at a time, with one write of the journal; also for a coordinator that is stopped. */
+  async #removeGone(): Promise<void> {
+    const gone = this.#gone.splice(0);
+    try {
+      await this.#add(gone);
+    } catch (error) {
+      const cause = messageChain(error);
+      this.#context.log.warn({ files: gone.length, cause }, 'the copies of deleted files are not removed');
+    }
   }
 
   /** Restores a file, or waits for the restore that runs; rejects with ENODATA when that fails. */
@@ -365,7 +373,7 @@ export class Coordinator implements AsyncDisposable {
 
   /** Queues one journaled request; resolves when it is queued, or was not needed after all. */
   async #adopt(entry: JournalEntry): Promise<void> {
-    const { log } = this.#context;
+    const { native, log } = this.#context;
     const { fid, action, archiveId } = entry;
     const end = (durable: boolean): void => {
       void this.#journal?.done(entry.id, { durable }).catch((error: unknown) => {
@@ -374,7 +382,7 @@ export class Coordinator implements AsyncDisposable {
     };
     let size = 0;
     try {
-      size = await this.#sizeOf(entry);
+      size = entry.copy?.size ?? (await native.state(fid)).size;
     } catch (error) {
       log.info(
         { fid, action: actionName(action), cause: messageChain(error) },
@@ -408,28 +416,20 @@ export class Coordinator implements AsyncDisposable {
       });
   }
 
-  /** Rejects where a request has nothing to be about any more; what is removed need not have a name. */
-  async #sizeOf({ fid, action }: JournalEntry): Promise<number> {
-    try {
-      return (await this.#context.native.state(fid)).size;
-    } catch (error) {
-      if (action !== HUA_REMOVE || !hasErrno(error, ENOENT, ESTALE)) throw error;
-      const unlinked = await unlinkedCopy(this.#unlinkedDir, fid);
-      if (unlinked === undefined) throw error;
-      return unlinked.copy.size;
-    }
-  }
-
   /** The copy of a file that nobody can name any more. */
-  async #removeUnlinked(fid: Fid, self: Transfer): Promise<void> {
-    const unlinked = await unlinkedCopy(this.#unlinkedDir, fid);
-    if (unlinked === undefined)
-      throw new FsError(ENOENT, 'the file is gone, and nothing is known of its copy');
-    const { copy } = unlinked;
-    self.blob = copy.blob;
-    await this.#untilItAnswers(self, () =>
-      this.withBlob(copy.blob, undefined, () => removeUnlinkedCopy(this.#context, copy, self.signal)),
-    );
+  async #removeUnlinked({ fid }: JournalEntry, copy: Copy, self: Transfer): Promise<void> {
+    const { native, container } = this.#context;
+    const { blob, etag } = copy;
+    self.blob = blob;
+    const state = await native.state(fid).catch(() => undefined);
+    if (state !== undefined && state.nlink > 0) throw new FsError(EPERM, 'the file has a name again');
+    await this.#untilItAnswers(self, async () => {
+      // What is there by now may be a newer file's, which is not to be saved from us.
+      if (!(await isThere(container, blob, etag, self.signal))) return;
+      this.#table.progress(self, 0);
+      const remove = (): Promise<void> => removeUnlinkedCopy(this.#context, copy, self.signal);
+      await this.withBlob(blob, undefined, remove, self.signal);
+    });
   }
 
   #explicitTransfer(entry: JournalEntry, size: number): Transfer {
@@ -437,14 +437,11 @@ export class Coordinator implements AsyncDisposable {
     const action = entry.action as typeof HUA_ARCHIVE | typeof HUA_REMOVE;
     const named = action === HUA_ARCHIVE ? 'archive' : 'remove';
     return new Transfer(fid, action, named, size, async (self) => {
-      let state: FileState;
-      try {
-        state = await this.#checked(fid, action, archiveId);
-      } catch (error) {
-        if (action !== HUA_REMOVE || !hasErrno(error, ENOENT, ESTALE)) throw error;
-        await this.#removeUnlinked(fid, self);
+      if (entry.copy !== undefined) {
+        await this.#removeUnlinked(entry, entry.copy, self);
         return;
       }
+      const state = await this.#checked(fid, action, archiveId);
       if (action === HUA_ARCHIVE) {
         await this.#untilItAnswers(self, async () => {
           throwUnlessArchived(await this.#archive(state, await this.#blobsOf(state), archiveId, self));
@@ -452,26 +449,31 @@ export class Coordinator implements AsyncDisposable {
         return;
       }
       self.blob = state.copy?.blob;
-      const remove = (): Promise<void> => removeCopy(this.#context, state, self.signal);
+      const remove = (): Promise<void> => {
+        this.#table.progress(self, 0);
+        return removeCopy(this.#context, state, self.signal);
+      };
       await this.#untilItAnswers(self, () =>
-        state.copy === undefined ? remove() : this.withBlob(state.copy.blob, fid, remove),
+        state.copy === undefined ? remove() : this.withBlob(state.copy.blob, fid, remove, self.signal),
       );
     });
   }
 
   /** Whoever waits for the file is told ENODATA where the coordinator is stopped or his mask has no RESTORE. */
   #mayRestore(fid: Fid, pid: number): boolean {
-    const { native, log } = this.#context;
+    const { log } = this.#context;
     const { masks } = this.control.parameters;
     const everybody = Object.values(masks).every((mask: readonly RequestName[]) => mask.includes('RESTORE'));
     if (everybody) return true;
     void this.#permitsRestore(fid, pid).then((permitted) => {
-      if (permitted) {
+      // One that runs by now serves everybody; what it works with is not for a refusal to close.
+      if (permitted || this.#table.restoreOf(fid) !== undefined) {
         void this.#restore(fid, 'implicit').catch(() => undefined);
         return;
       }
       log.info({ fid, pid }, 'the request mask of the reader has no RESTORE');
-      void native.failRestore(fid, ENODATA).catch(() => undefined);
+      const refused = new FsError(EPERM, 'the request mask has no RESTORE');
+      this.#table.refuse(this.#restoreTransfer(fid, 'implicit'), refused);
     });
     return false;
   }
@@ -585,6 +587,23 @@ function throwUnlessArchived(outcome: ArchiveOutcome): void {
     case 'canceled':
       throw new FsError(ECANCELED, 'canceled');
   }
+}
+
+/** Whether a blob is in the container in this version; rejects where it is in another one. */
+async function isThere(
+  container: Container,
+  blob: string,
+  etag: string,
+  signal: AbortSignal,
+): Promise<boolean> {
+  try {
+    const found = await container.properties(blob, signal);
+    if (found.etag === etag) return true;
+  } catch (error) {
+    if (error instanceof BlobError && error.kind === 'missing') return false;
+    throw error;
+  }
+  throw new FsError(EPERM, `${blob} is not the version that the file was archived to: it stays`);
 }
 
 async function exists(container: Container, blob: string): Promise<boolean> {

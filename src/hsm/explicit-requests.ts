@@ -2,7 +2,7 @@
 import { constants } from 'node:os';
 import { messageChain } from '../base/errors.js';
 import type { Log } from '../base/log.js';
-import type { Caller, Fid, FileState, HsmRequest, HsmStateSet, NativeStore } from '../store/inodes.js';
+import type { Caller, Copy, Fid, FileState, HsmRequest, HsmStateSet, NativeStore } from '../store/inodes.js';
 import type { JournalEntry } from '../store/journal.js';
 import { actionName, HUA_ARCHIVE, HUA_CANCEL, HUA_RELEASE, HUA_REMOVE, HUA_RESTORE } from './flags.js';
 import { errnoOf, hasErrno } from './movers.js';
@@ -26,8 +26,8 @@ export interface ExplicitRequestsOptions {
   readonly log: Log;
   readonly readOnly: boolean;
   readonly parameters: () => HsmParameters;
-  /** The copy of a file that has no name any more is known. */
-  readonly unlinked: (fid: Fid) => Promise<boolean>;
+  /** The copy of a file that has no name any more, where that is known. */
+  readonly unlinked: (fid: Fid) => Promise<Copy | undefined>;
   /** A restore of the file waits or runs. */
   readonly restoring: (fid: Fid) => boolean;
   /** Anything of the file waits or runs. */
@@ -95,7 +95,8 @@ export class ExplicitRequests {
       const state = await this.#state(fid);
       if (typeof state === 'number') {
         if (state === ENOENT && action === HUA_REMOVE && isPrivileged(caller)) {
-          if (await this.#options.unlinked(fid)) accepted.push(asked(fid));
+          const copy = await this.#options.unlinked(fid);
+          if (copy !== undefined) accepted.push({ ...asked(fid), copy });
           else log.info({ fid, action: actionName(action) }, 'no such file: nothing to remove');
           continue;
         }

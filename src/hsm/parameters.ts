@@ -134,6 +134,9 @@ export const parameterTable: readonly Parameter[] = [
   mask('user'),
 ];
 
+/** In a pattern: no name has so many parts. */
+const maxStars = 8;
+
 /** What `hsm_control` can be told, in the order of its `help`. */
 export const controlCommands = ['enabled', 'shutdown', 'disabled', 'purge', 'help'] as const;
 export type ControlCommand = (typeof controlCommands)[number];
@@ -154,6 +157,7 @@ function words(text: string): readonly string[] {
  * `mdt/fs-MDT0000/hsm_control`, and, what lctl does not know, the end of a name alone: `hsm.policy`, `max_requests`.
  */
 export function parameterMatches(pattern: string, name: string, fsName: string): boolean {
+  if (pattern.split('*').length > maxStars) return false;
   const wanted = pattern.split(/[./]/);
   const whole = parameterPath(name, fsName).split('.');
   const part = wanted[0] === 'mdt' ? whole : whole.slice(-wanted.length);
@@ -166,8 +170,9 @@ export function parameterPath(name: string, fsName: string): string {
 }
 
 function glob(pattern: string): RegExp {
-  const source = pattern.replace(/[\\^$.*+?()[\]{}|]/g, (one) =>
-    one === '*' ? '.*' : one === '?' ? '.' : `\\${one}`,
-  );
+  // Of many in a row the search would never end.
+  const source = pattern
+    .replace(/\*+/g, '*')
+    .replace(/[\\^$.*+?()[\]{}|]/g, (one) => (one === '*' ? '.*' : one === '?' ? '.' : `\\${one}`));
   return new RegExp(`^${source}$`);
 }

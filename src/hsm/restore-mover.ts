@@ -58,6 +58,7 @@ async function move(context: MoverContext, state: FileState, hooks: RestoreHooks
   for (let download = 1; ; download++) {
     hooks.signal.throwIfAborted();
     try {
+      hooks.onProgress(0);
       const { version } = await pool.download(
         {
           container: container.workerConfig,

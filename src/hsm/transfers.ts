@@ -33,8 +33,8 @@ export class Transfer implements Queued {
   readonly cookie = nextCookie++;
   /** Of the journal, where somebody asked for it: it outlives a stop of the coordinator. */
   asked: AskedRequest | undefined;
-  /** When it started, or moved bytes last. */
-  progressMs = 0;
+  /** When it began to move bytes, or moved some last; what only waits for its turn does not stall. */
+  progressMs = Number.POSITIVE_INFINITY;
   /** The coordinator was stopped under it: it waits for the next start. */
   parked = false;
   /** For the log and the history. */
@@ -83,6 +83,7 @@ export class Transfer implements Queued {
     this.#abort = new AbortController();
     this.parked = this.running = this.finishing = false;
     this.moved = 0;
+    this.progressMs = Number.POSITIVE_INFINITY;
   }
 
   settle(error: unknown): void {
@@ -230,8 +231,7 @@ export class TransferTable {
   /** Queues a transfer and settles as it does. `signal` cancels it. */
   async run(transfer: Transfer, signal?: AbortSignal): Promise<void> {
     const { fid } = transfer;
-    this.#size++;
-    this.#byFid.set(fid, [...(this.#byFid.get(fid) ?? []), transfer]);
+    this.#enter(transfer);
     const leave = (): void => {
       this.#cancel(transfer);
     };
@@ -252,9 +252,25 @@ export class TransferTable {
     }
   }
 
+  /** Nothing is done: whoever waits for it is told that there is no data. */
+  refuse(transfer: Transfer, failure: FsError): void {
+    this.#enter(transfer);
+    this.#endWaiting(transfer, failure);
+  }
+
+  #enter(transfer: Transfer): void {
+    const { fid } = transfer;
+    this.#size++;
+    this.#byFid.set(fid, [...(this.#byFid.get(fid) ?? []), transfer]);
+  }
+
   /** A reader waits for this restore, too: it goes ahead of everything that nobody waits for. */
   join(transfer: Transfer): void {
     if (transfer.finishing) transfer.again = true;
+    else if (this.#control === 'stopped' && !transfer.running && this.#queue.remove(transfer)) {
+      this.#letGoAndWait(transfer);
+      return;
+    }
     if (transfer.class === 'implicit' || transfer.running || !this.#queue.remove(transfer)) return;
     transfer.class = 'implicit';
     this.#queue.push(transfer);
@@ -311,7 +327,12 @@ export class TransferTable {
       transfer.abort('the coordinator was stopped');
       return;
     }
-    if (transfer.class !== 'implicit' || !this.#queue.remove(transfer)) return;
+    if (transfer.class === 'implicit' && this.#queue.remove(transfer)) this.#letGoAndWait(transfer);
+  }
+
+  /** Of one that is in no queue. Who needs the data meanwhile comes too late for that, and is let go behind it. */
+  #letGoAndWait(transfer: Transfer): void {
+    transfer.finishing = true;
     void this.#letGo(transfer).then(() => {
       if (transfer.signal.aborted) this.#end(transfer, new FsError(ECANCELED, 'canceled'));
       else this.#waitAgain(transfer);
@@ -323,8 +344,14 @@ export class TransferTable {
   }
 
   #waitAgain(transfer: Transfer): void {
+    const { again } = transfer;
     transfer.renew();
-    if (transfer.class === 'implicit') transfer.class = 'restore';
+    transfer.again = false;
+    if (again && this.#control === 'stopped') {
+      this.#letGoAndWait(transfer);
+      return;
+    }
+    if (transfer.action === HUA_RESTORE) transfer.class = again ? 'implicit' : 'restore';
     this.#queue.push(transfer);
     this.#show(transfer.fid);
     this.#pump();
@@ -356,7 +383,6 @@ export class TransferTable {
 
   async #start(transfer: Transfer): Promise<void> {
     transfer.running = true;
-    transfer.progressMs = this.#options.clock.now();
     this.#show(transfer.fid);
     let failure: unknown;
     try {

@@ -148,7 +148,7 @@ export interface StoreEvents {
    */
   restoreNeeded(fid: Fid, pid: number): void;
   /** The last name and the last handle of a file with a copy are gone; only after setTellGone(true). */
-  fileGone?(fid: Fid): void;
+  fileGone?(fid: Fid, copy: Copy, archiveId: number): void;
 }
 
 export interface NativeStore {

@@ -6,7 +6,7 @@ import { open, readFile, rename, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { syncDirectory } from './atomic-file.js';
-import type { Fid } from './inodes.js';
+import type { Copy, Fid } from './inodes.js';
 
 export interface JournalEntry {
   readonly id: number;
@@ -15,6 +15,8 @@ export interface JournalEntry {
   readonly fid: Fid;
   readonly archiveId: number;
   readonly uid: number;
+  /** Of a file that has no name any more. */
+  readonly copy?: Copy;
   /** What `--data` had, in hexadecimal digits. */
   readonly data?: string;
   /** Milliseconds since the epoch. */

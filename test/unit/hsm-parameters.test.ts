@@ -1,4 +1,5 @@
 /** The coordinator's parameters by lctl's names (lustre-hsm 5.1, 5.2), and what each of them does. */
+import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
 import t from 'tap';
 import { BlobError, FsError } from '../../src/base/errors.js';
@@ -112,6 +113,8 @@ t.test('a pattern names parameters by path, or by the end of one', (t) => {
     ['.*', 'hsm_control', false],
     ['(', 'hsm_control', false],
     ['', 'hsm_control', false],
+    [`hsm.${'*'.repeat(200)}!`, 'hsm.policy', false],
+    [`hsm.${'*a'.repeat(100)}`, 'hsm.policy', false],
     ['osc.*.hsm.policy', 'hsm.policy', false],
   ];
   for (const [pattern, name, matches] of rows)
@@ -329,6 +332,76 @@ t.test("110: the policy NonBlockingRestore is the store's to keep", async (t) =>
   const [fid] = (await released(hsm, 'a')) as [Fid];
   t.equal(await hsm.coordinator.request(request(HUA_RESTORE, [fid])), ENODATA, 'and lfs hsm_restore says so');
   await flags(hsm, 'a', 0x09);
+});
+
+t.test('a reader that is shut out is let go, also from what somebody asked for before', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const [fid] = (await released(hsm, 'a')) as [Fid];
+  await set(hsm, 'hsm_control=disabled');
+  t.equal(await hsm.coordinator.request(request(HUA_RESTORE, [fid])), 0);
+  await set(hsm, 'hsm_control=shutdown');
+  for (let reader = 1; reader <= 3; reader++) {
+    hsm.store.events.length = 0;
+    hsm.coordinator.restoreNeeded(fid, reader);
+    // One more, while the first is being let go.
+    hsm.coordinator.restoreNeeded(fid, reader);
+    await until(() => hsm.store.events.filter((event) => event === `failRestore ${ENODATA} a`).length === 2, {
+      what: 'both to be let go',
+      intervalMs: 1,
+    });
+  }
+  t.equal(hsm.coordinator.status().durable, 1);
+  await set(hsm, 'hsm_control=enabled');
+  await flags(hsm, 'a', 0x09);
+});
+
+const notRoot = process.getuid?.() === 0 ? false : 'takes another user';
+
+t.test(
+  'a reader without the mask is refused, but never a restore that runs',
+  { skip: notRoot },
+  async (t) => {
+    const user = spawn('sleep', ['600'], { uid: 65534, gid: 65534 });
+    t.teardown(() => user.kill());
+    const pid = user.pid ?? 0;
+    await using hsm = await MemoryHsm.start();
+    const [refused, running] = (await released(hsm, 'refused', 'running')) as [Fid, Fid];
+    for (const who of ['user', 'group', 'other']) await set(hsm, `hsm.${who}_request_mask=NOOP`);
+    hsm.coordinator.restoreNeeded(refused, pid);
+    await until(() => hsm.store.events.includes(`failRestore ${ENODATA} refused`), { what: 'the refusal' });
+    t.match(hsm.coordinator.status().recent, [{ result: 'FAILED', errno: EPERM }]);
+
+    const held = gate();
+    hsm.pool.gate = () => held.opened;
+    hsm.coordinator.restoreNeeded(running, pid);
+    t.equal(await hsm.coordinator.request(request(HUA_RESTORE, [running])), 0, 'root asks meanwhile');
+    await until(() => hsm.pool.calls.length === 1, { what: 'the download', intervalMs: 1 });
+    await hsm.store.state(running);
+    const begun = hsm.store.events.indexOf('beginRestore running');
+    t.not(begun, -1);
+    const since = hsm.store.events.slice(begun);
+    t.notOk(since.includes(`failRestore ${ENODATA} running`), 'nobody takes its file away');
+    held.open();
+    await flags(hsm, 'running', 0x09);
+  },
+);
+
+t.test("the copies of any number of deleted files go, but not what is a newer file's", async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const names = Array.from({ length: 500 }, (_, at) => `f${at}`);
+  const gone = names.map((name, at) => {
+    const { etag, size, lastModifiedMs } = hsm.container.put(name, name);
+    const copy = { blob: name, etag, size, lastModifiedMs };
+    return { fid: `[0x9:0x${at.toString(16)}:0x0]` as Fid, copy };
+  });
+  hsm.container.put('f7', 'another version');
+  for (const { fid, copy } of gone) hsm.coordinator.fileGone(fid, copy, 1);
+  await until(() => hsm.coordinator.status().durable === 0 && hsm.container.blobs.size === 1, {
+    what: 'all but one to go',
+    intervalMs: 1,
+  });
+  t.equal(hsm.container.text('f7'), 'another version');
+  t.match(hsm.coordinator.status(), { removed: 499, failed: 1 });
 });
 
 t.test('persistent values are those of the next daemon, others end with this one', async (t) => {
