@@ -1,118 +1,199 @@
 /** kill -9 at random moments while an auto-import follows a container that others change and applications use the mount. */
-import { open, readdir, readFile, rm, type FileHandle } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { open, rm, type FileHandle } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ContainerClient } from '@azure/storage-blob';
 import t from 'tap';
+import type { AutoImportRecord } from '../../src/jobs/auto-import/auto-import-record.js';
 import { Azurite } from '../helpers/azurite.js';
 import { CrashLab } from '../helpers/crash-lab.js';
+import { HourlyFeed } from '../helpers/hourly-feed.js';
 import { cannotMount } from '../helpers/mounts.js';
-import { Dice } from '../helpers/tree.js';
+import { Dice, differences, readTree, type Entry, type Tree } from '../helpers/tree.js';
 
-const kills = 20;
 const firstBlobs = 60;
+const modes = [0o600, 0o644, 0o755];
 
-t.test(
-  'after 20 kill -9 during an auto-import the namespace is what the container has',
-  { skip: cannotMount },
-  async (t) => {
-    const dice = new Dice();
-    t.comment(`seed ${dice.seed}`);
-    const azurite = await Azurite.start();
-    t.teardown(() => azurite[Symbol.asyncDispose]());
-    const names = Array.from({ length: firstBlobs }, (_, n) => nameOf(dice, n));
-    const blobs = Object.fromEntries(names.map((name) => [name, dice.bytes(1 + dice.below(4000))]));
-    await using lab = await CrashLab.start(t, azurite, { blobs });
-    const others = new Others(lab.client, dice, blobs);
-    await lab.follow('');
+/** What somebody has changed here is no difference that an auto-import mends: only these are changed, and told apart. */
+const used = (name: string): boolean => name.startsWith('d0/');
 
-    for (let round = 1; round <= kills; round++) {
-      const work = others.change(1 + dice.below(12));
-      const used = use(lab, dice, [...others.blobs.keys()]);
-      // By what has been done and not by the clock, so that slow machines get into the thick of it, too.
-      await work;
-      await delay(dice.below(400));
-      await lab.mount.kill();
-      await used;
-      await lab.mount.remount({ ready: round % 3 === 0 ? 'mounted' : 'started' });
-    }
-    // What was changed here since the container last changed would be a difference that nobody wants mended.
-    await others.overwriteAll();
-    await lab.untilReady();
+for (const { source, kills } of [
+  { source: 'listing', kills: 20 },
+  { source: 'feed', kills: 8 },
+] as const) {
+  void t.test(
+    `after ${String(kills)} kill -9 during an auto-import by ${source} the namespace is what the container has`,
+    { skip: cannotMount },
+    async (t) => {
+      const dice = new Dice();
+      t.comment(`seed ${dice.seed}`);
+      const azurite = await Azurite.start();
+      t.teardown(() => azurite[Symbol.asyncDispose]());
+      const feed = source === 'feed' ? await HourlyFeed.start(azurite) : undefined;
+      await using lab = await CrashLab.start(t, azurite);
+      const others = new Others(lab.client, dice, feed);
+      await others.begin();
+      await lab.follow('');
 
-    const there = await readAll(lab);
-    t.same([...there.keys()].sort(), [...others.blobs.keys()].sort(), `the same names, seed ${dice.seed}`);
-    const wrong = [...there].filter(([name, body]) => others.blobs.get(name)?.equals(body) === false);
-    t.same(
-      wrong.map(([name]) => name),
-      [],
-      `the same content, seed ${dice.seed}`,
-    );
-    const [job] = (await lab.jobs()).filter(({ kind }) => kind === 'auto-import');
-    t.match(job?.properties.status, { state: 'Disabled', blobSyncEvents: { totalErrors: 0 } });
-  },
-);
+      const touched = new Set<string>();
+      for (let round = 1; round <= kills; round++) {
+        const work = others.change(1 + dice.below(12));
+        const using = use(lab, dice, [...others.files.keys()], touched);
+        // By what has been done and not by the clock, so that slow machines get into the thick of it, too.
+        await work;
+        await delay(dice.below(400));
+        await lab.mount.kill();
+        await using;
+        await lab.mount.remount({ ready: round % 3 === 0 ? 'mounted' : 'started' });
+      }
+      await others.overwrite(touched);
+      await lab.untilReady();
 
-function nameOf(dice: Dice, n: number): string {
-  return `d${dice.below(4)}/e${dice.below(3)}/f${n}`;
+      const { kept, wanted } = others.wanted();
+      const found = await readTree(lab.at(''));
+      const got = new Map([...found].filter(([path]) => wanted.has(path) || !kept.has(path)));
+      // An import sets them by what the test does not say, and applications by their writes.
+      const wrong = differences(wanted, got, ['mtime']);
+      t.same(wrong, [], `the same names, content, modes and owners, seed ${dice.seed}`);
+      t.ok(
+        [...others.files.keys()].some((name) => !used(name)),
+        'some of them were never touched here',
+      );
+      const job = (await lab.jobs()).find(({ kind }) => kind === 'auto-import') as AutoImportRecord;
+      t.match(job.properties, {
+        changeSource: source,
+        status: { state: 'Disabled', blobSyncEvents: { totalErrors: 0 } },
+      });
+    },
+  );
+}
+
+interface Blob {
+  readonly body: Buffer;
+  readonly mode: number;
 }
 
 /** Other clients of the container, and what they have left in it. */
 class Others {
-  readonly blobs: Map<string, Buffer>;
+  readonly files = new Map<string, Blob>();
+  readonly #folders = new Map<string, number>();
+  /** What names of blobs have implied so far: it stays without them. */
+  readonly #implied = new Set<string>();
   readonly #client: ContainerClient;
   readonly #dice: Dice;
-  #made = firstBlobs;
+  readonly #feed: HourlyFeed | undefined;
+  #made = 0;
 
-  constructor(client: ContainerClient, dice: Dice, blobs: Readonly<Record<string, Buffer>>) {
+  constructor(client: ContainerClient, dice: Dice, feed: HourlyFeed | undefined) {
     this.#client = client;
     this.#dice = dice;
-    this.blobs = new Map(Object.entries(blobs));
+    this.#feed = feed;
+  }
+
+  async begin(): Promise<void> {
+    while (this.#made < firstBlobs) await this.#put(this.#newName());
+    for (const n of [0, 1, 2, 3]) await this.#putFolder(`d${n}`);
+    await this.#putFolder('empty');
   }
 
   async change(times: number): Promise<void> {
     const dice = this.#dice;
     for (let n = 0; n < times; n++) {
-      const name = dice.pick([...this.blobs.keys()]);
-      switch (dice.below(5)) {
+      const name = dice.pick([...this.files.keys()]);
+      switch (dice.below(8)) {
         case 0:
         case 1:
-          await this.#put(nameOf(dice, this.#made++), dice.bytes(1 + dice.below(4000)));
+          await this.#put(this.#newName());
           break;
         case 2:
-          await this.#put(name, dice.bytes(1 + dice.below(4000)));
+          await this.#put(name);
           break;
         case 3:
+          // Its attributes alone.
+          await this.#put(name, this.files.get(name)?.body);
+          break;
+        case 4:
           await this.#delete(name);
+          break;
+        case 5:
+          await this.#putFolder(dice.pick([...this.#folders.keys()]));
+          break;
+        case 6:
+          if (dice.below(2) === 0) await this.#putFolder(`empty${this.#made++}`);
+          else await this.#delete(dice.pick([...this.#folders.keys()].filter((one) => one.startsWith('e'))));
           break;
         default:
           // As rename does on a flat account.
-          await this.#put(nameOf(dice, this.#made++), this.blobs.get(name) ?? Buffer.alloc(0));
+          await this.#put(this.#newName(), this.files.get(name)?.body);
           await this.#delete(name);
       }
     }
+    // One stays for `pick`.
+    if (!this.#folders.has('empty')) await this.#putFolder('empty');
+    await this.#feed?.tell();
   }
 
-  async overwriteAll(): Promise<void> {
-    for (const name of this.blobs.keys()) await this.#put(name, this.#dice.bytes(100));
+  /** What the container has still got of these names. */
+  async overwrite(names: Iterable<string>): Promise<void> {
+    for (const name of names) if (this.files.has(name)) await this.#put(name, this.#dice.bytes(100));
+    await this.#feed?.tell();
   }
 
-  async #put(name: string, body: Buffer): Promise<void> {
-    await this.#client.getBlockBlobClient(name).uploadData(body);
-    this.blobs.set(name, body);
+  /** What the mount has to show, and the names of directories that it may keep. */
+  wanted(): { readonly wanted: Tree; readonly kept: ReadonlySet<string> } {
+    const common = { uid: 7, gid: 8, mtime: 0 };
+    const folders = [...this.#folders].map(([name, mode]): [string, Entry] => [
+      name,
+      { ...common, kind: 'directory', mode, size: 0 },
+    ]);
+    const files = [...this.files].map(([name, { body, mode }]): [string, Entry] => {
+      const sha256 = createHash('sha256').update(body).digest('hex');
+      return [name, { ...common, kind: 'file', mode, size: body.length, sha256 }];
+    });
+    return { wanted: new Map([...folders, ...files]), kept: this.#implied };
+  }
+
+  #newName(): string {
+    return `d${this.#dice.below(4)}/e${this.#dice.below(3)}/f${this.#made++}`;
+  }
+
+  async #put(name: string, body: Buffer = this.#dice.bytes(1 + this.#dice.below(4000))): Promise<void> {
+    const mode = this.#dice.pick(modes);
+    await this.#client.getBlockBlobClient(name).uploadData(body, { metadata: posix(mode) });
+    this.files.set(name, { body, mode });
+    this.#implied.add(name.slice(0, name.lastIndexOf('/')));
+    this.#feed?.add('BlobCreated', this.#client.containerName, name);
+  }
+
+  async #putFolder(name: string): Promise<void> {
+    const mode = this.#dice.pick([0o700, 0o755, 0o1777]);
+    const metadata = { ...posix(mode), hdi_isfolder: 'true' };
+    await this.#client.getBlockBlobClient(name).upload('', 0, { metadata });
+    this.#folders.set(name, mode);
+    this.#feed?.add('BlobCreated', this.#client.containerName, name);
   }
 
   async #delete(name: string): Promise<void> {
     await this.#client.deleteBlob(name);
-    this.blobs.delete(name);
+    this.files.delete(name);
+    this.#folders.delete(name);
+    this.#feed?.add('BlobDeleted', this.#client.containerName, name);
   }
 }
 
-/** Applications read, hold, write and delete until the daemon dies under them; what fails then is no failure. */
-async function use(lab: CrashLab, dice: Dice, names: readonly string[]): Promise<void> {
+function posix(mode: number): Record<string, string> {
+  return { owner: '7', group: '8', permissions: `0${mode.toString(8)}` };
+}
+
+/** Applications read and hold files, and write and delete some, until the daemon dies under them; what fails then is no failure. */
+async function use(lab: CrashLab, dice: Dice, names: readonly string[], touched: Set<string>): Promise<void> {
   for (let step = 0; !lab.mount.gone && step < 1000; step++) {
-    const path = lab.at(dice.pick(names));
+    const name = dice.pick(names);
+    const path = lab.at(name);
+    const what = used(name) ? dice.below(4) : 2;
+    if (what < 2) touched.add(name);
     try {
-      switch (dice.below(4)) {
+      switch (what) {
         case 0:
           // Only what is there: a file that somebody makes stays without a blob.
           await opened(path, 'r+', (file) => file.write(dice.bytes(50)));
@@ -143,16 +224,4 @@ async function opened(
   } finally {
     await file.close();
   }
-}
-
-async function readAll(lab: CrashLab): Promise<Map<string, Buffer>> {
-  const entries = await readdir(lab.at(''), { recursive: true, withFileTypes: true });
-  const files = entries.filter((entry) => entry.isFile());
-  const read = await Promise.all(
-    files.map(async (file) => {
-      const path = `${file.parentPath}/${file.name}`;
-      return [path.slice(lab.at('').length).replace(/^\//, ''), await readFile(path)] as const;
-    }),
-  );
-  return new Map(read);
 }
