@@ -24,6 +24,8 @@ export type Fault =
   | { readonly kind: 'body'; readonly body: Buffer }
   /** One byte of the body flipped. */
   | { readonly kind: 'flip'; readonly at: number }
+  /** A listing comes in pages of so many names; only with a SAS, whose signature does not cover what is asked. */
+  | { readonly kind: 'small-pages'; readonly names: number }
   /** The request waits until `until` resolves. */
   | { readonly kind: 'hold'; readonly until: Promise<unknown> };
 
@@ -200,6 +202,10 @@ export class FaultServer implements AsyncDisposable {
         void fault.until.then(() => {
           this.#forward(request, response, entry, undefined);
         });
+        return;
+      case 'small-pages':
+        request.url = request.url?.replace(/maxresults=\d+/, `maxresults=${String(fault.names)}`) ?? '/';
+        this.#forward(request, response, entry, undefined);
         return;
       default:
         this.#forward(request, response, entry, fault);
