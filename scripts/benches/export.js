@@ -1,14 +1,20 @@
-/** Export of new 4 KiB files, beside a loop of bare PUTs of the same bytes. */
+/** Export of new 4 KiB files, beside a loop of bare PUTs of the same bytes; of many, alone, with what they cost the daemon. */
 import { randomBytes } from 'node:crypto';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Agent, request } from 'undici';
-import { inParallel, report, seconds } from './rig.js';
+import { inParallel, median, perTenThousand, report, seconds } from './rig.js';
 
 const WIDTH = 16;
 
 /** @param {import('./rig.js').Rig} rig @param {import('./rig.js').BenchOptions} options */
-export async function benchExport(rig, { rounds, files }) {
+export async function benchExport(rig, { rounds, files, sizes }) {
+  await besidePuts(rig, { rounds, files });
+  for (const names of sizes) await exportOf(rig, { rounds, names });
+}
+
+/** @param {import('./rig.js').Rig} rig @param {{ rounds: number, files: number }} options */
+async function besidePuts(rig, { rounds, files }) {
   const container = await rig.container('export');
   const target = await rig.container('bare');
   const body = randomBytes(4096);
@@ -48,4 +54,48 @@ export async function benchExport(rig, { rounds, files }) {
   }
   report(`export ${String(files)} x 4 KiB`, { lustrite, bare, unit: 'files/s' }, mount.cost());
   mount.close();
+}
+
+/** How many names a directory has. */
+const FAN_OUT = 1000;
+
+/** @param {import('./rig.js').Rig} rig @param {{ rounds: number, names: number }} options */
+async function exportOf(rig, { rounds, names }) {
+  const container = await rig.container('export');
+  const mount = await rig.mount({ container: container.name, flags: ['--no-import'], wait: false });
+  /** @type {number[]} */ const rates = [];
+  /** @type {number[]} */ const again = [];
+  let cpuSeconds = 0;
+  for (let round = 0; round < rounds; round++) {
+    const directories = Math.ceil(names / FAN_OUT);
+    const at = /** @param {number} n */ (n) =>
+      join(mount.path, `r${String(round)}`, `d${String(n % directories)}`);
+    for (let n = 0; n < directories; n++) await mkdir(at(n), { recursive: true });
+    const indices = Array.from({ length: names }, (_, n) => n);
+    await inParallel(indices, WIDTH, (n) => writeFile(join(at(n), String(n)), `file ${String(n)}`));
+    const before = mount.cost().cpuSeconds;
+    rates.push(names / (await seconds(() => exported(mount, names))));
+    cpuSeconds += mount.cost().cpuSeconds - before;
+    again.push(await seconds(() => exported(mount, 0)));
+  }
+  const cost = { ...mount.cost(), cpuSeconds };
+  console.log(
+    `export ${String(names)} names: ${median(rates).toFixed(0)} files/s (${Math.min(...rates).toFixed(0)}..${Math.max(...rates).toFixed(0)}); ` +
+      `${perTenThousand(cost, names * rounds)} CPU s per 10,000 files, peak RSS ${cost.peakRssMiB.toFixed(0)} MiB; ` +
+      `an export that finds nothing new ${median(again).toFixed(2)} s`,
+  );
+  mount.close();
+}
+
+/** Exports what is new, which has to be so many files. @param {import('./rig.js').Mount} mount @param {number} names */
+function exported(mount, names) {
+  const job =
+    /** @type {{ properties: { status: { totalFilesExported: number, totalFilesFailed: number } } }} */ (
+      mount.json('export', 'create', mount.path, '--wait')
+    );
+  const { totalFilesExported, totalFilesFailed } = job.properties.status;
+  if (totalFilesExported !== names || totalFilesFailed > 0)
+    throw new Error(
+      `exported ${String(totalFilesExported)} of ${String(names)}, ${String(totalFilesFailed)} failed`,
+    );
 }

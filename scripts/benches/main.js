@@ -14,7 +14,7 @@ Measures lustrite beside a bare GET/PUT loop against the same Azurite, interleav
 Needs root, /dev/fuse and a built tree (scripts/test.sh or npm ci builds it).
 
   --rounds N    interleaved rounds a figure (default 3)
-  --names N,... names in the import and auto-import benches, one after the other (default 100000)
+  --names N,... names in the import, auto-import and export benches, one after the other (default 100000)
   --changes N   changes of those names that auto-import follows (default 20000)
   --latency MS  that a page of their listings takes (default 0)
   --files N     small files in the hydrate, export and restorer benches (default 1000)
