@@ -26,6 +26,9 @@ import type {
 const { EALREADY, EBUSY, EEXIST, EINVAL, ENODATA, ENOENT, ENOTDIR, ENOTEMPTY, ENOTSUP, EPERM, ESTALE } =
   constants.errno;
 
+/** Of a call that is for no one file. */
+const nothing = '' as Fid;
+
 interface Node {
   readonly fid: Fid;
   readonly type: FileType;
@@ -239,8 +242,8 @@ export class MemoryStore implements NativeStore {
       entries.push({ ...this.#stateOf(node), path, ...(target === undefined ? {} : { target }) });
     }
     return {
-      async next() {
-        await Promise.resolve();
+      next: async () => {
+        await this.before('walk', nothing);
         return entries.length === 0 ? null : entries.splice(0, options.batch);
       },
       close: () => undefined,
