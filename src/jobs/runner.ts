@@ -321,7 +321,7 @@ export class JobRunner implements AsyncDisposable {
   /** A final record means that the log is where it belongs; only a cancel does not wait for that, nor does the next job. */
   async #closeLog(jobLog: JobLog, record: JobRecord): Promise<void> {
     const state = stateOf(record);
-    const wasCanceled = state === 'Canceled' || state === 'Disabled';
+    const wasCanceled = state === 'Canceled' || state === 'Disabled' || state === 'DisableFailed';
     jobLog.add({ level: 'info', code: state, message: `the ${record.kind} job is over` });
     if (wasCanceled) this.#set(record);
     const uploaded = jobLog

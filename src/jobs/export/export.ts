@@ -3,6 +3,7 @@ import { constants } from 'node:os';
 import type { Clock } from '../../base/clock.js';
 import { crashPoint } from '../../base/crash.js';
 import { messageChain } from '../../base/errors.js';
+import { unlessAborted } from '../../base/unless-aborted.js';
 import { pathText } from '../../base/path-text.js';
 import { blobOfPath } from '../../blob/names.js';
 import type { Container } from '../../blob/port.js';
@@ -113,13 +114,14 @@ class Export {
 
   /** What an export may have to write, in the order of the directories. */
   async *#changed(directory: string, prefix: string): AsyncGenerator<WalkEntry, void, undefined> {
-    const walk = this.#options.native.walk({
+    const { native, signal } = this.#options;
+    const walk = native.walk({
       select: 'changed',
       batch: walkBatch,
       ...(directory === '' ? {} : { path: directory }),
     });
     try {
-      for (let batch; (batch = await this.#batch(() => walk.next())) !== null;) {
+      for (let batch; (batch = await this.#batch(() => unlessAborted(() => walk.next(), signal))) !== null;) {
         for (const entry of batch) if (entry.path.startsWith(prefix) && !isMarker(entry.path)) yield entry;
       }
     } finally {
@@ -138,8 +140,7 @@ class Export {
     });
     let files = 0;
     try {
-      for (let batch; (batch = await walk.next()) !== null;) {
-        if (over.aborted) return;
+      for (let batch; (batch = await unlessAborted(() => walk.next(), over)) !== null;) {
         for (const entry of batch) {
           const wanted = entry.type === 'file' || (entry.type === 'symlink' && isNewSymlink(entry));
           if (wanted && entry.path.startsWith(prefix) && !isMarker(entry.path)) files++;

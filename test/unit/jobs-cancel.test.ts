@@ -1,0 +1,271 @@
+/** A job that is canceled or disabled ends, whatever call it is in, although that call is never answered. */
+import t from 'tap';
+import { isFinal, stateOf, type JobKind } from '../../src/jobs/job.js';
+import type { ConflictMode } from '../../src/jobs/import/conflict-mode.js';
+import type { ContainerCall } from '../helpers/memory-container.js';
+import { autoImport } from '../helpers/memory-auto-import.js';
+import { gate } from '../helpers/memory-hsm.js';
+import { MemoryJobs } from '../helpers/memory-jobs.js';
+import { until } from '../helpers/poll.js';
+
+/** Holds what a test says until its end. */
+class Hold {
+  readonly #gate = gate();
+  arrived = false;
+
+  /** For good, as far as the job knows. */
+  call(): Promise<void> {
+    this.arrived = true;
+    return this.#gate.opened;
+  }
+
+  /** That call to a container. */
+  container(jobs: MemoryJobs, call: ContainerCall, blob?: string): void {
+    jobs.hsm.container.before = (what, name) =>
+      what === call && (blob === undefined || blob === name) ? this.call() : undefined;
+  }
+
+  transfer(jobs: MemoryJobs, kind: 'upload' | 'download'): void {
+    jobs.hsm.pool.gate = (what) => (what === kind ? this.call() : undefined);
+  }
+
+  store(jobs: MemoryJobs, call: string): void {
+    jobs.hsm.store.before = (what) => (what === call ? this.call() : undefined);
+  }
+
+  log(jobs: MemoryJobs): void {
+    jobs.logs.before = (what) => (what === 'appendLog' ? this.call() : undefined);
+  }
+
+  letGo(): void {
+    this.#gate.open();
+  }
+}
+
+interface Row {
+  readonly what: string;
+  readonly kind: JobKind;
+  /** Makes what the job finds, starts the job 'auto' and holds the call. */
+  readonly start: (jobs: MemoryJobs, hold: Hold) => Promise<unknown>;
+}
+
+const importing = ({ runner }: MemoryJobs, conflictResolutionMode: ConflictMode = 'Skip'): Promise<unknown> =>
+  runner.create('import', { name: 'auto', conflictResolutionMode, maximumErrors: -1 });
+const exporting = ({ runner }: MemoryJobs): Promise<unknown> => runner.create('export', { name: 'auto' });
+
+/** `moved` has the only data of the blob `name`, and is released. */
+const displaced = async (jobs: MemoryJobs, name: string): Promise<void> => {
+  const { container, store } = jobs.hsm;
+  container.put(name, 'the only data');
+  await (
+    await jobs.runner.create('import', { conflictResolutionMode: 'Skip' })
+  ).done;
+  await store.rename(name, 'moved');
+};
+
+const rows: readonly Row[] = [
+  {
+    what: 'a page of the listing',
+    kind: 'import',
+    async start(jobs, hold) {
+      hold.container(jobs, 'list');
+      await importing(jobs);
+    },
+  },
+  {
+    what: 'the second page of the listing',
+    kind: 'import',
+    async start(jobs, hold) {
+      const { container } = jobs.hsm;
+      container.pageSize = 1;
+      for (const name of ['a', 'b', 'c']) container.put(name);
+      let pages = 0;
+      container.before = (what) => (what === 'list' && ++pages > 1 ? hold.call() : undefined);
+      await importing(jobs);
+    },
+  },
+  {
+    what: 'the read of a symlink',
+    kind: 'import',
+    async start(jobs, hold) {
+      jobs.hsm.container.put('link', 'target', { is_symlink: 'true' });
+      hold.container(jobs, 'read');
+      await importing(jobs);
+    },
+  },
+  {
+    what: 'a walk that looks for renamed files',
+    kind: 'import',
+    async start(jobs, hold) {
+      await displaced(jobs, 'a');
+      hold.store(jobs, 'walk');
+      await importing(jobs);
+    },
+  },
+  {
+    what: 'the copy of its log',
+    kind: 'import',
+    async start(jobs, hold) {
+      // The log is copied when the job is over, and only a cancel does not wait for that.
+      hold.container(jobs, 'list');
+      jobs.logs.before = () => hold.call();
+      await importing(jobs);
+    },
+  },
+  {
+    what: 'the upload of a file',
+    kind: 'export',
+    async start(jobs, hold) {
+      jobs.hsm.store.write('new', 'x');
+      hold.transfer(jobs, 'upload');
+      await exporting(jobs);
+    },
+  },
+  {
+    what: 'the properties of a blob that it overwrites',
+    kind: 'export',
+    async start(jobs, hold) {
+      jobs.hsm.container.put('new', 'there');
+      jobs.hsm.store.write('new', 'x');
+      hold.container(jobs, 'properties');
+      await exporting(jobs);
+    },
+  },
+  {
+    what: 'the write of a symlink',
+    kind: 'export',
+    async start(jobs, hold) {
+      jobs.hsm.store.symlink('link', 'target');
+      hold.container(jobs, 'write');
+      await exporting(jobs);
+    },
+  },
+  {
+    what: 'the write of a directory',
+    kind: 'export',
+    async start(jobs, hold) {
+      jobs.hsm.store.mkdir('dir');
+      jobs.hsm.store.write('dir/new', 'x');
+      hold.container(jobs, 'write', 'dir');
+      await exporting(jobs);
+    },
+  },
+  {
+    what: "the restore of another file whose only copy has the blob's name",
+    kind: 'export',
+    async start(jobs, hold) {
+      await displaced(jobs, 'a');
+      jobs.hsm.store.write('a', 'another one');
+      hold.transfer(jobs, 'download');
+      await exporting(jobs);
+    },
+  },
+  {
+    what: 'the walk that finds what is new',
+    kind: 'export',
+    async start(jobs, hold) {
+      jobs.hsm.store.write('new', 'x');
+      hold.store(jobs, 'walk');
+      await exporting(jobs);
+    },
+  },
+  {
+    what: 'a walk that looks for renamed files',
+    kind: 'export',
+    async start(jobs, hold) {
+      await displaced(jobs, 'a');
+      jobs.hsm.store.write('a', 'another one');
+      const { store } = jobs.hsm;
+      const { walks } = store;
+      // Behind those that find and count what is new.
+      store.before = (what) => (what === 'walk' && store.walks > walks + 2 ? hold.call() : undefined);
+      await exporting(jobs);
+    },
+  },
+  {
+    what: 'a page of the full sync',
+    kind: 'auto-import',
+    async start(jobs, hold) {
+      hold.container(jobs, 'list');
+      void autoImport(jobs).catch(() => undefined);
+      await until(() => jobs.runner.has('auto'), { what: 'the job', intervalMs: 1 });
+    },
+  },
+  {
+    what: 'a page of blob sync',
+    kind: 'auto-import',
+    async start(jobs, hold) {
+      await autoImport(jobs);
+      hold.container(jobs, 'list');
+    },
+  },
+  {
+    what: 'a look at a blob that the listing lacks',
+    kind: 'auto-import',
+    async start(jobs, hold) {
+      jobs.hsm.container.put('a');
+      await autoImport(jobs);
+      hold.container(jobs, 'properties');
+      jobs.hsm.container.blobs.delete('a');
+    },
+  },
+  {
+    what: 'the read of a symlink',
+    kind: 'auto-import',
+    async start(jobs, hold) {
+      await autoImport(jobs);
+      hold.container(jobs, 'read');
+      jobs.hsm.container.put('link', 'target', { is_symlink: 'true' });
+    },
+  },
+  {
+    what: 'a copy of its log',
+    kind: 'auto-import',
+    async start(jobs, hold) {
+      jobs.hsm.container.put('a//b', 'no path');
+      hold.log(jobs);
+      await autoImport(jobs);
+      jobs.hsm.clock.ms += 120_000;
+    },
+  },
+  {
+    what: 'a copy of its log',
+    kind: 'auto-export',
+    async start(jobs, hold) {
+      jobs.hsm.store.write('a.', 'no blob');
+      hold.log(jobs);
+      await jobs.runner.create('auto-export', { name: 'auto', pollIntervalMs: 1 });
+      await until(() => jobs.hsm.clock.sleeps.length > 0, { what: 'an iteration', intervalMs: 1 });
+      jobs.hsm.clock.ms += 120_000;
+    },
+  },
+];
+
+const finalOf: Readonly<Record<JobKind, string>> = {
+  import: 'Canceled',
+  export: 'Canceled',
+  'auto-import': 'Disabled',
+  // It waits for its iteration, which could not export everything.
+  'auto-export': 'DisableFailed',
+};
+
+for (const { what, kind, start } of rows) {
+  await t.test(`${kind}: ${what}`, async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { runner } = jobs;
+    const hold = new Hold();
+    try {
+      await start(jobs, hold);
+      await until(() => hold.arrived, { what, intervalMs: 1, timeoutMs: 3000 });
+      await runner.cancel('auto');
+      const over = (): boolean => isFinal(runner.get('auto')) && runner.running() === undefined;
+      await until(over, { what: 'the end of the job', intervalMs: 1, timeoutMs: 3000 });
+      t.equal(stateOf(runner.get('auto')), finalOf[kind]);
+      t.match(jobs.hsm.coordinator.status(), { running: { explicit: 0 }, waiting: { archive: 0 } });
+    } finally {
+      hold.letGo();
+      await runner.cancel('auto').catch(() => undefined);
+      await runner.wait('auto').catch(() => undefined);
+    }
+  });
+}
