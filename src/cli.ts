@@ -217,6 +217,42 @@ jobCommands('export', 'write new and changed files to the container')
     await (await import('./cli/jobs.js')).createExport(path, options);
   });
 
+program
+  .command('hydrate')
+  .description('restore everything below some paths; what is here already stays as it is')
+  .argument('<path...>', 'files and directories of one mount')
+  .option('--concurrency <count>', 'files at a time, 1 to 4096 (default: hsm.max_requests)', once)
+  .option('--dry-run', 'only count')
+  .addOption(json())
+  .addHelpText('after', example('hydrate /mnt/lustre/in /mnt/lustre/ref', 'hydrate /mnt/lustre --dry-run'))
+  .action(async (paths: readonly string[], options: object) => {
+    await (await import('./cli/bulk.js')).hydrate(paths, options);
+  });
+
+program
+  .command('release')
+  .description('give the disk space of clean files back; new, changed, open and never_release ones stay')
+  .argument('[path...]', 'files and directories of one mount')
+  .option(
+    '--older-than <age>',
+    'only what was neither read, restored nor changed for so long: 12h, 30d',
+    once,
+  )
+  .option(
+    '--path <path>',
+    'below this path of the mount (repeatable): release MNT --path /results is release MNT/results',
+    (value: string, former: readonly string[] | undefined) => [...(former ?? []), value],
+  )
+  .option('--dry-run', 'only count')
+  .addOption(json())
+  .addHelpText(
+    'after',
+    example('release /mnt/lustre/in', 'release /mnt/lustre --path /results --older-than 30d --dry-run'),
+  )
+  .action(async (paths: readonly string[], options: object) => {
+    await (await import('./cli/bulk.js')).release(paths, options);
+  });
+
 const hsm = program.command('hsm').description('the HSM coordinator: what lctl does on a metadata server');
 hsm
   .command('get-param')

@@ -11,6 +11,7 @@ import {
   firstImportName,
   jobView,
   socketName,
+  type BulkView,
   type DirtyFiles,
   type HsmParameterList,
   type JobView,
@@ -30,6 +31,7 @@ import { version } from './base/version.js';
 import { Outage } from './blob/outage.js';
 import type { Container, StorageOutage } from './blob/port.js';
 import type { FrontEnd } from './fuse/front-end.js';
+import type { BulkVerbs, HydrateRequest, ReleaseRequest } from './hsm/bulk.js';
 import type { Coordinator } from './hsm/coordinator.js';
 import type { AutoImportRequest, Control, HsmVerb, ImportRequest } from './http/control.js';
 import type { createServer } from './http/server.js';
@@ -91,6 +93,7 @@ class Daemon implements Control {
   #coordinator: Coordinator | undefined;
   #frontEnd: FrontEnd | undefined;
   #runner: JobRunner | undefined;
+  #bulk: BulkVerbs | undefined;
   /** Resolves when the answer to the control API's unmount is out. */
   #answer:
     { readonly made: Promise<void>; readonly sent: Promise<void>; readonly send: () => void } | undefined;
@@ -143,15 +146,23 @@ class Daemon implements Control {
 
   async #start(): Promise<void> {
     const { signal } = this.#starting;
-    const [{ loadAddon }, { openStore }, { TransferPool }, { Coordinator }, { JobRunner }, { createServer }] =
-      await Promise.all([
-        import('./native/binding.js'),
-        import('./store/store.js'),
-        import('./workers/pool.js'),
-        import('./hsm/coordinator.js'),
-        import('./jobs/runner.js'),
-        import('./http/server.js'),
-      ]);
+    const [
+      { loadAddon },
+      { openStore },
+      { TransferPool },
+      { Coordinator },
+      { BulkVerbs },
+      { JobRunner },
+      { createServer },
+    ] = await Promise.all([
+      import('./native/binding.js'),
+      import('./store/store.js'),
+      import('./workers/pool.js'),
+      import('./hsm/coordinator.js'),
+      import('./hsm/bulk.js'),
+      import('./jobs/runner.js'),
+      import('./http/server.js'),
+    ]);
     const config = this.#config;
     const addon = (this.#addon = loadAddon());
     addon.hardenProcess();
@@ -192,6 +203,10 @@ class Daemon implements Control {
     ));
     await runner.start();
     await this.#startFirstImport(runner);
+    const { native } = store;
+    this.#bulk = this.#own(
+      new BulkVerbs({ native, coordinator, log: this.#log, clock: systemClock, readOnly: config.readOnly }),
+    );
     await this.#listen(createServer(this, this.#log), join(config.store, socketName));
     writeFirstMount(config.store, this.#launch.firstMount);
     try {
@@ -595,6 +610,14 @@ class Daemon implements Control {
     return { value };
   }
 
+  hydrate(request: HydrateRequest): Promise<AsyncIterable<BulkView>> {
+    return this.#bulkVerbs().hydrate(request);
+  }
+
+  release(request: ReleaseRequest): Promise<AsyncIterable<BulkView>> {
+    return this.#bulkVerbs().release(request);
+  }
+
   async hsm(verb: HsmVerb, path: string): Promise<unknown> {
     const { store, coordinator } = this.#running();
     const { blocked } = coordinator.status();
@@ -612,6 +635,11 @@ class Daemon implements Control {
       case 'release':
         return coordinator.release(fid);
     }
+  }
+
+  #bulkVerbs(): BulkVerbs {
+    if (this.#bulk === undefined) throw new UserError('Conflict', 'the daemon is starting');
+    return this.#bulk;
   }
 
   #running(): { readonly store: Store; readonly coordinator: Coordinator; readonly frontEnd: FrontEnd } {

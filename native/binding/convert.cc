@@ -22,6 +22,7 @@ constexpr char kBuilder[] = R"((function (count, numbers, times, texts, walked) 
       modified: numbers[n + 3] !== 0, mode: numbers[n + 4], uid: numbers[n + 5], gid: numbers[n + 6],
       size: numbers[n + 7], mtimeNs: times[i], nlink: numbers[n + 8], allocated: numbers[n + 9],
       writers: numbers[n + 10], readers: numbers[n + 11], restoring: numbers[n + 12] !== 0,
+      atimeNs: times[count + i],
     };
     if (numbers[n + 13] !== 0) {
       state.copy = { blob: texts[t + 1], etag: texts[t + 2], size: numbers[n + 14], lastModifiedMs: numbers[n + 15] };
@@ -107,7 +108,7 @@ class Columns {
       : env_(env),
         count_(count),
         numbers_(Napi::Float64Array::New(env, count * 16)),
-        times_(Napi::BigInt64Array::New(env, count)),
+        times_(Napi::BigInt64Array::New(env, count * 2)),
         texts_(Napi::Array::New(env, count * 7)) {}
 
   void Add(const FileState& state) {
@@ -128,6 +129,7 @@ class Columns {
     numbers[12] = state.restoring ? 1 : 0;
     numbers[13] = state.copy ? 1 : 0;
     times_[at_] = Nanoseconds(state.st.st_mtim);
+    times_[count_ + at_] = Nanoseconds(state.st.st_atim);
     Text(0, ToString(state.fid));
     if (state.copy) {
       numbers[14] = static_cast<double>(state.copy->size);

@@ -312,6 +312,7 @@ Napi::Value StoreObject::Statfs(const Info& info) {
   Napi::Object object = Napi::Object::New(env);
   object.Set("bsize", static_cast<double>(fs.f_bsize));
   object.Set("blocks", Napi::BigInt::New(env, static_cast<uint64_t>(fs.f_blocks)));
+  object.Set("bfree", Napi::BigInt::New(env, static_cast<uint64_t>(fs.f_bfree)));
   object.Set("bavail", Napi::BigInt::New(env, static_cast<uint64_t>(fs.f_bavail)));
   object.Set("files", Napi::BigInt::New(env, static_cast<uint64_t>(fs.f_files)));
   object.Set("ffree", Napi::BigInt::New(env, static_cast<uint64_t>(fs.f_ffree)));

@@ -73,6 +73,27 @@ export interface HsmParameterList {
   readonly value: readonly { readonly name: string; readonly value: string }[];
 }
 
+/** What `hydrate` or `release` of many files has come to. */
+export interface BulkView {
+  readonly verb: 'hydrate' | 'release';
+  readonly dryRun: boolean;
+  /** `Stopped`: it ended before it was through. */
+  readonly state: 'Counting' | 'InProgress' | 'Done' | 'Stopped';
+  /** To be done, as counted before it began; while it counts, so far. */
+  readonly total: { readonly files: number; readonly bytes: number };
+  /** Bytes also of files that are on their way. */
+  readonly done: { readonly files: number; readonly bytes: number };
+  /** Files for which nothing was to do. */
+  readonly there: number;
+  /** Files that were left alone, by reason. */
+  readonly kept: Readonly<Record<string, number>>;
+  readonly failed: number;
+  /** The first ones; `path` as pathText has it, relative to the mount's root. */
+  readonly failures: readonly { readonly path: string; readonly cause: string }[];
+  /** Why it stopped. */
+  readonly error?: { readonly code: string; readonly message: string };
+}
+
 export interface ErrorEnvelope {
   readonly error: { readonly code: string; readonly message: string };
 }

@@ -31,12 +31,21 @@ export class DaemonClient {
   }
 
   /** The job now and after every change, until it is final, `signal` is aborted, or the daemon ends. */
-  async *watch(job: string, signal: AbortSignal): AsyncGenerator<JobView> {
-    const response = await this.#send('GET', `/v1/jobs/${encodeURIComponent(job)}/watch`, undefined, signal);
+  watch(job: string, signal: AbortSignal): AsyncGenerator<JobView> {
+    return this.#follow('GET', `/v1/jobs/${encodeURIComponent(job)}/watch`, undefined, signal);
+  }
+
+  /** What a request has come to, until it is over; as `watch`. Whoever stops listening stops it. */
+  follow<T>(path: string, content: unknown, signal: AbortSignal): AsyncGenerator<T> {
+    return this.#follow('POST', path, content, signal);
+  }
+
+  async *#follow<T>(method: string, path: string, content: unknown, signal: AbortSignal): AsyncGenerator<T> {
+    const response = await this.#send(method, path, content, signal);
     const lines = createInterface({ input: response });
     try {
       for await (const line of lines) {
-        if (line !== '') yield JSON.parse(line) as JobView;
+        if (line !== '') yield JSON.parse(line) as T;
       }
     } catch (error) {
       // The daemon has gone: the end, without a final state.

@@ -1,4 +1,4 @@
-/** `--wait`: follows a job to its end. */
+/** Follows what takes its time, a job or a bulk verb, to its end. */
 import { finalStates, type JobView } from '../base/control-api.js';
 import { UserError } from '../base/errors.js';
 import { Exit } from './failure.js';
@@ -18,29 +18,14 @@ export async function untilFinal(
   name: string,
   enough: (job: JobView) => boolean = () => false,
 ): Promise<JobView> {
-  const stop = new AbortController();
-  const onSignal = (): void => {
-    stop.abort();
-  };
-  process.once('SIGINT', onSignal);
-  process.once('SIGTERM', onSignal);
-  const progress = new Progress();
-  let last: JobView | undefined;
-  try {
-    for await (const job of client.watch(name, stop.signal)) {
-      last = job;
-      progress.show(job);
-      if (finalStates.includes(job.properties.status.state) || enough(job)) return job;
-    }
-  } catch (error) {
-    if (!stop.signal.aborted) throw error;
-  } finally {
-    progress.end();
-    process.removeListener('SIGINT', onSignal);
-    process.removeListener('SIGTERM', onSignal);
-  }
-  if (stop.signal.aborted) {
-    const kind = last?.kind ?? 'import';
+  const followed = await follow(
+    (signal) => client.watch(name, signal),
+    jobLine,
+    (job) => finalStates.includes(job.properties.status.state) || enough(job),
+  );
+  if (followed.kind === 'over') return followed.last;
+  if (followed.kind === 'interrupted') {
+    const kind = followed.last?.kind ?? 'import';
     note(`${name} goes on; lustrite ${kind} show ${mount.mountPoint} ${name} tells how it is doing`);
     throw new Exit(130);
   }
@@ -50,19 +35,55 @@ export async function untilFinal(
   );
 }
 
+export type Followed<T> =
+  | { readonly kind: 'over'; readonly last: T }
+  /** Ctrl-C or SIGTERM. */
+  | { readonly kind: 'interrupted'; readonly last: T | undefined }
+  /** The daemon has gone. */
+  | { readonly kind: 'cut'; readonly last: T | undefined };
+
+/** Shows the progress of `values` on stderr until one of them is the last. */
+export async function follow<T>(
+  values: (signal: AbortSignal) => AsyncIterable<T>,
+  line: (value: T) => string,
+  isLast: (value: T) => boolean,
+): Promise<Followed<T>> {
+  const stop = new AbortController();
+  const onSignal = (): void => {
+    stop.abort();
+  };
+  process.once('SIGINT', onSignal);
+  process.once('SIGTERM', onSignal);
+  const progress = new Progress();
+  let last: T | undefined;
+  try {
+    for await (const value of values(stop.signal)) {
+      last = value;
+      progress.show(line(value), isLast(value));
+      if (isLast(value)) return { kind: 'over', last: value };
+    }
+  } catch (error) {
+    if (!stop.signal.aborted) throw error;
+  } finally {
+    progress.end();
+    process.removeListener('SIGINT', onSignal);
+    process.removeListener('SIGTERM', onSignal);
+  }
+  return { kind: stop.signal.aborted ? 'interrupted' : 'cut', last };
+}
+
 class Progress {
   readonly #terminal = process.stderr.isTTY;
   #lastPlain = Date.now();
   #written = false;
 
-  show(job: JobView): void {
-    const final = finalStates.includes(job.properties.status.state);
+  show(line: string, final: boolean): void {
     if (this.#terminal) {
-      process.stderr.write(`\r\x1b[K${jobLine(job).slice(0, (process.stderr.columns || 80) - 1)}`);
+      process.stderr.write(`\r\x1b[K${line.slice(0, (process.stderr.columns || 80) - 1)}`);
       this.#written = true;
     } else if (!final && Date.now() - this.#lastPlain >= plainEveryMs) {
       this.#lastPlain = Date.now();
-      note(jobLine(job));
+      note(line);
     }
   }
 

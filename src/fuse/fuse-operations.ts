@@ -278,18 +278,17 @@ function errnoFor(error: unknown, log: Log): number {
 
 /** The package's fields are 32 bits wide: bigger file systems are shown in bigger blocks. */
 function shownStatfs(native: NativeStore): FuseStatfs {
-  const { bsize, blocks, bavail, files, ffree } = native.statfs();
+  const { bsize, blocks, bfree, bavail, files, ffree } = native.statfs();
   const max = 0xffff_ffffn;
   let shift = 0n;
   while (blocks >> shift > max) shift++;
-  const free = Number(bavail >> shift);
   const inodes = (count: bigint): number => Number(count > max ? max : count);
   return {
     bsize: bsize * 2 ** Number(shift),
     frsize: bsize * 2 ** Number(shift),
     blocks: Number(blocks >> shift),
-    bfree: free,
-    bavail: free,
+    bfree: Number(bfree >> shift),
+    bavail: Number(bavail >> shift),
     files: inodes(files),
     ffree: inodes(ffree),
     favail: inodes(ffree),

@@ -46,6 +46,11 @@ export interface CoordinatorOptions {
   readonly clock: Clock;
 }
 
+export interface RestoreOptions {
+  readonly signal?: AbortSignal;
+  readonly size?: number;
+}
+
 export interface HsmStatus extends TransferCounts {
   /** Why `lfs hsm_*` is refused, null when it is not. */
   readonly blocked: string | null;
@@ -97,7 +102,7 @@ export class Coordinator implements AsyncDisposable {
     this.#owners = new BlobOwners({
       native,
       log,
-      restore: (fid) => this.#restore(fid, 'implicit'),
+      restore: (fid) => this.#restore(fid),
       blobExists: (blob) => exists(container, blob),
     });
     this.#paths = new PathFinder(native);
@@ -138,7 +143,7 @@ export class Coordinator implements AsyncDisposable {
     }
     this.#context.log.debug({ fid, pid }, 'restore needed');
     if (!this.#mayRestore(fid, pid)) return;
-    void this.#restore(fid, 'implicit').catch(() => undefined);
+    void this.#restore(fid).catch(() => undefined);
   }
 
   /** NativeStore's event: with remove_archive_on_last_unlink, what it was archived to goes, too (lustre-hsm 5.3). */
@@ -159,9 +164,25 @@ export class Coordinator implements AsyncDisposable {
     }
   }
 
-  /** Restores a file, or waits for the restore that runs; rejects with ENODATA when that fails. */
-  restore(fid: Fid): Promise<void> {
-    return this.#restore(fid, 'restore');
+  /**
+   * Restores a file, or waits for the restore that runs; rejects with ENODATA when that fails. `signal` gives it up, and
+   * cancels it where nobody else wants it. `size`: of the file, as far as known.
+   */
+  async restore(fid: Fid, { signal, size = 0 }: RestoreOptions = {}): Promise<void> {
+    const running = this.#table.restoreOf(fid);
+    const transfer = running ?? this.#restoreTransfer(fid, 'restore', size);
+    if (running !== undefined) running.wanted++;
+    const done = running?.done ?? this.#table.run(transfer);
+    const leave = (): void => {
+      this.#table.leave(transfer);
+    };
+    if (signal?.aborted === true) leave();
+    signal?.addEventListener('abort', leave, { once: true });
+    try {
+      await done;
+    } finally {
+      signal?.removeEventListener('abort', leave);
+    }
   }
 
   /**
@@ -288,10 +309,11 @@ export class Coordinator implements AsyncDisposable {
     await this.#journal?.[Symbol.asyncDispose]();
   }
 
-  #restore(fid: Fid, wanted: 'implicit' | 'restore'): Promise<void> {
+  /** For somebody who waits. */
+  #restore(fid: Fid): Promise<void> {
     const running = this.#table.restoreOf(fid);
-    if (running === undefined) return this.#table.run(this.#restoreTransfer(fid, wanted));
-    if (wanted === 'implicit') this.#table.join(running);
+    if (running === undefined) return this.#table.run(this.#restoreTransfer(fid, 'implicit'));
+    this.#table.join(running);
     return running.done;
   }
 
@@ -468,7 +490,7 @@ export class Coordinator implements AsyncDisposable {
     void this.#permitsRestore(fid, pid).then((permitted) => {
       // One that runs by now serves everybody; what it works with is not for a refusal to close.
       if (permitted || this.#table.restoreOf(fid) !== undefined) {
-        void this.#restore(fid, 'implicit').catch(() => undefined);
+        void this.#restore(fid).catch(() => undefined);
         return;
       }
       log.info({ fid, pid }, 'the request mask of the reader has no RESTORE');

@@ -45,6 +45,8 @@ export class Transfer implements Queued {
   finishing = false;
   /** Such a need arrived. */
   again = false;
+  /** How many want it; readers stay among them. */
+  wanted = 1;
   succeeded = false;
   #abort = new AbortController();
   #resolve: () => void = () => undefined;
@@ -266,6 +268,7 @@ export class TransferTable {
 
   /** A reader waits for this restore, too: it goes ahead of everything that nobody waits for. */
   join(transfer: Transfer): void {
+    transfer.wanted++;
     if (transfer.finishing) transfer.again = true;
     else if (this.#control === 'stopped' && !transfer.running && this.#queue.remove(transfer)) {
       this.#letGoAndWait(transfer);
@@ -275,6 +278,11 @@ export class TransferTable {
     transfer.class = 'implicit';
     this.#queue.push(transfer);
     this.#pump();
+  }
+
+  /** One who wanted it gives it up: it is canceled where he was the last, and nobody asked for it by name. */
+  leave(transfer: Transfer): void {
+    if (--transfer.wanted === 0 && transfer.asked === undefined) this.#cancel(transfer);
   }
 
   progress(transfer: Transfer, bytes: number): void {

@@ -1,11 +1,13 @@
 /** What the control API needs of the daemon; daemon.ts puts it together. */
 import type {
+  BulkView,
   DirtyFiles,
   HsmParameterList,
   JobView,
   StatusReport,
   UnmountReport,
 } from '../base/control-api.js';
+import type { HydrateRequest, ReleaseRequest } from '../hsm/bulk.js';
 
 export interface ImportRequest {
   readonly name?: string;
@@ -67,6 +69,9 @@ export interface Control {
     assignments: readonly { readonly pattern: string; readonly value: string }[],
     persistent: boolean,
   ): Promise<HsmParameterList>;
+  /** What it has come to, until it is over; whoever stops listening stops it. Rejects when it is refused. */
+  hydrate(request: HydrateRequest): Promise<AsyncIterable<BulkView>>;
+  release(request: ReleaseRequest): Promise<AsyncIterable<BulkView>>;
   /** On a path relative to the mount's root. */
   hsm(verb: HsmVerb, path: string): Promise<unknown>;
 }

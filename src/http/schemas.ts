@@ -86,3 +86,17 @@ export const parametersBody = z.strictObject({
     .max(100),
   persistent: z.boolean().default(false),
 });
+
+const paths = z.array(path).min(1).max(10_000);
+
+export const hydrateBody = z.strictObject({
+  paths,
+  concurrency: z.number().int().min(1).max(4096).optional(),
+  dryRun: z.boolean().default(false),
+});
+
+export const releaseBody = z.strictObject({
+  paths,
+  unusedForMs: z.number().int().min(0).max(1e15).optional(),
+  dryRun: z.boolean().default(false),
+});

@@ -5,6 +5,7 @@ import type { z } from 'zod';
 import { UserError } from '../base/errors.js';
 import { jobView, type JobView } from '../base/control-api.js';
 import type { Log } from '../base/log.js';
+import type { HydrateRequest, ReleaseRequest } from '../hsm/bulk.js';
 import type {
   AutoExportRequest,
   AutoImportRequest,
@@ -20,13 +21,17 @@ import {
   exportBody,
   hsmBody,
   hsmParams,
+  hydrateBody,
   importBody,
   jobParams,
   jobsQuery,
   parametersBody,
   parametersQuery,
+  releaseBody,
   unmountBody,
 } from './schemas.js';
+
+const linesType = 'application/x-ndjson';
 
 /** The control API's server, not listening yet. */
 export function createServer(control: Control, log: Log): FastifyInstance {
@@ -47,6 +52,14 @@ export function createServer(control: Control, log: Log): FastifyInstance {
       .send({ error: { code: 'NotFound', message: `no route ${request.method} ${request.url}` } }),
   );
   addJobRoutes(server, control);
+  server.post('/v1/hydrate', async (request, reply) => {
+    const body = withoutUndefined<HydrateRequest>(parse(hydrateBody, request.body));
+    return reply.type(linesType).send(Readable.from(lines(await control.hydrate(body))));
+  });
+  server.post('/v1/release', async (request, reply) => {
+    const body = withoutUndefined<ReleaseRequest>(parse(releaseBody, request.body));
+    return reply.type(linesType).send(Readable.from(lines(await control.release(body))));
+  });
   server.get('/v1/status', () => control.status());
   server.get('/v1/dirty', (request) => control.dirty(parse(dirtyQuery, request.query).limit));
   server.post('/v1/umount', (request, reply) => {
@@ -108,12 +121,16 @@ function addJobRoutes(server: FastifyInstance, { jobs }: Control): void {
   server.get('/v1/jobs/:name/watch', (request, reply) => {
     const { name } = parse(jobParams, request.params);
     jobs.get(name);
-    return reply.type('application/x-ndjson').send(Readable.from(lines(jobs.watch(name))));
+    return reply.type(linesType).send(Readable.from(lines(views(jobs.watch(name)))));
   });
 }
 
-async function* lines(jobs: AsyncIterable<JobView>): AsyncGenerator<string> {
-  for await (const job of jobs) yield `${JSON.stringify(jobView(job))}\n`;
+async function* views(jobs: AsyncIterable<JobView>): AsyncGenerator<JobView> {
+  for await (const job of jobs) yield jobView(job);
+}
+
+async function* lines(values: AsyncIterable<object>): AsyncGenerator<string> {
+  for await (const value of values) yield `${JSON.stringify(value)}\n`;
 }
 
 /** JSON has no bigint and no undefined. */

@@ -38,6 +38,8 @@ export interface FileState {
   readonly gid: number;
   readonly size: number;
   readonly mtimeNs: bigint;
+  /** When it was read or restored last, as exactly as the store's file system keeps that (relatime: within a day). */
+  readonly atimeNs: bigint;
   readonly nlink: number;
   /** Bytes on disk. */
   readonly allocated: number;
@@ -177,6 +179,8 @@ export interface NativeStore {
   statfs(): {
     readonly bsize: number;
     readonly blocks: bigint;
+    /** More than `bavail` where some are kept for root. */
+    readonly bfree: bigint;
     readonly bavail: bigint;
     readonly files: bigint;
     readonly ffree: bigint;

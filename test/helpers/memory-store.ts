@@ -40,6 +40,7 @@ interface Node {
   uid: number;
   gid: number;
   mtimeNs: bigint;
+  atimeNs: bigint;
   size: number;
   data: Buffer;
   target?: string | undefined;
@@ -177,7 +178,7 @@ export class MemoryStore implements NativeStore {
   }
 
   statfs(): ReturnType<NativeStore['statfs']> {
-    return { bsize: 4096, blocks: 0n, bavail: 0n, files: 0n, ffree: 0n };
+    return { bsize: 4096, blocks: 0n, bfree: 0n, bavail: 0n, files: 0n, ffree: 0n };
   }
 
   async createStubs(stubs: readonly Stub[], defaults: StubDefaults): Promise<readonly StubResult[]> {
@@ -479,6 +480,7 @@ export class MemoryStore implements NativeStore {
       uid: attributes.uid ?? 0,
       gid: attributes.gid ?? 0,
       mtimeNs: attributes.mtimeNs ?? 0n,
+      atimeNs: 0n,
       size: 0,
       data: Buffer.alloc(0),
       writes: 0,
@@ -525,11 +527,40 @@ export class MemoryStore implements NativeStore {
   }
 
   #stateOf(node: Node): FileState {
-    const { fid, type, flags, archiveId, modified, copy, mode, uid, gid, size, mtimeNs, writers, readers } =
-      node;
+    const {
+      fid,
+      type,
+      flags,
+      archiveId,
+      modified,
+      copy,
+      mode,
+      uid,
+      gid,
+      size,
+      mtimeNs,
+      atimeNs,
+      writers,
+      readers,
+    } = node;
     const nlink = [...this.names.values()].filter((other) => other === node).length;
     return {
-      ...{ fid, type, flags, archiveId, modified, mode, uid, gid, size, mtimeNs, nlink, writers, readers },
+      ...{
+        fid,
+        type,
+        flags,
+        archiveId,
+        modified,
+        mode,
+        uid,
+        gid,
+        size,
+        mtimeNs,
+        atimeNs,
+        nlink,
+        writers,
+        readers,
+      },
       ...(copy === undefined ? {} : { copy }),
       allocated: node.data.length,
       restoring: node.fd !== undefined,

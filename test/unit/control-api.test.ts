@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import type { JobView, StatusReport } from '../../src/base/control-api.js';
+import type { BulkView, JobView, StatusReport } from '../../src/base/control-api.js';
 import { BlobError, FsError, UserError } from '../../src/base/errors.js';
 import { createLog } from '../../src/base/log.js';
 import { socketAddress } from '../../src/base/unix-socket.js';
@@ -23,6 +23,13 @@ const job = (name: string, state: string): JobView => ({
 });
 
 const log = createLog({ level: 'fatal', pretty: false, destination: { write: () => undefined } });
+
+async function* bulkViews(verb: BulkView['verb']): AsyncGenerator<BulkView> {
+  const [files, bytes] = [2, 20];
+  const view = { verb, dryRun: false, total: { files, bytes }, there: 0, kept: {}, failed: 0, failures: [] };
+  yield await Promise.resolve({ ...view, state: 'InProgress', done: { files: 1, bytes: 10 } });
+  yield { ...view, state: 'Done', done: { files, bytes } };
+}
 
 function madeUp(calls: unknown[]): Control {
   return {
@@ -77,6 +84,14 @@ function madeUp(calls: unknown[]): Control {
       if (first?.value === '0') return Promise.reject(new FsError('EINVAL', 'a whole number from 1'));
       return Promise.resolve({ value: assignments.map(({ pattern, value }) => ({ name: pattern, value })) });
     },
+    hydrate: (request) => {
+      calls.push(request);
+      return Promise.resolve(bulkViews('hydrate'));
+    },
+    release: (request) =>
+      request.paths.includes('/none')
+        ? Promise.reject(new UserError('NotFound', 'there is no /none in the mount'))
+        : Promise.resolve(bulkViews('release')),
     hsm: (verb, path) => Promise.resolve({ verb, path, mtimeNs: 5n }),
   };
 }
@@ -120,6 +135,11 @@ t.test('requests are checked, and refusals have one envelope', async (t) => {
     ['POST', '/v1/umount', {}, 409, failed('Busy', /in use/)],
     ['POST', '/v1/umount', { lazy: true }, 200, { lingering: false }],
     ['POST', '/v1/hsm/state', { path: 'a' }, 200, { result: { verb: 'state', path: 'a', mtimeNs: '5' } }],
+    ['POST', '/v1/hydrate', { paths: [] }, 400, failed('InvalidParameter', /^paths: /)],
+    ['POST', '/v1/hydrate', { paths: [''] }, 400, failed('InvalidParameter', /^paths\.0: /)],
+    ['POST', '/v1/hydrate', { paths: ['/'], concurrency: 0 }, 400, failed('InvalidParameter', /^concurr/)],
+    ['POST', '/v1/release', { paths: ['/'], unusedForMs: -1 }, 400, failed('InvalidParameter', /^unused/)],
+    ['POST', '/v1/release', { paths: ['/none'] }, 404, failed('NotFound', /no \/none in the mount/)],
     ['GET', '/v1/hsm/parameters?pattern=a', undefined, 200, { value: [{ name: 'a', value: '1' }] }],
     [
       'GET',
