@@ -32,7 +32,7 @@ import { decideRequest, permitRequest, type QueuedAction } from './request-rules
 import { restoreFile } from './restore-mover.js';
 import { Transfer, TransferTable, type FinishedTransfer, type TransferCounts } from './transfers.js';
 
-const { EAGAIN, ECANCELED, EBUSY, EINTR, EPERM, ENOENT, ENODATA, EIO } = constants.errno;
+const { EAGAIN, ECANCELED, EBUSY, EINTR, EPERM, ENOENT, ENODATA, EIO, ESTALE } = constants.errno;
 
 /** Requests that stall are looked for so often. */
 const housekeepingMs = 1000;
@@ -404,7 +404,7 @@ export class Coordinator implements AsyncDisposable {
     };
     let size = 0;
     try {
-      size = entry.copy?.size ?? (await native.state(fid)).size;
+      size = (await this.#copyLeft(entry))?.size ?? (await native.state(fid)).size;
     } catch (error) {
       log.info(
         { fid, action: actionName(action), cause: messageChain(error) },
@@ -438,6 +438,18 @@ export class Coordinator implements AsyncDisposable {
       });
   }
 
+  /** What a remove is about when its file has no name any more, perhaps only since it was asked for (lustre-hsm 3.1). */
+  async #copyLeft({ fid, action, copy }: JournalEntry): Promise<Copy | undefined> {
+    if (copy !== undefined || action !== HUA_REMOVE) return copy;
+    try {
+      await this.#context.native.state(fid);
+      return undefined;
+    } catch (error) {
+      if (!hasErrno(error, ENOENT, ESTALE)) throw error;
+      return (await unlinkedCopy(this.#unlinkedDir, fid))?.copy;
+    }
+  }
+
   /** The copy of a file that nobody can name any more. */
   async #removeUnlinked({ fid }: JournalEntry, copy: Copy, self: Transfer): Promise<void> {
     const { native, container } = this.#context;
@@ -459,8 +471,9 @@ export class Coordinator implements AsyncDisposable {
     const action = entry.action as typeof HUA_ARCHIVE | typeof HUA_REMOVE;
     const named = action === HUA_ARCHIVE ? 'archive' : 'remove';
     return new Transfer(fid, action, named, size, async (self) => {
-      if (entry.copy !== undefined) {
-        await this.#removeUnlinked(entry, entry.copy, self);
+      const copy = await this.#copyLeft(entry);
+      if (copy !== undefined) {
+        await this.#removeUnlinked(entry, copy, self);
         return;
       }
       const state = await this.#checked(fid, action, archiveId);
