@@ -233,11 +233,7 @@ program
   .command('release')
   .description('give the disk space of clean files back; new, changed, open and never_release ones stay')
   .argument('[path...]', 'files and directories of one mount')
-  .option(
-    '--older-than <age>',
-    'only what was neither read, restored nor changed for so long: 12h, 30d',
-    once,
-  )
+  .option('--older-than <age>', 'only what was neither read nor changed for so long: 12h, 30d', once)
   .option(
     '--path <path>',
     'below this path of the mount (repeatable): release MNT --path /results is release MNT/results',

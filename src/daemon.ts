@@ -241,9 +241,16 @@ class Daemon implements Control {
     });
     const container = this.#own(openContainer({ ...reach, ...known, accountFirst: compat.strict }, outage));
     this.#container = container;
-    await container.check(signal);
-    const { hierarchical, source: said } = container.namespace;
     const isFirst = readFirstMount(this.#config.store) === undefined;
+    try {
+      await container.check(signal);
+    } catch (error) {
+      // A store that has data nobody else has is not kept from its users for that.
+      if (isFirst || !(error instanceof UserError) || error.code !== 'PublicContainer') throw error;
+      this.#log.warn(error.message);
+      this.#notices.push(error.message);
+    }
+    const { hierarchical, source: said } = container.namespace;
     if (said === 'nobody') {
       const assumed =
         'these credentials may not ask whether the account has a hierarchical namespace: it is taken for a flat one; ' +
@@ -264,9 +271,11 @@ class Daemon implements Control {
     try {
       await loggingContainer.check(signal);
     } catch (error) {
-      // A store that has data nobody else has is not kept from its users for that.
-      if (isFirst || !(error instanceof BlobError) || error.kind !== 'missing') throw error;
-      const told = `${error.message}; the logs of jobs stay in ${join(this.#config.store, 'jobs')} until it does`;
+      const isPublic = error instanceof UserError && error.code === 'PublicContainer';
+      const isMissing = error instanceof BlobError && error.kind === 'missing';
+      if (isFirst || !(isPublic || isMissing)) throw error;
+      const stay = `; the logs of jobs stay in ${join(this.#config.store, 'jobs')} until it does`;
+      const told = `${error.message}${isMissing ? stay : ''}`;
       this.#log.warn(told);
       this.#notices.push(told);
     }

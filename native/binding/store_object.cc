@@ -505,12 +505,7 @@ Napi::Value StoreObject::StartWalk(const Info& info) {
                      return WalkToJs(inner, entries);
                    });
              }));
-  object.Set("close", Napi::Function::New(env, [walking, store = store_](const Info&) {
-               store->pool().Post([walking] {
-                 const std::lock_guard<std::mutex> lock(walking->mutex);
-                 walking->ended = true;
-               });
-             }));
+  object.Set("close", Napi::Function::New(env, [walking](const Info&) { walking->walk.Stop(); }));
   return object;
 }
 

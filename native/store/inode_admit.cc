@@ -18,9 +18,11 @@ bool Writes(int flags) { return (flags & O_ACCMODE) != O_RDONLY || (flags & O_TR
 }  // namespace
 
 void InodeImpl::AskRestore(pid_t pid) {
-  if (restore_ != nullptr) return;
-  restore_ = std::make_unique<Restore>();
+  if (restore_ != nullptr && restore_->told) return;
+  if (restore_ == nullptr) restore_ = std::make_unique<Restore>();
+  restore_->told = true;
   UpdatePin();
+  // Also where it was begun for somebody else, who may give it up.
   store_->NeedRestore(fid_, pid);
 }
 

@@ -144,6 +144,8 @@ class InodeImpl final : public Inode {
   };
   struct Restore {
     bool running = false;
+    // That somebody waits for it.
+    bool told = false;
     UniqueFd fd;
     std::optional<Copy> copy;  // another version than the record's
     uint64_t watermark = 0;

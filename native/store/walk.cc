@@ -124,6 +124,7 @@ bool Walk::Next(size_t batch, std::vector<WalkEntry>* entries, int* error) {
     pending_.push_back(std::move(first));
   }
   while (entries->size() < batch) {
+    if (stopped_) return false;
     if (!fd_.ok()) {
       if (pending_.empty()) return !entries->empty();
       const Pending next = std::move(pending_.back());

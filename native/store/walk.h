@@ -3,6 +3,7 @@
 #ifndef LUSTRITE_STORE_WALK_H_
 #define LUSTRITE_STORE_WALK_H_
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <string>
@@ -30,6 +31,9 @@ class Walk {
   // the next call goes on behind it.
   bool Next(size_t batch, std::vector<WalkEntry>* entries, int* error);
 
+  // From any thread: a Next that runs ends soon, as at the end.
+  void Stop() { stopped_ = true; }
+
  private:
   struct Pending {
     Fid fid;
@@ -42,6 +46,7 @@ class Walk {
   const std::shared_ptr<StoreImpl> store_;
   const std::string start_;
   const bool changed_;
+  std::atomic<bool> stopped_{false};
   bool started_ = false;
   std::vector<Pending> pending_;  // last first
   std::vector<Pending> found_;    // subdirectories of the current one, in order

@@ -84,8 +84,8 @@ export class AzureContainer implements Container, GrowingBlobs, AsyncDisposable 
   async check(signal?: AbortSignal): Promise<void> {
     try {
       await this.#page({ prefix: '' }, { pageSize: 1 }, signal);
-      await this.#refusePublic(signal);
       if (this.#connection.config.hierarchical === undefined) await this.#learnNamespace(signal);
+      await this.#refusePublic(signal);
     } catch (error) {
       throw explained(error, this.#connection.config);
     }

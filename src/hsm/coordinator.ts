@@ -112,7 +112,7 @@ export class Coordinator implements AsyncDisposable {
       readOnly: config.readOnly,
       parameters: () => this.control.parameters,
       unlinked: async (fid) => (await unlinkedCopy(this.#unlinkedDir, fid))?.copy,
-      restoring: (fid) => this.#table.restoreOf(fid) !== undefined,
+      restoring: (fid) => this.#table.restoreOf(fid)?.asked !== undefined,
       cancel: (fid) => this.#table.cancel(fid),
       active: (fid) => this.#table.has(fid),
       enqueue: (requests) => this.#enqueue(requests),
@@ -169,7 +169,12 @@ export class Coordinator implements AsyncDisposable {
    * cancels it where nobody else wants it. `size`: of the file, as far as known.
    */
   async restore(fid: Fid, { signal, size = 0 }: RestoreOptions = {}): Promise<void> {
-    const running = this.#table.restoreOf(fid);
+    let running = this.#table.restoreOf(fid);
+    // One that somebody has given up ends first.
+    for (; running?.signal.aborted === true; running = this.#table.restoreOf(fid)) {
+      const { done: ended } = running;
+      await unlessAborted(() => ended.catch(() => undefined), signal ?? new AbortController().signal);
+    }
     const transfer = running ?? this.#restoreTransfer(fid, 'restore', size);
     if (running !== undefined) running.wanted++;
     const done = running?.done ?? this.#table.run(transfer);
@@ -179,7 +184,8 @@ export class Coordinator implements AsyncDisposable {
     if (signal?.aborted === true) leave();
     signal?.addEventListener('abort', leave, { once: true });
     try {
-      await done;
+      // Others may want it still.
+      await (signal === undefined ? done : unlessAborted(() => done, signal));
     } finally {
       signal?.removeEventListener('abort', leave);
     }
@@ -406,10 +412,12 @@ export class Coordinator implements AsyncDisposable {
     try {
       size = (await this.#copyLeft(entry))?.size ?? (await native.state(fid)).size;
     } catch (error) {
-      log.info(
-        { fid, action: actionName(action), cause: messageChain(error) },
-        'the file of a request is gone',
-      );
+      const said = { fid, action: actionName(action), cause: messageChain(error) };
+      if (!hasErrno(error, ENOENT, ESTALE)) {
+        log.warn(said, 'an HSM request waits for the next start of the daemon');
+        return;
+      }
+      log.info(said, 'the file of a request is gone');
       end(false);
       return;
     }

@@ -28,7 +28,7 @@ export interface ExplicitRequestsOptions {
   readonly parameters: () => HsmParameters;
   /** The copy of a file that has no name any more, where that is known. */
   readonly unlinked: (fid: Fid) => Promise<Copy | undefined>;
-  /** A restore of the file waits or runs. */
+  /** A restore of the file waits or runs that somebody has asked for by name. */
   readonly restoring: (fid: Fid) => boolean;
   /** Anything of the file waits or runs. */
   readonly active: (fid: Fid) => boolean;

@@ -38,7 +38,7 @@ export interface FileState {
   readonly gid: number;
   readonly size: number;
   readonly mtimeNs: bigint;
-  /** When it was read or restored last, as exactly as the store's file system keeps that (relatime: within a day). */
+  /** When it was read last, as exactly as the store's file system keeps that (relatime: within a day). */
   readonly atimeNs: bigint;
   readonly nlink: number;
   /** Bytes on disk. */
@@ -144,8 +144,8 @@ export interface ShownAction {
 
 export interface StoreEvents {
   /**
-   * Somebody waits for the data of `fid`, or would. Fired once per restore, from the first request that needs it, again
-   * only after that restore was finished or failed. Answer with beginRestore … finishRestore/failRestore, or failRestore
+   * Somebody waits for the data of `fid`, or would. Fired once per restore, from the first request that needs it, also
+   * where it runs already, again only after that restore was finished or failed. Answer with beginRestore … finishRestore/failRestore, or failRestore
    * alone.
    */
   restoreNeeded(fid: Fid, pid: number): void;

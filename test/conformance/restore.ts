@@ -28,7 +28,7 @@ export const restore: Theme = {
       async (t, lab) => {
         t.equal(await lab.state('f'), '(0x0000000d) released exists archived, archive_id:1');
         t.match(await stat(lab.at('f')), { size: content.length, blocks: 1 });
-        t.equal((await lab.lfs('getstripe -L', 'f')).stdout, 'released\n');
+        t.equal((await lab.lfs('getstripe -L', 'f')).stdout.trim(), 'released');
         t.equal(lab.count('GET', 'f'), 0);
       },
       { blobs: { f: content } },
