@@ -5,7 +5,7 @@ import { errnoOf } from '../hsm/movers.js';
 import { PathFinder } from '../hsm/paths.js';
 import type { Fid, FileState, NativeStore } from '../store/inodes.js';
 
-const { ENODATA, ENOENT, ESTALE } = constants.errno;
+const { EINVAL, ENODATA, ENOENT, ESTALE } = constants.errno;
 
 export interface Link {
   /** How many there are. */
@@ -38,8 +38,9 @@ export class Links {
     try {
       return await this.#native.state(fid);
     } catch (error) {
-      // A TypeError: no inode of ours can have such a FID.
-      if (errnoOf(error) !== ESTALE && !(error instanceof TypeError)) throw error;
+      // EINVAL: no inode of ours can have such a FID.
+      const errno = errnoOf(error);
+      if (errno !== ESTALE && errno !== EINVAL) throw error;
       throw new FsError(ENOENT, fid, { cause: error });
     }
   }

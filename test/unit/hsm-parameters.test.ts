@@ -386,6 +386,32 @@ t.test(
   },
 );
 
+t.test('who gives a restore up waits no longer, and what others want goes on', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const [waits, runs] = (await released(hsm, 'waits', 'runs')) as [Fid, Fid];
+  await set(hsm, 'hsm_control=disabled');
+  t.equal(await hsm.coordinator.request(request(HUA_RESTORE, [waits])), 0);
+  const stop = new AbortController();
+  const waiting = hsm.coordinator.restore(waits, { signal: stop.signal });
+  stop.abort(new Error('given up'));
+  await t.rejects(waiting, { message: 'given up' });
+  t.match(hsm.coordinator.status(), { waiting: { restore: 1 }, durable: 1 });
+  await set(hsm, 'hsm_control=enabled');
+  await flags(hsm, 'waits', 0x09);
+
+  const held = gate();
+  hsm.pool.gate = () => held.opened;
+  const later = new AbortController();
+  const running = hsm.coordinator.restore(runs, { signal: later.signal });
+  await until(() => hsm.pool.calls.includes('download runs'), { what: 'the download', intervalMs: 1 });
+  t.equal(await hsm.coordinator.request(request(HUA_RESTORE, [runs])), 0);
+  t.equal(hsm.coordinator.status().durable, 1, 'asked for by name, it is durable');
+  later.abort(new Error('given up'));
+  await t.rejects(running, { message: 'given up' });
+  held.open();
+  await flags(hsm, 'runs', 0x09);
+});
+
 t.test("the copies of any number of deleted files go, but not what is a newer file's", async (t) => {
   await using hsm = await MemoryHsm.start();
   const names = Array.from({ length: 500 }, (_, at) => `f${at}`);
