@@ -500,12 +500,12 @@ class Daemon implements Control {
     else this.#log.warn(`the storage is unavailable, it is asked again: ${outage.why}`);
   }
 
-  /** Which changes it follows is decided once and stays with the job. */
   /** Azure's own, fail and 0, end a job at the first odd blob. */
   get #importDefaults(): Pick<ImportRequest, 'conflictResolutionMode' | 'maximumErrors'> {
     return this.#config.compat.strict ? {} : { conflictResolutionMode: 'Skip', maximumErrors: -1 };
   }
 
+  /** Which changes it follows is decided once and stays with the job. */
   async #createAutoImport(runner: JobRunner, request: AutoImportRequest): Promise<Job> {
     const container = this.#container;
     if (container === undefined) throw new UserError('Conflict', 'the daemon is starting');

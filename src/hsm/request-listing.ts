@@ -16,12 +16,7 @@ export function actionsText(requests: readonly ListedRequest[], { archiveId }: L
   return lines(requests, (request, at) =>
     [
       `lrh=[type=10680000 len=136 idx=1/${at + 1}]`,
-      ...named(request),
-      `action=${request.action}`,
-      `archive#=${request.archiveId || archiveId}`,
-      'flags=0x0',
-      `extent=${wholeFile}`,
-      'gid=0x0',
+      ...named(request, archiveId),
       `datalen=${request.data.length / 2}`,
       `status=${request.status}`,
       `data=[${shownData(request)}]`,
@@ -38,12 +33,7 @@ export function activeRequestsText(
     requests.filter(({ status }) => status === 'STARTED'),
     (request) =>
       [
-        ...named(request),
-        `action=${request.action}`,
-        `archive#=${request.archiveId || archiveId}`,
-        'flags=0x0',
-        `extent=${wholeFile}`,
-        'gid=0x0',
+        ...named(request, archiveId),
         `data=[${shownData(request)}]`,
         `canceled=${request.canceled ? 1 : 0}`,
         `uuid=${agent}`,
@@ -60,8 +50,17 @@ export function agentsText(counts: TransferCounts, { agent }: ListingDefaults): 
   return `uuid=${agent} archive_id=ANY requests=[current:${current} ok:${done} errors:${failed}]`;
 }
 
-function named({ fid, cookie }: ListedRequest): readonly string[] {
-  return [`fid=${fid}`, `dfid=${fid}`, `compound/cookie=0x0/0x${cookie.toString(16)}`];
+function named({ fid, cookie, action, archiveId }: ListedRequest, defaultArchive: number): readonly string[] {
+  return [
+    `fid=${fid}`,
+    `dfid=${fid}`,
+    `compound/cookie=0x0/0x${cookie.toString(16)}`,
+    `action=${action}`,
+    `archive#=${archiveId || defaultArchive}`,
+    'flags=0x0',
+    `extent=${wholeFile}`,
+    'gid=0x0',
+  ];
 }
 
 /** The first five bytes, as Lustre prints them. */
