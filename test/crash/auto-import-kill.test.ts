@@ -121,6 +121,8 @@ class Others {
         case 6:
           if (dice.below(2) === 0) await this.#putFolder(`empty${this.#made++}`);
           else await this.#delete(dice.pick([...this.#folders.keys()].filter((one) => one.startsWith('e'))));
+          // One stays for `pick`.
+          if (!this.#folders.has('empty')) await this.#putFolder('empty');
           break;
         default:
           // As rename does on a flat account.
@@ -128,8 +130,6 @@ class Others {
           await this.#delete(name);
       }
     }
-    // One stays for `pick`.
-    if (!this.#folders.has('empty')) await this.#putFolder('empty');
     await this.#feed?.tell();
   }
 
