@@ -121,7 +121,12 @@ export class Coordinator implements AsyncDisposable {
 
   /** Opens the journal and takes up what the last daemon left: what had started waits again (lustre-hsm 5.3). */
   async start(): Promise<void> {
-    const journal = await Journal.open(this.#requestsDir);
+    const journal = await Journal.open(this.#requestsDir, (error) => {
+      log.error(
+        { cause: messageChain(error) },
+        'accepted HSM requests do not outlive a power cut: cannot sync the journal',
+      );
+    });
     this.#journal = journal;
     await this.control.start();
     this.#housekeeping = setInterval(() => {
@@ -293,7 +298,7 @@ export class Coordinator implements AsyncDisposable {
     return {
       ...this.#table.counts(),
       blocked: this.#blocked,
-      durable: this.#journal?.entries().length ?? 0,
+      durable: this.#journal?.size ?? 0,
       recent: this.#table.recent(),
     };
   }
@@ -383,7 +388,7 @@ export class Coordinator implements AsyncDisposable {
     }
   }
 
-  /** Makes explicit requests durable, then queues them. */
+  /** Journals explicit requests, then queues them. */
   async #enqueue(requests: readonly Omit<JournalEntry, 'id' | 'at'>[]): Promise<void> {
     if (this.#journal === undefined || this.#table.full || this.#table.control === 'stopped')
       throw new FsError(EAGAIN, 'the coordinator takes no requests');

@@ -1,5 +1,5 @@
 /**
- * The explicit HSM requests that are not done yet, durable: one line a fact, `<crc32 in hex> <json>`. A line that does
+ * The explicit HSM requests that are not done yet, on disk: one line a fact, `<crc32 in hex> <json>`. A line that does
  * not match its checksum (a torn tail, a lost page) is dropped, the others count.
  */
 import { open, readFile, rename, type FileHandle } from 'node:fs/promises';
@@ -35,16 +35,26 @@ export class Journal implements AsyncDisposable {
   #nextId: number;
   readonly #live: Map<number, JournalEntry>;
   #pending: string[] = [];
-  #pendingSync = false;
   /** The write that has not begun yet and takes what is pending; the last one that was started. */
   #next: Promise<void> | undefined;
   #last: Promise<unknown> = Promise.resolve();
-  /** A write failed, perhaps in the middle of a line: the next one begins with a new file. */
+  /** The same for syncs: one for all who ask while another runs. */
+  #nextSync: Promise<void> | undefined;
+  #lastSync: Promise<unknown> = Promise.resolve();
+  /** A write or a sync failed, perhaps in the middle of a line: the next write begins with a new file. */
   #torn = false;
+  readonly #syncFailed: (error: unknown) => void;
   /** Lines that were dropped when the journal was read. */
   readonly damaged: number;
 
-  private constructor(path: string, file: FileHandle, size: number, replayed: Replayed) {
+  private constructor(
+    path: string,
+    file: FileHandle,
+    size: number,
+    replayed: Replayed,
+    syncFailed: (error: unknown) => void,
+  ) {
+    this.#syncFailed = syncFailed;
     this.#path = path;
     this.#file = file;
     this.#size = size;
@@ -53,8 +63,12 @@ export class Journal implements AsyncDisposable {
     this.damaged = replayed.damaged;
   }
 
-  /** Reads the journal of a folder, without its finished entries and damaged lines, and rewrites it so. */
-  static async open(folder: string): Promise<Journal> {
+  /**
+   * Reads the journal of a folder, without its finished entries and damaged lines, and rewrites it so.
+   *
+   * @param syncFailed is told when a sync fails that nobody waits for; the next write tries with a new file
+   */
+  static async open(folder: string, syncFailed: (error: unknown) => void): Promise<Journal> {
     const path = join(folder, 'journal');
     const text = await readFile(path).catch((error: unknown) => {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return Buffer.alloc(0);
@@ -62,7 +76,12 @@ export class Journal implements AsyncDisposable {
     });
     const replayed = replay(text);
     const { file, size } = await rewrite(path, replayed.live);
-    return new Journal(path, file, size, replayed);
+    return new Journal(path, file, size, replayed, syncFailed);
+  }
+
+  /** How many are not done. */
+  get size(): number {
+    return this.#live.size;
   }
 
   /** What is not done, oldest first. */
@@ -70,36 +89,39 @@ export class Journal implements AsyncDisposable {
     return [...this.#live.values()];
   }
 
-  /** Adds requests; on disk when it resolves. Their ids count on from the last one. */
+  /**
+   * Adds requests; their ids count on from the last one. They outlive the process when it resolves, and a power cut as
+   * soon as the sync is through that begins then: Lustre, too, answers before its log of actions is committed.
+   */
   async add(entries: readonly Omit<JournalEntry, 'id'>[]): Promise<readonly JournalEntry[]> {
     const added = entries.map((entry) => ({ ...entry, id: this.#nextId++ }));
     for (const entry of added) this.#live.set(entry.id, entry);
     try {
-      await this.#append(
-        added.map((add) => line({ add })),
-        true,
-      );
+      await this.#append(added.map((add) => line({ add })));
     } catch (error) {
       for (const entry of added) this.#live.delete(entry.id);
       throw error;
     }
+    this.#sync().catch(this.#syncFailed);
     return added;
   }
 
   /** Drops a request. `durable`: on disk when it resolves; otherwise a power cut may bring it back. */
   async done(id: number, options: { readonly durable: boolean }): Promise<void> {
-    if (this.#live.delete(id)) await this.#append([line({ done: id })], options.durable);
+    if (!this.#live.delete(id)) return;
+    await this.#append([line({ done: id })]);
+    if (options.durable) await this.#sync();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#last;
+    await this.#lastSync;
     await this.#file.close();
   }
 
-  /** Everything pending goes in one write and one sync, also for those who come while another write runs. */
-  #append(lines: readonly string[], sync: boolean): Promise<void> {
+  /** Everything pending goes in one write, also for those who come while another write runs. */
+  #append(lines: readonly string[]): Promise<void> {
     this.#pending.push(...lines);
-    this.#pendingSync ||= sync;
     if (this.#next === undefined) {
       this.#next = this.#last.then(() => this.#write());
       this.#last = this.#next.catch(() => undefined);
@@ -109,20 +131,40 @@ export class Journal implements AsyncDisposable {
 
   async #write(): Promise<void> {
     const bytes = Buffer.from(this.#pending.join(''));
-    const sync = this.#pendingSync;
     this.#pending = [];
-    this.#pendingSync = false;
     this.#next = undefined;
     // What is pending is in `live` already, so that a new file holds it.
     if (this.#torn || (this.#size > compactBytes && this.#live.size * 512 < this.#size)) {
       await this.#renew();
       return;
     }
-    this.#torn = true;
-    await this.#file.appendFile(bytes);
-    if (sync) await this.#file.datasync();
-    this.#torn = false;
+    try {
+      await this.#file.appendFile(bytes);
+    } catch (error) {
+      this.#torn = true;
+      throw error;
+    }
     this.#size += bytes.length;
+  }
+
+  /** What was written before is on disk when it resolves. */
+  #sync(): Promise<void> {
+    if (this.#nextSync === undefined) {
+      this.#nextSync = this.#lastSync.then(async () => {
+        this.#nextSync = undefined;
+        const file = this.#file;
+        try {
+          await file.datasync();
+        } catch (error) {
+          // A file that took this one's place meanwhile was on disk before it did.
+          if (file !== this.#file) return;
+          this.#torn = true;
+          throw error;
+        }
+      });
+      this.#lastSync = this.#nextSync.catch(() => undefined);
+    }
+    return this.#nextSync;
   }
 
   async #renew(): Promise<void> {

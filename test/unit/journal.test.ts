@@ -1,4 +1,4 @@
-import { appendFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { appendFile, mkdtemp, open, readFile, rm, stat, writeFile, type FileHandle } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
@@ -19,19 +19,24 @@ async function folder(t: Test): Promise<string> {
   return path;
 }
 
+const opened = (path: string): Promise<Journal> =>
+  Journal.open(path, (error) => {
+    throw error;
+  });
+
 const fids = (entries: readonly JournalEntry[]): readonly string[] => entries.map(({ fid }) => fid);
 
 await t.test('what is not done is there again after a restart, oldest first', async (t) => {
   const path = await folder(t);
   {
-    await using journal = await Journal.open(path);
+    await using journal = await opened(path);
     const [first] = await journal.add([request(1), request(2)]);
     await journal.add([request(3)]);
     if (first !== undefined) await journal.done(first.id, { durable: false });
     await journal.done(999, { durable: true });
     t.same(fids(journal.entries()), ['[0x2:0x1:0x0]', '[0x3:0x1:0x0]']);
   }
-  await using again = await Journal.open(path);
+  await using again = await opened(path);
   t.same(fids(again.entries()), ['[0x2:0x1:0x0]', '[0x3:0x1:0x0]']);
   t.equal(again.damaged, 0);
   const [added] = await again.add([request(4)]);
@@ -49,11 +54,11 @@ await t.test('a tail torn at any byte loses at most its own line', async (t) => 
   }
   await writeFile(join(path, 'journal'), whole.slice(0, -5));
   {
-    await using journal = await Journal.open(path);
+    await using journal = await opened(path);
     t.equal(journal.damaged, 1);
     await journal.add([request(3)]);
   }
-  await using again = await Journal.open(path);
+  await using again = await opened(path);
   t.same(
     fids(again.entries()),
     ['[0x1:0x1:0x0]', '[0x3:0x1:0x0]'],
@@ -69,7 +74,7 @@ await t.test('a damaged line in the middle leaves the others alone', async (t) =
     join(path, 'journal'),
     `${lines[0] ?? ''}\0\0\0\0${lines[1]?.slice(4) ?? ''}${lines[2] ?? ''}`,
   );
-  await using journal = await Journal.open(path);
+  await using journal = await opened(path);
   t.same(fids(journal.entries()), ['[0x1:0x1:0x0]', '[0x3:0x1:0x0]']);
   t.equal(journal.damaged, 1);
 });
@@ -84,7 +89,7 @@ await t.test('an entry is done even when the line that adds it comes later', (t)
 
 await t.test('many at a time share their writes, and the file does not grow with what is done', async (t) => {
   const path = await folder(t);
-  await using journal = await Journal.open(path);
+  await using journal = await opened(path);
   const keep = await journal.add([request(0)]);
   for (let round = 0; round < 10; round++) {
     const added = await Promise.all(
@@ -97,3 +102,57 @@ await t.test('many at a time share their writes, and the file does not grow with
   t.ok(text.length < 1_500_000, `${text.length} bytes`);
   t.same([...replay(text).live.values()], keep);
 });
+
+await t.test(
+  'a request is answered before its sync is through; the end of one, if asked for, is not',
+  async (t) => {
+    const path = await folder(t);
+    await using journal = await opened(path);
+    let release = (): void => undefined;
+    const held = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    await datasyncIs(t, () => held);
+    const [added] = await journal.add([request(1)]);
+    let ended = false;
+    const end = journal.done(added?.id ?? 0, { durable: true }).then(() => {
+      ended = true;
+    });
+    await journal.add([request(2)]);
+    t.equal(ended, false);
+    release();
+    await end;
+  },
+);
+
+await t.test(
+  'a sync that fails is told, and the next write begins with a new file of all that is open',
+  async (t) => {
+    const path = await folder(t);
+    const told: unknown[] = [];
+    await using journal = await Journal.open(path, (error) => told.push(error));
+    const broken = new Error('EIO');
+    const restore = await datasyncIs(t, () => Promise.reject(broken));
+    const [added] = await journal.add([request(1)]);
+    await t.rejects(journal.done(added?.id ?? 0, { durable: true }), broken);
+    t.ok(told.includes(broken));
+    restore();
+    const before = (await stat(join(path, 'journal'))).ino;
+    await journal.add([request(2)]);
+    t.not((await stat(join(path, 'journal'))).ino, before, 'another file');
+    t.same(fids([...replay(await readFile(join(path, 'journal'))).live.values()]), ['[0x2:0x1:0x0]']);
+  },
+);
+
+/** Every file's `datasync`, until the test is over or the answer is called. */
+async function datasyncIs(t: Test, datasync: () => Promise<void>): Promise<() => void> {
+  await using file = await open(join(await folder(t), 'any'), 'w');
+  const prototype = Object.getPrototypeOf(file) as FileHandle;
+  const own = Object.getOwnPropertyDescriptor(prototype, 'datasync') ?? {};
+  const restore = (): void => {
+    Object.defineProperty(prototype, 'datasync', own);
+  };
+  t.teardown(restore);
+  prototype.datasync = datasync;
+  return restore;
+}
