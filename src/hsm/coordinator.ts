@@ -30,6 +30,7 @@ import { PathFinder } from './paths.js';
 import { removeCopy, removeUnlinkedCopy } from './remove-mover.js';
 import { decideRequest, permitRequest, type QueuedAction } from './request-rules.js';
 import { restoreFile } from './restore-mover.js';
+import { strictName } from './strict-name.js';
 import { Transfer, TransferTable, type FinishedTransfer, type TransferCounts } from './transfers.js';
 
 const { EAGAIN, ECANCELED, EBUSY, EINTR, EPERM, ENOENT, ENODATA, EIO, ESTALE } = constants.errno;
@@ -102,7 +103,7 @@ export class Coordinator implements AsyncDisposable {
     this.#owners = new BlobOwners({
       native,
       log,
-      restore: (fid) => this.#restore(fid),
+      restore: (fid) => this.#restore(fid, { recorded: true }),
       blobExists: (blob) => exists(container, blob),
     });
     this.#paths = new PathFinder(native);
@@ -180,7 +181,7 @@ export class Coordinator implements AsyncDisposable {
       const { done: ended } = running;
       await unlessAborted(() => ended.catch(() => undefined), signal ?? new AbortController().signal);
     }
-    const transfer = running ?? this.#restoreTransfer(fid, 'restore', size);
+    const transfer = running ?? this.#restoreTransfer(fid, 'restore', { size });
     if (running !== undefined) running.wanted++;
     const done = running?.done ?? this.#table.run(transfer);
     const leave = (): void => {
@@ -320,15 +321,15 @@ export class Coordinator implements AsyncDisposable {
     await this.#journal?.[Symbol.asyncDispose]();
   }
 
-  /** For somebody who waits. */
-  #restore(fid: Fid): Promise<void> {
+  /** For somebody who waits. `recorded`: from the blob of the record under `compat.strict`, too, where data would be lost. */
+  #restore(fid: Fid, { recorded = false } = {}): Promise<void> {
     const running = this.#table.restoreOf(fid);
-    if (running === undefined) return this.#table.run(this.#restoreTransfer(fid, 'implicit'));
+    if (running === undefined) return this.#table.run(this.#restoreTransfer(fid, 'implicit', { recorded }));
     this.#table.join(running);
     return running.done;
   }
 
-  #restoreTransfer(fid: Fid, wanted: 'implicit' | 'restore', size = 0): Transfer {
+  #restoreTransfer(fid: Fid, wanted: 'implicit' | 'restore', { size = 0, recorded = false } = {}): Transfer {
     return new Transfer(fid, HUA_RESTORE, wanted, size, async (self) => {
       const { native } = this.#context;
       let state: FileState;
@@ -342,6 +343,7 @@ export class Coordinator implements AsyncDisposable {
       self.blob = state.copy?.blob;
       await restoreFile(this.#context, state, {
         signal: self.signal,
+        lookFor: recorded ? undefined : this.#strictly(state, self),
         onProgress: (bytes) => this.#table.progress(self, bytes),
         onFinishing() {
           self.finishing = true;
@@ -430,7 +432,7 @@ export class Coordinator implements AsyncDisposable {
     const transfer =
       shared ??
       (action === HUA_RESTORE
-        ? this.#restoreTransfer(fid, 'restore', size)
+        ? this.#restoreTransfer(fid, 'restore', { size })
         : this.#explicitTransfer(entry, size));
     transfer.asked ??= { archiveId, data: entry.data };
     const done = shared?.done ?? this.#table.run(transfer);
@@ -496,14 +498,15 @@ export class Coordinator implements AsyncDisposable {
         });
         return;
       }
-      self.blob = state.copy?.blob;
-      const remove = (): Promise<void> => {
-        this.#table.progress(self, 0);
-        return removeCopy(this.#context, state, self.signal);
-      };
-      await this.#untilItAnswers(self, () =>
-        state.copy === undefined ? remove() : this.withBlob(state.copy.blob, fid, remove, self.signal),
-      );
+      await this.#untilItAnswers(self, async () => {
+        const blob = state.copy && ((await this.#strictly(state, self)?.()) ?? state.copy.blob);
+        self.blob = blob;
+        const remove = (): Promise<void> => {
+          this.#table.progress(self, 0);
+          return removeCopy(this.#context, state, blob, self.signal);
+        };
+        await (blob === undefined ? remove() : this.withBlob(blob, fid, remove, self.signal));
+      });
     });
   }
 
@@ -557,6 +560,12 @@ export class Coordinator implements AsyncDisposable {
         if (!(await this.#retries(self, error))) throw error;
       }
     }
+  }
+
+  /** What finds the blob as production does, where that is wanted. */
+  #strictly(state: FileState, { asked }: Transfer): (() => Promise<string>) | undefined {
+    if (!this.#context.config.compat.strict) return undefined;
+    return () => strictName(asked?.data, () => this.#blobsOf(state));
   }
 
   /** A blob for each of the file's names that one can have. */

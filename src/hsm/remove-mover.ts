@@ -25,23 +25,27 @@ export async function removeUnlinkedCopy(
  * Deletes the copy of `state`, which is not released. The file is durably dirty before its blob goes, so that a crash
  * in between cannot leave a file that may be released without a copy; a failed delete leaves it dirty, too. The record
  * names the blob until it is gone, so that the request can be repeated. The blob is deleted as the record knows it:
- * another version of it is somebody else's and stays (not with compat.strict).
+ * another version of it is somebody else's and stays (not with compat.strict, nor is it there the one of the record).
+ *
+ * @param blob the one to delete; undefined: there is no copy
  */
 export async function removeCopy(
   context: MoverContext,
   state: FileState,
+  blob: string | undefined,
   signal: AbortSignal,
 ): Promise<void> {
   const { native, container, config } = context;
   const { fid, copy } = state;
-  if (copy !== undefined) {
+  if (blob !== undefined) {
+    const condition = config.compat.strict || copy === undefined ? {} : { ifMatch: copy.etag };
     // Whatever the state said: an archive may have ended since.
     await native.markModified(fid, { keepCopy: true });
     crashPoint('remove.marked');
     try {
-      await container.delete(copy.blob, { signal, ...(config.compat.strict ? {} : { ifMatch: copy.etag }) });
+      await container.delete(blob, { signal, ...condition });
     } catch (error) {
-      if (!(await isGone(container, copy.blob, error, signal))) throw error;
+      if (!(await isGone(container, blob, error, signal))) throw error;
     }
     crashPoint('remove.deleted');
   }

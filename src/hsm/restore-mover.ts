@@ -16,6 +16,8 @@ export interface RestoreHooks extends TransferHooks {
   readonly onFinishing: () => void;
   /** The download failed: resolves with true, perhaps later, where it is to be tried again. */
   readonly outage?: (error: unknown) => Promise<boolean>;
+  /** The name of the blob to take, in the version that is there; undefined: the recorded one. */
+  readonly lookFor?: (() => Promise<string>) | undefined;
 }
 
 /**
@@ -53,8 +55,10 @@ async function move(context: MoverContext, state: FileState, hooks: RestoreHooks
   if ((flags & HS_ARCHIVED) === 0 || (flags & HS_LOST) !== 0 || state.copy === undefined) {
     throw new FsError(ENODATA, 'the file has no copy in the container');
   }
-  let copy: Copy = state.copy;
-  let plan = await native.beginRestore(fid);
+  const blob = (await hooks.lookFor?.()) ?? state.copy.blob;
+  const isRecorded = blob === state.copy.blob;
+  let copy = isRecorded ? state.copy : await currentCopy(context, blob, hooks.signal);
+  let plan = await native.beginRestore(fid, isRecorded ? undefined : copy);
   for (let download = 1; ; download++) {
     hooks.signal.throwIfAborted();
     try {

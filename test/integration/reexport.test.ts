@@ -10,7 +10,7 @@ import {
   unlink,
   writeFile,
 } from 'node:fs/promises';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import { MountedContainer } from '../helpers/mounted-container.js';
 import { cannotMount } from '../helpers/mounts.js';
 
@@ -128,5 +128,20 @@ t.test('a blob that is written again', { skip: cannotMount }, async (t) => {
     }
     const plain = await lab.container.getBlobClient('plain').getProperties();
     t.equal(plain.accessTierInferred, true, 'no tier was chosen for it');
+    await t.test(`a renamed stub${strict ? ', compat.strict' : ''}`, (t) => renamed(t, lab, strict));
   }
 });
+
+/** Production looks for its blob at the new path. */
+async function renamed(t: Test, lab: MountedContainer, strict: boolean): Promise<void> {
+  const moved = lab.at('moved');
+  t.equal(await lab.lfs('hsm_release', 'plain'), 0);
+  await rename(lab.at('plain'), moved);
+  if (strict) {
+    await t.rejects(readFile(moved), { code: 'ENODATA' });
+    await lab.container.getBlockBlobClient('moved').upload('what is there', 13);
+  }
+  const whole = strict ? 'what is there' : 'of the tier of its account!';
+  t.equal(await readFile(moved, 'utf8'), whole);
+  t.equal((await lstat(moved)).size, whole.length);
+}

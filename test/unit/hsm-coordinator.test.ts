@@ -344,6 +344,39 @@ await t.test(
   },
 );
 
+await t.test('compat.strict looks for a blob at the present path of its file, or at file_id', async (t) => {
+  await using hsm = await MemoryHsm.start({ compat: { strict: true } });
+  const [fid] = (await released(hsm, 'a')) as [Fid];
+  hsm.container.put('elsewhere', 'asked for');
+  await hsm.store.rename('a', 'b');
+  await t.rejects(hsm.coordinator.restore(fid), { code: 'ENODATA' }, 'it is not found there');
+  t.equal(hsm.store.flags('b'), 0x0d, 'a stub');
+  hsm.container.put('b', 'there now');
+  await hsm.coordinator.restore(fid);
+  t.equal(hsm.store.content('b'), 'there now');
+  t.equal((await hsm.store.state(fid)).copy?.blob, 'b');
+
+  await hsm.coordinator.release(fid);
+  const data = Buffer.from('{"file_id":"elsewhere"}');
+  t.equal(await hsm.coordinator.request({ ...request(HUA_RESTORE, [fid]), data }), 0);
+  await idle(hsm);
+  t.equal(hsm.store.content('b'), 'asked for');
+  t.equal(await hsm.coordinator.request({ ...request(HUA_REMOVE, [fid]), data }), 0);
+  await idle(hsm);
+  t.same([...hsm.container.blobs.keys()].sort(), ['a', 'b']);
+  t.equal(hsm.store.content('b'), 'asked for', 'the file stays');
+});
+
+await t.test('compat.strict saves a renamed stub from its blob before that is another file', async (t) => {
+  await using hsm = await MemoryHsm.start({ compat: { strict: true } });
+  const [fid] = (await released(hsm, 'a')) as [Fid];
+  const was = hsm.container.text('a');
+  await hsm.store.rename('a', 'b');
+  await hsm.coordinator.withBlob('a', undefined, () => hsm.container.delete('a'));
+  t.equal(hsm.store.content('b'), was);
+  t.match(await hsm.store.state(fid), { modified: true });
+});
+
 await t.test('an archive keeps what it does not own of the blob it replaces', async (t) => {
   await using hsm = await MemoryHsm.start();
   const { etag, size, lastModifiedMs } = hsm.container.store('a', Buffer.from('old'), {
