@@ -1,14 +1,15 @@
-/** `scripts/bench [import|hydrate|export|auto-import|restorer]...`: medians of interleaved rounds, as ratios within one run. */
+/** `scripts/bench [import|hydrate|export|auto-import|restorer|queue]...`: medians of interleaved rounds, as ratios within one run. */
 import { parseArgs } from 'node:util';
 import { loadavg } from 'node:os';
 import { benchAutoImport } from './auto-import.js';
 import { benchExport } from './export.js';
 import { benchHydrate } from './hydrate.js';
 import { benchImport } from './import.js';
+import { benchQueue } from './queue.js';
 import { benchRestorer } from './restorer.js';
 import { Rig } from './rig.js';
 
-const HELP = `Usage: scripts/bench [import|hydrate|export|auto-import|restorer]... [options]
+const HELP = `Usage: scripts/bench [import|hydrate|export|auto-import|restorer|queue]... [options]
 
 Measures lustrite beside a bare GET/PUT loop against the same Azurite, interleaved, and prints medians.
 Needs root, /dev/fuse and a built tree (scripts/test.sh or npm ci builds it).
@@ -17,7 +18,7 @@ Needs root, /dev/fuse and a built tree (scripts/test.sh or npm ci builds it).
   --names N,... names in the import, auto-import and export benches, one after the other (default 100000)
   --changes N   changes of those names that auto-import follows (default 20000)
   --latency MS  that a page of their listings takes (default 0)
-  --files N     small files in the hydrate, export and restorer benches (default 1000)
+  --files N     small files in the hydrate, export, restorer and queue benches (default 1000)
   --mib N       size of the big blob (default 1024)
 
 Example: scripts/bench import auto-import --names 10000,100000,1000000 --rounds 1`;
@@ -52,6 +53,7 @@ const BENCHES = {
   export: benchExport,
   'auto-import': benchAutoImport,
   restorer: benchRestorer,
+  queue: benchQueue,
 };
 
 /** @param {string} name @param {string} [text] @param {number} [least] */
