@@ -245,11 +245,12 @@ export class Coordinator implements AsyncDisposable {
     work: () => Promise<T>,
     signal?: AbortSignal,
   ): Promise<T> {
-    return this.#locks.hold(name, async () => {
+    const claimed = async (): Promise<T> => {
       const claim = (): Promise<void> => this.#owners.claim(name, owner);
       await (signal === undefined ? claim() : unlessAborted(claim, signal));
       return work();
-    });
+    };
+    return this.#locks.hold(name, claimed, signal);
   }
 
   /** Before the blob of `path`, one of several names of a file, is another's: src/hsm/other-names.ts. */
@@ -364,7 +365,7 @@ export class Coordinator implements AsyncDisposable {
     const { fid } = state;
     self.blob = names[0];
     try {
-      return await this.#locks.holdAll(names, async () => {
+      const archived = async (): Promise<ArchiveOutcome> => {
         const renames = native.renames();
         const before = await namesLeft(native, fid, names);
         if (typeof before === 'string') return { kind: before };
@@ -384,7 +385,8 @@ export class Coordinator implements AsyncDisposable {
         if (nlink > 1) this.#owners.linked(blobs[0], fid);
         if (outcome.kind === 'archived') self.moved = outcome.copy.size * outcome.blobs.length;
         return outcome;
-      });
+      };
+      return await this.#locks.holdAll(names, archived, self.signal);
     } catch (error) {
       return self.signal.aborted ? { kind: 'canceled' } : { kind: 'failed', error };
     }
