@@ -87,7 +87,7 @@ export const parametersBody = z.strictObject({
   persistent: z.boolean().default(false),
 });
 
-const paths = z.array(path).min(1).max(10_000);
+const paths = z.array(path).min(1);
 
 export const hydrateBody = z.strictObject({
   paths,

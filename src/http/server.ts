@@ -33,6 +33,9 @@ import {
 
 const linesType = 'application/x-ndjson';
 
+/** As many paths as a command line has room for (2 MiB by default), each character escaped. */
+const pathsLimit = { bodyLimit: 16 * 1024 * 1024 };
+
 /** The control API's server, not listening yet. */
 export function createServer(control: Control, log: Log): FastifyInstance {
   const server = fastify({
@@ -52,11 +55,11 @@ export function createServer(control: Control, log: Log): FastifyInstance {
       .send({ error: { code: 'NotFound', message: `no route ${request.method} ${request.url}` } }),
   );
   addJobRoutes(server, control);
-  server.post('/v1/hydrate', async (request, reply) => {
+  server.post('/v1/hydrate', pathsLimit, async (request, reply) => {
     const body = withoutUndefined<HydrateRequest>(parse(hydrateBody, request.body));
     return reply.type(linesType).send(Readable.from(lines(await control.hydrate(body))));
   });
-  server.post('/v1/release', async (request, reply) => {
+  server.post('/v1/release', pathsLimit, async (request, reply) => {
     const body = withoutUndefined<ReleaseRequest>(parse(releaseBody, request.body));
     return reply.type(linesType).send(Readable.from(lines(await control.release(body))));
   });

@@ -110,6 +110,8 @@ t.test('requests are checked, and refusals have one envelope', async (t) => {
     answer: unknown,
   ];
   const failed = (code: string, message: RegExp) => ({ error: { code, message } });
+  // As `find -print0 | xargs -0 lustrite hydrate` sends them.
+  const manyPaths = Array.from({ length: 20_000 }, (_, n) => `/${'d'.repeat(90)}/${n}`);
   const rows: readonly Row[] = [
     ['GET', '/v1/status', undefined, 200, { version: '1' }],
     ['GET', '/v1/dirty', undefined, 200, { count: 20 }],
@@ -138,6 +140,14 @@ t.test('requests are checked, and refusals have one envelope', async (t) => {
     ['POST', '/v1/hydrate', { paths: [] }, 400, failed('InvalidParameter', /^paths: /)],
     ['POST', '/v1/hydrate', { paths: [''] }, 400, failed('InvalidParameter', /^paths\.0: /)],
     ['POST', '/v1/hydrate', { paths: ['/'], concurrency: 0 }, 400, failed('InvalidParameter', /^concurr/)],
+    [
+      'POST',
+      '/v1/hydrate',
+      { paths: manyPaths, concurrency: 0 },
+      400,
+      failed('InvalidParameter', /^concurr/),
+    ],
+    ['POST', '/v1/release', { paths: [...manyPaths, '/none'] }, 404, failed('NotFound', /no \/none in/)],
     ['POST', '/v1/release', { paths: ['/'], unusedForMs: -1 }, 400, failed('InvalidParameter', /^unused/)],
     ['POST', '/v1/release', { paths: ['/none'] }, 404, failed('NotFound', /no \/none in the mount/)],
     ['GET', '/v1/hsm/parameters?pattern=a', undefined, 200, { value: [{ name: 'a', value: '1' }] }],
