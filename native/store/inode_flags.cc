@@ -5,6 +5,7 @@
 
 #include <cerrno>
 
+#include "crash_points.h"
 #include "inode_impl.h"
 #include "store_impl.h"
 
@@ -33,6 +34,7 @@ int InodeImpl::ChangeFlags(uint8_t set, uint8_t clear, uint32_t archive_id) {
     error = Write(fd.get(), folded);
     if (error != 0) return error;
     sample_.reset();
+    CRASH_POINT("state-set.dirty-recorded");
   }
   Record record = record_;
   record.flags = static_cast<uint8_t>((record.flags | set) & ~clear);
@@ -58,6 +60,7 @@ int InodeImpl::ChangeFlags(uint8_t set, uint8_t clear, uint32_t archive_id) {
   }
   error = Write(fd.get(), record);
   if (error != 0) return error;
+  CRASH_POINT("state-set.recorded");
   if (sampling) {
     if (fstat(fd.get(), &st) != 0) return errno;
     sample_ = EvidenceOf(st);

@@ -2,6 +2,7 @@
 import { link, mkdir, open, readdir, readFile, stat, rename, writeFile } from 'node:fs/promises';
 import t, { type Test } from 'tap';
 import { CRASH_POINTS } from '../../src/base/crash.js';
+import { HS_NORELEASE } from '../../src/hsm/flags.js';
 import { loadAddon } from '../../src/native/binding.js';
 import { Azurite } from '../helpers/azurite.js';
 import { content, CrashLab } from '../helpers/crash-lab.js';
@@ -120,6 +121,15 @@ const becomes =
 async function isEmptyStub(t: Test, { lab, file }: Stage): Promise<void> {
   t.equal(await lab.flag(file('stub')), states.stub, 'still a stub');
   t.ok((await lab.allocated(file('stub'))) <= 8192, 'its space is free again');
+}
+
+/** The next commands set the flag, and clear it. */
+async function norelease(t: Test, stage: Stage, flags: number): Promise<void> {
+  const path = stage.at('clean');
+  t.equal((await lfs(['hsm_set', '--norelease', path])).code, 0);
+  await shows('clean', flags | HS_NORELEASE)(t, stage);
+  t.equal((await lfs(['hsm_clear', '--norelease', path])).code, 0);
+  await shows('clean', flags)(t, stage);
 }
 
 async function hasFailedExport(t: Test, { lab }: Stage): Promise<void> {
@@ -342,6 +352,38 @@ const scenarios: readonly Scenario[] = [
     prepare: (stage) => create(stage, 'new'),
     drive: hsm('archive', 'new'),
     then: becomes('new', states.clean),
+  },
+  {
+    point: 'state-set.dirty-recorded',
+    title:
+      'hsm_set on a file that is being written dies when it knows of the write: the file is dirty, the flag not set',
+    prepare: read('clean'),
+    async drive(stage) {
+      const { lab, file, at } = stage;
+      const writer = await open(at('clean'), 'a');
+      try {
+        const more = content('written', cut);
+        const whole = Buffer.concat([lab.sure(file('clean')), more]);
+        await lab.change(file('clean'), whole, () => writer.write(more));
+        await lfs(['hsm_set', '--norelease', at('clean')]);
+      } finally {
+        await writer.close().catch(() => undefined);
+      }
+    },
+    async then(t, stage) {
+      await shows('clean', states.dirty)(t, stage);
+      await norelease(t, stage, states.dirty);
+    },
+  },
+  {
+    point: 'state-set.recorded',
+    title: 'a flag that hsm_set has recorded is set, and can be cleared',
+    prepare: read('clean'),
+    drive: ({ at }) => lfs(['hsm_set', '--norelease', at('clean')]),
+    async then(t, stage) {
+      await shows('clean', states.clean | HS_NORELEASE)(t, stage);
+      await norelease(t, stage, states.clean);
+    },
   },
   {
     point: 'truncate.emptied',

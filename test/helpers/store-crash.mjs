@@ -51,9 +51,21 @@ await store.closeHandle(writer.handle);
 await settled(fid);
 did('settled');
 
-const plan = await store.beginArchive(fid, 1);
-await store.finishArchive(plan.token, copy('0xA2'));
+const archive = async (etag) => {
+  const plan = await store.beginArchive(fid, 1);
+  await store.finishArchive(plan.token, copy(etag));
+};
+await archive('0xA2');
 did('archived');
+
+const flagged = await store.openHandle('f', 2, 0);
+writeSync(flagged.fd, content('mine', size), 0, size, 0);
+await store.changeFlags(fid, 0x10, 0, 0);
+await store.changeFlags(fid, 0, 0x10, 0);
+await store.closeHandle(flagged.handle);
+await settled(fid);
+await archive('0xA2');
+did('flagged');
 
 await store.release(fid);
 did('released');
