@@ -1,0 +1,294 @@
+/** Random operations on one file, as fsx does them, each checked against a model of the content. */
+import { createHash } from 'node:crypto';
+import { constants } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { FsError, messageChain } from '../../src/base/errors.js';
+import { Application } from './application.js';
+import type { Dice } from './tree.js';
+
+const program = fileURLToPath(new URL('fsx.py', import.meta.url));
+const { O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY, O_APPEND } = constants;
+const maxSize = 320 * 1024;
+const maxStep = 80 * 1024;
+
+/** As fsx.py makes it. */
+export function content(name: string, length: number): Buffer {
+  return createHash('shake128', { outputLength: length }).update(name).digest();
+}
+
+const sha1 = (bytes: Buffer): string => createHash('sha1').update(bytes).digest('hex');
+
+interface Operation {
+  readonly name: string;
+  readonly flags: number;
+  readonly args: readonly unknown[];
+  /** The content afterwards, of what changes it. */
+  readonly next?: Buffer;
+  /** The content that a read returns. */
+  readonly read?: Buffer;
+}
+
+/** A change that may have happened, or a part of it. */
+interface Unsure {
+  readonly next: Buffer;
+  /** Emptied first. */
+  readonly emptied: boolean;
+}
+
+/** What happens around an operation, and excuses some of its failures. */
+export interface Surroundings {
+  /** The daemon is being killed: any operation may fail. */
+  readonly dying: boolean;
+  /** Moves whenever a request is cancelled: who waits for a restore gets ENODATA. */
+  readonly cancels: number;
+}
+
+export class FsxFile implements AsyncDisposable {
+  readonly ino: number;
+  /** What it may be called, more than one while somebody renames it. */
+  names: readonly string[];
+  steps = 0;
+  readonly #id: string;
+  readonly #dice: Dice;
+  readonly #source: { readonly path: string; readonly content: Buffer };
+  #content: Buffer;
+  #unsure: Unsure | undefined;
+  #application: Application | undefined;
+  /** Who truncates by name or renames has the names for itself. */
+  #names: Promise<unknown> = Promise.resolve();
+  #trail: string[] = [];
+
+  constructor(
+    id: string,
+    file: { readonly path: string; readonly ino: number; readonly content: Buffer },
+    dice: Dice,
+    source: { readonly path: string; readonly content: Buffer },
+  ) {
+    this.#id = id;
+    this.ino = file.ino;
+    this.names = [file.path];
+    this.#content = file.content;
+    this.#dice = dice;
+    this.#source = source;
+  }
+
+  /** Of a file that nobody is changing. */
+  get content(): Buffer {
+    return this.#content;
+  }
+
+  get path(): string {
+    return this.names[0] ?? '';
+  }
+
+  /** The last operations, the newest last. */
+  get trail(): string {
+    return this.#trail.join('\n  ');
+  }
+
+  exclusive<T>(work: () => Promise<T>): Promise<T> {
+    const mine = this.#names.then(work);
+    this.#names = mine.catch(() => undefined);
+    return mine;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#application?.[Symbol.asyncDispose]();
+    this.#application = undefined;
+  }
+
+  /** Closes what is open, whatever that answers. */
+  async close(): Promise<void> {
+    await this.#application?.do('drop()').catch(() => this[Symbol.asyncDispose]());
+  }
+
+  /** One operation. Rejects when it fails for no good reason or finds other than the model has. */
+  async step(around: Surroundings): Promise<void> {
+    const operation = this.#choose();
+    const hold = (operation.flags & O_TRUNC) === 0 && this.#dice.below(4) === 0;
+    if (this.#dice.below(8) === 0) await this.close();
+    this.#note(operation);
+    if ((operation.flags & O_TRUNC) === 0) return this.#do(operation, hold, around);
+    return this.exclusive(() => this.#do(operation, hold, around));
+  }
+
+  async #do(operation: Operation, hold: boolean, around: Surroundings): Promise<void> {
+    const { name, flags, args, next, read } = operation;
+    const { cancels } = around;
+    for (let moved = 0; ; moved++) {
+      try {
+        const application = await this.#running();
+        const [size, found] = (await application.do(
+          'step(*args)', this.names, this.ino, flags, hold, name, ...args,
+        )) as [number, unknown]; // prettier-ignore
+        this.steps++;
+        const want = next ?? this.#content;
+        // What has returned has happened, whatever becomes of the daemon.
+        this.#content = want;
+        if (size !== want.length) throw new Wrong(`${name} leaves ${size} bytes instead of ${want.length}`);
+        if (read !== undefined && found !== sha1(read)) throw new Wrong(await this.#difference(read));
+        return;
+      } catch (error) {
+        if (error instanceof Wrong) throw error;
+        if (around.dying) {
+          if (next !== undefined) this.#unsure = { next, emptied: (flags & O_TRUNC) !== 0 };
+          return;
+        }
+        const code = error instanceof FsError ? error.code : undefined;
+        if (code === 'ENOENT' && moved < 100) continue;
+        const died = messageChain(error).includes('SIGBUS');
+        if (died) await this[Symbol.asyncDispose]();
+        // Who waits for a restore that is cancelled; nothing has been changed by then.
+        if (around.cancels !== cancels && (code === 'ENODATA' || (died && name === 'mapRead'))) return;
+        throw error;
+      }
+    }
+  }
+
+  /** The content is this from now on, if it may be. */
+  settle(found: Buffer): void {
+    if (!this.#allows(found)) throw new Wrong(differenceOf(this.#content, found));
+    this.#content = found;
+    this.#unsure = undefined;
+    this.#note({ name: 'settled', flags: 0, args: [found.length] });
+  }
+
+  #allows(found: Buffer): boolean {
+    const now = this.#content;
+    if (found.equals(now)) return true;
+    if (this.#unsure === undefined) return false;
+    const { next, emptied } = this.#unsure;
+    const least = emptied ? 0 : Math.min(now.length, next.length);
+    if (found.length < least || found.length > Math.max(now.length, next.length)) return false;
+    return found.every((byte, at) => byte === next[at] || (!emptied && byte === now[at]));
+  }
+
+  #choose(): Operation {
+    const dice = this.#dice;
+    const now = this.#content;
+    const size = now.length;
+    const upTo = (most: number): number => 1 + dice.below(Math.max(1, most));
+    const at = dice.below(Math.max(1, size));
+    const within = size === 0 ? 0 : upTo(Math.min(maxStep, size - at));
+    const label = `${this.#id}.${dice.below(1e9)}`;
+    const reading = (): Operation => ({
+      name: 'read', flags: O_RDONLY, args: [at, maxSize], read: now.subarray(at),
+    }); // prettier-ignore
+    const write = (
+      name: string,
+      flags: number,
+      to: number,
+      length: number,
+      ...more: unknown[]
+    ): Operation => ({
+      name,
+      flags,
+      args: name === 'append' || name === 'rewrite' ? [label, length] : [to, label, length, ...more],
+      next: patched(name === 'rewrite' ? Buffer.alloc(0) : now, to, content(label, length)),
+    });
+    switch (dice.below(16)) {
+      case 0:
+      case 1:
+        return reading();
+      case 2:
+        return { name: 'read', flags: O_RDONLY, args: [at, within], read: now.subarray(at, at + within) };
+      case 3:
+      case 4: {
+        const to = dice.below(Math.min(maxSize - maxStep, size + 20_000));
+        return write('write', O_RDWR, to, upTo(maxStep));
+      }
+      case 5:
+        if (size > maxSize - maxStep) return reading();
+        return write('append', O_WRONLY | O_APPEND, size, upTo(maxStep));
+      case 6:
+      case 7:
+        if (within === 0) return reading();
+        return { name: 'mapRead', flags: O_RDONLY, args: [at, within], read: now.subarray(at, at + within) };
+      case 8:
+      case 9:
+        if (within === 0) return reading();
+        return write('mapWrite', O_RDWR, at, within, dice.below(2) === 0);
+      case 10: {
+        const to = dice.below(size + 1);
+        return { name: 'truncate', flags: O_RDWR, args: [to], next: now.subarray(0, to) };
+      }
+      case 11: {
+        const to = Math.min(maxSize, size + dice.below(maxStep));
+        const name = dice.below(2) === 0 || to === size ? 'truncate' : 'allocate';
+        const args = name === 'truncate' ? [to] : [size, to - size];
+        return { name, flags: O_RDWR, args, next: patched(now, to, Buffer.alloc(0)) };
+      }
+      case 12: {
+        if (within === 0) return reading();
+        return {
+          name: 'punch',
+          flags: O_RDWR,
+          args: [at, within],
+          next: patched(now, at, Buffer.alloc(within)),
+        };
+      }
+      case 13: {
+        // Two halves, so that the ranges do not overlap.
+        const half = Math.floor(size / 2);
+        if (half < 2) return reading();
+        const length = upTo(Math.min(maxStep, half - 1));
+        const from = dice.below(half - length + 1);
+        const to = half + dice.below(half - length + 1);
+        const next = patched(now, to, now.subarray(from, from + length));
+        return { name: 'copy', flags: O_RDWR, args: [from, to, length], next };
+      }
+      case 14: {
+        const source = this.#source;
+        const length = upTo(maxStep);
+        const from = dice.below(source.content.length - length);
+        const to = dice.below(Math.min(maxSize - maxStep, size + 1));
+        const next = patched(now, to, source.content.subarray(from, from + length));
+        return { name: 'copyIn', flags: O_RDWR, args: [source.path, from, to, length], next };
+      }
+      default:
+        if (dice.below(2) === 0) return { name: 'fsync', flags: O_RDWR, args: [] };
+        return write('rewrite', O_RDWR | O_TRUNC, 0, upTo(maxStep));
+    }
+  }
+
+  async #running(): Promise<Application> {
+    if (this.#application === undefined) {
+      this.#application = new Application();
+      await this.#application.do('exec(open(args[0]).read())', program);
+    }
+    return this.#application;
+  }
+
+  async #difference(want: Buffer): Promise<string> {
+    const found = await this.#application?.do('base64.b64encode(last)');
+    return differenceOf(want, Buffer.from(String(found), 'base64'));
+  }
+
+  #note({ name, flags, args }: Pick<Operation, 'name' | 'flags' | 'args'>): void {
+    this.#trail = [...this.#trail.slice(-30), `${name}(${args.join(', ')}) flags ${flags.toString(8)}`];
+  }
+}
+
+/** The file is not what the model says. */
+export class Wrong extends Error {
+  override readonly name = 'Wrong';
+}
+
+/** `now` with `bytes` at an offset; zeros where neither had any. */
+function patched(now: Buffer, at: number, bytes: Buffer): Buffer {
+  const next = Buffer.alloc(Math.max(now.length, at + bytes.length));
+  now.copy(next);
+  bytes.copy(next, at);
+  return next;
+}
+
+export function differenceOf(want: Buffer, found: Buffer): string {
+  const end = Math.min(want.length, found.length);
+  const differ = (at: number): boolean => want[at] !== found[at];
+  let first = 0;
+  while (first < end && !differ(first)) first++;
+  let last = end - 1;
+  while (last > first && !differ(last)) last--;
+  const zeros = found.subarray(first, last + 1).every((byte) => byte === 0);
+  return `${found.length} bytes instead of ${want.length}, other ones${zeros ? ' (zeros)' : ''} from ${first} to ${last}`;
+}
