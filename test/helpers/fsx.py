@@ -20,7 +20,12 @@ def open_by(names, ino, flags):
             fd = os.open(name, flags)
         except FileNotFoundError:
             continue
-        if os.fstat(fd).st_ino == ino:
+        try:
+            found = os.fstat(fd).st_ino
+        except BaseException:
+            os.close(fd)
+            raise
+        if found == ino:
             return fd
         os.close(fd)
     raise FileNotFoundError(errno.ENOENT, f'{names} are not {ino}')
@@ -35,8 +40,8 @@ def step(names, ino, flags, hold, operation, *args):
         found = operations[operation](fd, *args)
         size = os.fstat(fd).st_size
     except BaseException:
-        os.close(fd)
         held.pop(flags, None)
+        os.close(fd)
         raise
     if hold:
         held[flags] = fd
