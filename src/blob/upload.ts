@@ -43,7 +43,7 @@ export interface UploadOptions extends WriteOptions {
   readonly memory?: ByteBudget;
   /** Bytes that the service has taken, so far. */
   readonly onProgress?: (bytes: number) => void;
-  /** Asked once, when only the commit is left; `false` leaves the blob as it was and rejects with `aborted`. */
+  /** Asked when only the commit is left; `false` leaves the blob as it was and rejects with `aborted`. */
   readonly beforeCommit?: () => Promise<boolean>;
 }
 
@@ -65,7 +65,14 @@ export async function uploadBlob(
   checkWritable(name, options.metadata, what);
   const blockBytes = blockBytesFor(size, options.blockBytes);
   const upload = new Upload(connection, name, what, options);
-  return size <= blockBytes ? upload.single(size, readAt) : upload.blocks(size, blockBytes, readAt);
+  if (size > blockBytes) return upload.blocks(size, blockBytes, readAt);
+  try {
+    return await upload.single(size, readAt);
+  } catch (error) {
+    // Azurite's Put Blob, not its Put Block List, takes the blocks of an upload that was given up for a blob that exists.
+    if (!upload.metNothing) throw error;
+    return upload.blocks(size, blockBytes, readAt);
+  }
 }
 
 /** The SDK's client; its errors while opening (no token) as a BlobError. */
@@ -104,6 +111,8 @@ class Upload {
   readonly #name: string;
   readonly #what: string;
   readonly #options: UploadOptions;
+  /** It was refused because there is a blob, and there is none. */
+  metNothing = false;
   #sent = 0;
 
   constructor(connection: BlobConnection, name: string, what: string, options: UploadOptions) {
@@ -298,7 +307,7 @@ class Upload {
     } catch (error) {
       const failed = toBlobError(error, this.#what, signal);
       if (failed.kind === 'changed' || failed.kind === 'exists') {
-        const own = await this.#ownCommit(size, deadline.signal);
+        const own = await this.#ownCommit(size, failed.kind, deadline.signal);
         if (own) return { ...own, md5: md5.toString('base64') };
       }
       throw failed;
@@ -306,15 +315,19 @@ class Upload {
   }
 
   /** A commit whose answer was lost is repeated by the retry policy and then meets itself: by its id it is known. */
-  async #ownCommit(size: number, signal: AbortSignal): Promise<BlobVersion | undefined> {
+  async #ownCommit(
+    size: number,
+    refusal: 'changed' | 'exists',
+    signal: AbortSignal,
+  ): Promise<BlobVersion | undefined> {
     const id = this.#options.metadata[uploadIdKey];
-    if (id === undefined) return undefined;
+    if (id === undefined && refusal === 'changed') return undefined;
     try {
       const now = await this.#connection.call({ method: 'HEAD', blob: this.#name, signal, what: this.#what });
-      if (now.header(`x-ms-meta-${uploadIdKey}`) !== id || Number(now.header('content-length')) !== size)
-        return undefined;
-      return versionOf(now, size);
-    } catch {
+      if (id === undefined || now.header(`x-ms-meta-${uploadIdKey}`) !== id) return undefined;
+      return Number(now.header('content-length')) === size ? versionOf(now, size) : undefined;
+    } catch (error) {
+      this.metNothing = refusal === 'exists' && error instanceof BlobError && error.kind === 'missing';
       return undefined; // then the first failure is what the caller sees
     }
   }

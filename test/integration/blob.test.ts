@@ -620,6 +620,32 @@ t.test('an upload that is given up before its commit leaves the blob as it was',
   t.equal((await s.container.read('a')).body.toString(), 'old');
 });
 
+t.test(
+  'a small blob is written where a large upload was given up, and nothing is replaced by that',
+  async (t) => {
+    await using s = await scene();
+    const body = randomBytes(5000);
+    const small = { metadata: {}, blockBytes: 10_000, ifNoneMatch: '*' } as const;
+    const givenUp = async (name: string): Promise<void> => {
+      const beforeCommit = (): Promise<boolean> => Promise.resolve(false);
+      const large = upload(s.connection, name, body, { metadata: {}, blockBytes: 1000, beforeCommit });
+      await fails(t, large, { kind: 'aborted' });
+    };
+    for (const [name, length] of [
+      ['one byte', 1],
+      ['empty', 0],
+    ] as const) {
+      await givenUp(name);
+      await upload(s.connection, name, body.subarray(0, length), small);
+      t.same((await s.container.read(name)).body, body.subarray(0, length), name);
+    }
+    await s.container.write('there', 'other', { metadata: {} });
+    await givenUp('there');
+    await fails(t, upload(s.connection, 'there', body, small), { kind: 'exists' });
+    t.equal((await s.container.read('there')).body.toString(), 'other');
+  },
+);
+
 t.test('a commit whose answer was lost is known by its id', async (t) => {
   await using s = await scene();
   const body = randomBytes(5000);
