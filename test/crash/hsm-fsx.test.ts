@@ -8,7 +8,8 @@ import t, { type Test } from 'tap';
 import { messageChain } from '../../src/base/errors.js';
 import { Application } from '../helpers/application.js';
 import { Azurite } from '../helpers/azurite.js';
-import { content, differenceOf, FsxFile } from '../helpers/fsx.js';
+import { content, differenceOf, FsxFile, learn } from '../helpers/fsx.js';
+import { gaugesOf, openInStore } from '../helpers/gauges.js';
 import { HS, hsmFlags, lfs, states } from '../helpers/lfs.js';
 import { TestMount } from '../helpers/mount.js';
 import { cannotMount } from '../helpers/mounts.js';
@@ -17,6 +18,9 @@ import { Dice } from '../helpers/tree.js';
 
 const seconds = Number(process.env['FSX_SECONDS'] ?? 20);
 const seed = process.env['FSX_SEED'];
+const progressMs = 30_000;
+/** However slow the machine is. */
+const roundMs = 7_000;
 const fileCount = 6;
 /** Lustre's 3.9, without the flags that only users set. */
 const allowed: readonly number[] = [
@@ -36,9 +40,14 @@ t.test(
     t.teardown(() => azurite[Symbol.asyncDispose]());
     const fsx = await Fsx.start(t, azurite, dice);
     const end = performance.now() + seconds * 1000;
+    let next = performance.now() + progressMs;
     try {
-      do await fsx.round();
-      while (performance.now() < end);
+      do {
+        await fsx.round(end);
+        if (performance.now() < next) continue;
+        t.comment(fsx.summary);
+        next += progressMs;
+      } while (performance.now() < end);
       await fsx.finish(t);
     } catch (error) {
       t.fail(`seed ${dice.seed}, round ${fsx.rounds}: ${messageChain(error)}`);
@@ -47,23 +56,24 @@ t.test(
   },
 );
 
-/** Of a status report. */
-interface Requests {
-  readonly running: Readonly<Record<string, number>>;
-  readonly waiting: Readonly<Record<string, number>>;
+/** Size, mtime and ctime. */
+async function timesOf(path: string): Promise<string> {
+  const { size, mtimeNs, ctimeNs } = await stat(path, { bigint: true });
+  return [size, mtimeNs, ctimeNs].join(' ');
 }
 
 class Fsx {
   rounds = 0;
   dying = false;
-  /** Moves when a cancel begins and when it ends. */
   cancels = 0;
+  cancelling = 0;
   readonly #azurite: Azurite;
   readonly #container: string;
   readonly #mount: TestMount;
   readonly #dice: Dice;
   readonly #files: readonly FsxFile[];
   readonly #names: readonly string[];
+  readonly reader: Application;
   readonly #mover = new Application();
   readonly #done: Record<string, number> = {};
   #stopped = false;
@@ -76,7 +86,9 @@ class Fsx {
     dice: Dice,
     files: readonly FsxFile[],
     names: readonly string[],
+    reader: Application,
   ) {
+    this.reader = reader;
     this.#azurite = azurite;
     this.#container = container;
     this.#mount = mount;
@@ -117,6 +129,8 @@ class Fsx {
       t.teardown(() => file[Symbol.asyncDispose]());
       return file;
     });
+    const reader = await learn(new Application());
+    t.teardown(() => reader[Symbol.asyncDispose]());
     const fsx = new Fsx(
       azurite,
       container,
@@ -124,6 +138,7 @@ class Fsx {
       dice,
       files,
       names.map((name) => mount.at(name)),
+      reader,
     );
     t.teardown(() => fsx.#mover[Symbol.asyncDispose]());
     return fsx;
@@ -136,7 +151,7 @@ class Fsx {
   }
 
   /** Operations and requests for a while; then the daemon is killed, or not, and every file is looked at. */
-  async round(): Promise<void> {
+  async round(end: number): Promise<void> {
     this.rounds++;
     const kill = this.#dice.below(2) === 0;
     const enough = 20 + this.#dice.below(400);
@@ -160,7 +175,9 @@ class Fsx {
       ),
       ...actors.map((actor) => repeat(() => this.#act(actor))),
     ];
-    await until(() => over() || this.#steps() - before >= enough, { what: 'operations', intervalMs: 5 });
+    const latest = Math.min(end, performance.now() + roundMs);
+    const done = (): boolean => over() || this.#steps() - before >= enough || performance.now() >= latest;
+    await until(done, { what: 'operations', intervalMs: 5 });
     if (kill && this.#wrong.length === 0) {
       this.dying = true;
       this.#count('kills');
@@ -175,7 +192,7 @@ class Fsx {
       this.dying = false;
       for (const file of this.#files) {
         // What passes the daemon by outlives it, and keeps the file open.
-        await file[Symbol.asyncDispose]();
+        await file.killed();
         this.#find(file);
       }
     }
@@ -239,9 +256,12 @@ class Fsx {
   }
 
   async #request(what: string, file: FsxFile): Promise<void> {
-    if (what === 'hsm_cancel') this.cancels++;
+    if (what !== 'hsm_cancel') return this.#lfs(what, file.path);
+    this.cancels++;
+    this.cancelling++;
     await this.#lfs(what, file.path);
-    if (what === 'hsm_cancel') this.cancels++;
+    this.cancels++;
+    this.cancelling--;
   }
 
   async #lfs(what: string, path: string): Promise<void> {
@@ -254,10 +274,10 @@ class Fsx {
     let last = '';
     const idle = async (): Promise<boolean> => {
       const status = await this.#mount.status();
-      const { running, waiting } = status?.hsm as Requests;
-      last = JSON.stringify({ running, waiting, held: status?.heldRequests, job: status?.runningJob });
-      const counts = [...Object.values(running), ...Object.values(waiting), status?.heldRequests];
-      return status?.runningJob === null && counts.every((count) => count === 0);
+      if (status === undefined) return false;
+      const gauges = gaugesOf(status);
+      last = JSON.stringify(gauges);
+      return Object.values(gauges).every((count) => count === 0);
     };
     await until(idle, { what: 'every request to end' }).catch((error: unknown) => {
       throw new Error(`not idle: ${last}`, { cause: error });
@@ -290,6 +310,7 @@ class Fsx {
   async #comeBack(file: FsxFile): Promise<void> {
     await file.close();
     const { path } = file;
+    const before = await timesOf(path);
     let last = '';
     const released = async (): Promise<boolean> => {
       const { code, stderr } = await lfs(['hsm_release', path]);
@@ -301,7 +322,14 @@ class Fsx {
     });
     if ((await hsmFlags(path)) !== states.stub) throw new Error(`${path} is not released`);
     this.#same(`${path}, restored`, file, await readFile(path));
-    if ((await hsmFlags(path)) !== states.clean) throw new Error(`${path} is not clean`);
+    const restored = await hsmFlags(path);
+    // A read of nothing needs no data.
+    if (restored !== (file.content.length === 0 ? states.stub : states.clean))
+      throw new Error(
+        `${path} is 0x${restored.toString(16)} after a read of ${file.content.length} bytes\n  ${file.trail}`,
+      );
+    const after = await timesOf(path);
+    if (after !== before) throw new Error(`${path} shows ${before} and, restored, ${after}`);
   }
 
   #same(what: string, file: FsxFile, found: Buffer): void {
@@ -323,6 +351,13 @@ class Fsx {
   async finish(t: Test): Promise<void> {
     for (const file of this.#files) await file[Symbol.asyncDispose]();
     await until(async () => (await this.#exported()) === 0, { what: 'an export that finds nothing' });
+    await this.#idle();
+    const { pid, store } = this.#mount;
+    const nothingOpen = (): boolean => {
+      const { files, leases } = openInStore({ pid, store });
+      return files.length + leases === 0;
+    };
+    await until(nothingOpen, { what: 'the daemon to close what nobody uses' });
     const env = { AZURE_STORAGE_CONNECTION_STRING: this.#azurite.connectionString };
     await using other = await TestMount.start(t, { container: this.#container, env });
     for (const file of this.#files) {

@@ -3,7 +3,13 @@
 import base64, ctypes, errno, hashlib, mmap, os
 
 libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+libc.msync.argtypes = libc.munmap.argtypes + [ctypes.c_int]
 held = {}
+# Address and length of a mapping that is kept. Not of the module mmap, which keeps a descriptor with it.
+kept = None
 last = b''
 
 
@@ -31,16 +37,26 @@ def open_by(names, ino, flags):
     raise FileNotFoundError(errno.ENOENT, f'{names} are not {ino}')
 
 
-def step(names, ino, flags, hold, operation, *args):
-    """One operation; with `hold` the descriptor is kept for later ones, and one that was kept is used."""
+def step(names, ino, flags, how, operation, *args):
+    """
+    One operation. With 'hold' the descriptor is kept for later ones, and one that was kept is used; with 'rewind' the
+    file has its old times again afterwards. What is done with a mapping that is kept opens nothing.
+    """
+    if operation in mapped:
+        return [None, mapped[operation](*args)]
+    hold = 'hold' in how
     fd = held.get(flags) if hold else None
     if fd is None:
         fd = open_by(names, ino, flags)
     try:
+        before = os.fstat(fd)
         found = operations[operation](fd, *args)
+        if 'rewind' in how:
+            os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
         size = os.fstat(fd).st_size
     except BaseException:
-        held.pop(flags, None)
+        if hold:
+            held.pop(flags, None)
         os.close(fd)
         raise
     if hold:
@@ -51,7 +67,11 @@ def step(names, ino, flags, hold, operation, *args):
 
 
 def drop():
-    """Closes what is held; whatever that answers under a dead daemon."""
+    """Closes and unmaps what is held; whatever that answers under a dead daemon."""
+    global kept
+    if kept is not None:
+        libc.munmap(*kept)
+        kept = None
     for fd in held.values():
         try:
             os.close(fd)
@@ -103,9 +123,48 @@ def map_write(fd, at, name, length, flush):
             mapped.flush()
 
 
-def punch(fd, at, length):
-    # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
-    if libc.fallocate(fd, 3, ctypes.c_long(at), ctypes.c_long(length)) != 0:
+def keep(fd):
+    """Maps the file until drop(); the descriptor may be closed meanwhile. The length that is mapped."""
+    global kept
+    if kept is None:
+        length = os.fstat(fd).st_size
+        address = libc.mmap(None, length, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, fd, 0)
+        if address == ctypes.c_void_p(-1).value:
+            raise OSError(ctypes.get_errno(), 'mmap')
+        kept = address, length
+    return kept[1]
+
+
+def kept_read(at, length):
+    return seen(ctypes.string_at(kept[0] + at, length))
+
+
+def kept_write(at, name, length):
+    ctypes.memmove(kept[0] + at, content(name, length), length)
+
+
+def kept_sync():
+    if libc.msync(*kept, 4) != 0:  # MS_SYNC
+        raise OSError(ctypes.get_errno(), 'msync')
+
+
+def data_ranges(fd):
+    """Where lseek finds data; the rest is holes."""
+    ranges, at = [], 0
+    while True:
+        try:
+            start = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return ranges
+            raise
+        at = os.lseek(fd, start, os.SEEK_HOLE)
+        ranges.append([start, at])
+
+
+def fallocate(fd, mode, at, length):
+    # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE is 3, FALLOC_FL_ZERO_RANGE 16
+    if libc.fallocate(fd, mode, ctypes.c_long(at), ctypes.c_long(length)) != 0:
         raise OSError(ctypes.get_errno(), 'fallocate')
 
 
@@ -132,10 +191,18 @@ operations = {
     'mapRead': map_read,
     'mapWrite': map_write,
     'truncate': os.ftruncate,
-    'punch': punch,
+    'keep': keep,
+    'dataRanges': data_ranges,
+    'punch': lambda fd, at, length: fallocate(fd, 3, at, length),
+    'zero': lambda fd, at, length: fallocate(fd, 16, at, length),
     'allocate': os.posix_fallocate,
     'copy': lambda fd, at, to, length: copy_range(fd, fd, at, to, length),
     'copyIn': copy_in,
     'rewrite': lambda fd, name, length: put(fd, content(name, length), 0),
     'fsync': os.fsync,
+}
+mapped = {
+    'keptRead': kept_read,
+    'keptWrite': kept_write,
+    'keptSync': kept_sync,
 }

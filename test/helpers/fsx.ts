@@ -26,6 +26,8 @@ interface Operation {
   readonly next?: Buffer;
   /** The content that a read returns. */
   readonly read?: Buffer;
+  /** Stored through a mapping and not synced: what was there before, and where. */
+  readonly loose?: { readonly at: number; readonly before: Buffer };
 }
 
 /** A change that may have happened, or a part of it. */
@@ -39,8 +41,18 @@ interface Unsure {
 export interface Surroundings {
   /** The daemon is being killed: any operation may fail. */
   readonly dying: boolean;
-  /** Moves whenever a request is cancelled: who waits for a restore gets ENODATA. */
+  /** Moves when a cancel begins and when it ends: who waits for a restore gets ENODATA. */
   readonly cancels: number;
+  /** Cancels under way. */
+  readonly cancelling: number;
+  /** Another process, which has nothing open between two of its steps. */
+  readonly reader: Application;
+}
+
+/** In an application that shall do steps. */
+export async function learn(application: Application): Promise<Application> {
+  await application.do('exec(open(args[0]).read())', program);
+  return application;
 }
 
 export class FsxFile implements AsyncDisposable {
@@ -48,11 +60,19 @@ export class FsxFile implements AsyncDisposable {
   /** What it may be called, more than one while somebody renames it. */
   names: readonly string[];
   steps = 0;
+  /** The cancels that there had been when the last operation began that came to its end. */
+  #calm = 0;
+  /** Steps that only read: else no archive would ever find the file as it began, and nothing be released. */
+  #reads = 0;
   readonly #id: string;
   readonly #dice: Dice;
   readonly #source: { readonly path: string; readonly content: Buffer };
   #content: Buffer;
   #unsure: Unsure | undefined;
+  /** Bytes of the mapping that is kept. */
+  #kept = 0;
+  /** Stored through that mapping: a daemon that the kernel has not told of it yet can lose it. */
+  #loose: { readonly at: number; readonly before: Buffer }[] = [];
   #application: Application | undefined;
   /** Who truncates by name or renames has the names for itself. */
   #names: Promise<unknown> = Promise.resolve();
@@ -95,38 +115,59 @@ export class FsxFile implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#application?.[Symbol.asyncDispose]();
     this.#application = undefined;
+    this.#kept = 0;
   }
 
-  /** Closes what is open, whatever that answers. */
-  async close(): Promise<void> {
+  /** Closes and unmaps what is held, whatever that answers. */
+  async close({ dying = false } = {}): Promise<void> {
     await this.#application?.do('drop()').catch(() => this[Symbol.asyncDispose]());
+    this.#kept = 0;
+    if (!dying) this.#loose = [];
   }
 
   /** One operation. Rejects when it fails for no good reason or finds other than the model has. */
   async step(around: Surroundings): Promise<void> {
+    const dice = this.#dice;
+    if (this.#reads > 0) this.#reads--;
+    else if (dice.below(30) === 0) this.#reads = 5 + dice.below(30);
+    if (dice.below(8) === 0 || this.#reads > 0) await this.close(around);
     const operation = this.#choose();
-    const hold = (operation.flags & O_TRUNC) === 0 && this.#dice.below(4) === 0;
-    if (this.#dice.below(8) === 0) await this.close();
-    this.#note(operation);
-    if ((operation.flags & O_TRUNC) === 0) return this.#do(operation, hold, around);
-    return this.exclusive(() => this.#do(operation, hold, around));
+    const { flags, next } = operation;
+    const truncates = (flags & O_TRUNC) !== 0;
+    const how = [
+      ...(!truncates && dice.below(4) === 0 ? ['hold'] : []),
+      ...(!truncates && next !== undefined && dice.below(6) === 0 ? ['rewind'] : []),
+      ...(operation.name === 'read' && dice.below(4) === 0 ? ['elsewhere'] : []),
+    ];
+    this.#note(operation, how);
+    if (!truncates) return this.#do(operation, how, around);
+    return this.exclusive(() => this.#do(operation, how, around));
   }
 
-  async #do(operation: Operation, hold: boolean, around: Surroundings): Promise<void> {
-    const { name, flags, args, next, read } = operation;
+  async #do(operation: Operation, how: readonly string[], around: Surroundings): Promise<void> {
+    const { name, flags, args, next, read, loose } = operation;
     const { cancels } = around;
+    const calm = this.#calm;
+    const elsewhere = how.includes('elsewhere');
     for (let moved = 0; ; moved++) {
       try {
-        const application = await this.#running();
+        const application = elsewhere ? around.reader : await this.#running();
         const [size, found] = (await application.do(
-          'step(*args)', this.names, this.ino, flags, hold, name, ...args,
-        )) as [number, unknown]; // prettier-ignore
+          'step(*args)', this.names, this.ino, flags, elsewhere ? [] : how, name, ...args,
+        )) as [number | null, unknown]; // prettier-ignore
         this.steps++;
+        this.#calm = cancels;
         const want = next ?? this.#content;
         // What has returned has happened, whatever becomes of the daemon.
         this.#content = want;
-        if (size !== want.length) throw new Wrong(`${name} leaves ${size} bytes instead of ${want.length}`);
-        if (read !== undefined && found !== sha1(read)) throw new Wrong(await this.#difference(read));
+        if (loose !== undefined) this.#loose.push(loose);
+        if (name === 'keep') this.#kept = Number(found);
+        if (name === 'keptSync' || name === 'fsync') this.#loose = [];
+        if (size !== null && size !== want.length)
+          throw new Wrong(`${name} leaves ${size} bytes instead of ${want.length}`);
+        if (name === 'dataRanges') this.#checkHoles(found as readonly (readonly [number, number])[]);
+        if (read !== undefined && found !== sha1(read))
+          throw new Wrong(await this.#difference(application, read));
         return;
       } catch (error) {
         if (error instanceof Wrong) throw error;
@@ -138,8 +179,9 @@ export class FsxFile implements AsyncDisposable {
         if (code === 'ENOENT' && moved < 100) continue;
         const died = messageChain(error).includes('SIGBUS');
         if (died) await this[Symbol.asyncDispose]();
-        // Who waits for a restore that is cancelled; nothing has been changed by then.
-        if (around.cancels !== cancels && (code === 'ENODATA' || (died && name === 'mapRead'))) return;
+        // Who waits for a restore that is cancelled, or for the end of one that was; nothing has been changed by then.
+        const cancelled = around.cancelling > 0 || around.cancels !== calm;
+        if (cancelled && (code === 'ENODATA' || (died && name === 'mapRead'))) return;
         throw error;
       }
     }
@@ -150,17 +192,39 @@ export class FsxFile implements AsyncDisposable {
     if (!this.#allows(found)) throw new Wrong(differenceOf(this.#content, found));
     this.#content = found;
     this.#unsure = undefined;
+    if (this.#kept === 0) this.#loose = [];
     this.#note({ name: 'settled', flags: 0, args: [found.length] });
+  }
+
+  /** The daemon has been killed, and everybody's mappings with it. */
+  async killed(): Promise<void> {
+    await this[Symbol.asyncDispose]();
+    this.#note({ name: 'killed', flags: 0, args: [] });
   }
 
   #allows(found: Buffer): boolean {
     const now = this.#content;
     if (found.equals(now)) return true;
-    if (this.#unsure === undefined) return false;
-    const { next, emptied } = this.#unsure;
+    const { next, emptied } = this.#unsure ?? { next: now, emptied: false };
     const least = emptied ? 0 : Math.min(now.length, next.length);
     if (found.length < least || found.length > Math.max(now.length, next.length)) return false;
-    return found.every((byte, at) => byte === next[at] || (!emptied && byte === now[at]));
+    return found.every(
+      (byte, at) => byte === next[at] || (!emptied && (byte === now[at] || this.#wasLoose(at, byte))),
+    );
+  }
+
+  #wasLoose(at: number, byte: number): boolean {
+    // Lost only with the daemon, whose death ends the mapping, too.
+    return this.#kept === 0 && this.#loose.some((loose) => loose.before[at - loose.at] === byte);
+  }
+
+  #checkHoles(ranges: readonly (readonly [number, number])[]): void {
+    let end = 0;
+    for (const [start, until] of [...ranges, [this.#content.length, 0] as const]) {
+      if (this.#content.subarray(end, start).some((byte) => byte !== 0))
+        throw new Wrong(`a hole from ${end} to ${start} has data`);
+      end = until;
+    }
   }
 
   #choose(): Operation {
@@ -186,7 +250,9 @@ export class FsxFile implements AsyncDisposable {
       args: name === 'append' || name === 'rewrite' ? [label, length] : [to, label, length, ...more],
       next: patched(name === 'rewrite' ? Buffer.alloc(0) : now, to, content(label, length)),
     });
-    switch (dice.below(16)) {
+    const mapped = Math.min(this.#kept, size);
+    const reads = [0, 2, 6, 15] as const;
+    switch (this.#reads > 0 ? dice.pick(reads) : dice.below(20)) {
       case 0:
       case 1:
         return reading();
@@ -221,7 +287,7 @@ export class FsxFile implements AsyncDisposable {
       case 12: {
         if (within === 0) return reading();
         return {
-          name: 'punch',
+          name: dice.below(2) === 0 ? 'punch' : 'zero',
           flags: O_RDWR,
           args: [at, within],
           next: patched(now, at, Buffer.alloc(within)),
@@ -245,6 +311,20 @@ export class FsxFile implements AsyncDisposable {
         const next = patched(now, to, source.content.subarray(from, from + length));
         return { name: 'copyIn', flags: O_RDWR, args: [source.path, from, to, length], next };
       }
+      case 15:
+        return { name: 'dataRanges', flags: O_RDONLY, args: [] };
+      case 16:
+      case 17:
+      case 18: {
+        if (size === 0) return reading();
+        if (this.#kept === 0) return { name: 'keep', flags: O_RDWR, args: [] };
+        const to = dice.below(mapped);
+        const length = upTo(Math.min(maxStep, mapped - to));
+        const before = now.subarray(to, to + length);
+        if (dice.below(4) === 0) return { name: 'keptSync', flags: 0, args: [] };
+        if (dice.below(3) === 0) return { name: 'keptRead', flags: 0, args: [to, length], read: before };
+        return { ...write('keptWrite', 0, to, length), loose: { at: to, before } };
+      }
       default:
         if (dice.below(2) === 0) return { name: 'fsync', flags: O_RDWR, args: [] };
         return write('rewrite', O_RDWR | O_TRUNC, 0, upTo(maxStep));
@@ -252,20 +332,21 @@ export class FsxFile implements AsyncDisposable {
   }
 
   async #running(): Promise<Application> {
-    if (this.#application === undefined) {
-      this.#application = new Application();
-      await this.#application.do('exec(open(args[0]).read())', program);
-    }
+    this.#application ??= await learn(new Application());
     return this.#application;
   }
 
-  async #difference(want: Buffer): Promise<string> {
-    const found = await this.#application?.do('base64.b64encode(last)');
+  async #difference(application: Application, want: Buffer): Promise<string> {
+    const found = await application.do('base64.b64encode(last)');
     return differenceOf(want, Buffer.from(String(found), 'base64'));
   }
 
-  #note({ name, flags, args }: Pick<Operation, 'name' | 'flags' | 'args'>): void {
-    this.#trail = [...this.#trail.slice(-30), `${name}(${args.join(', ')}) flags ${flags.toString(8)}`];
+  #note(
+    { name, flags, args }: Pick<Operation, 'name' | 'flags' | 'args'>,
+    how: readonly string[] = [],
+  ): void {
+    const words = [`${name}(${args.join(', ')})`, `flags ${flags.toString(8)}`, ...how];
+    this.#trail = [...this.#trail.slice(-30), words.join(' ')];
   }
 }
 
