@@ -179,6 +179,20 @@ await t.test(
 );
 
 await t.test(
+  'an import that fails on conflicts leaves the file that a directory would win against',
+  async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { container, store } = jobs.hsm;
+    container.put('a', 'a');
+    await run(jobs);
+    const fid = store.fidOf('a');
+    container.put('a/x', 'x');
+    t.match(await run(jobs, { conflictResolutionMode: 'Fail' }), { state: 'Failed', totalConflicts: 1 });
+    t.equal(store.fidOf('a'), fid);
+  },
+);
+
+await t.test(
   'an import leaves what is there alone: the same is preexisting, the rest a conflict',
   async (t) => {
     await using jobs = await MemoryJobs.start();

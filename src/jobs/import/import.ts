@@ -276,9 +276,12 @@ class Import {
    * the container has exactly this blob still: else the bytes that are here may be the only ones.
    */
   async #remove(path: string, state: FileState): Promise<boolean> {
-    const { native, counters } = this.#options;
+    const { native, counters, mode } = this.#options;
     const counted = this.#leaves.get(path);
     if (counted === undefined || state.modified || state.copy?.blob !== path) return false;
+    const why = 'other blobs lie below this name, so that it is a directory';
+    // The job ends: what was there before it stays.
+    if (mode === 'Fail') this.#conflict(path, path, why);
     try {
       await native.remove(path, state.fid, { onlyClean: true });
     } catch {
@@ -287,7 +290,7 @@ class Import {
     counters[counted]--;
     if (counted === 'importedFiles' || counted === 'importedSymlinks') counters.totalBlobsImported--;
     this.#leaves.delete(path);
-    this.#conflict(path, path, 'other blobs lie below this name, so that it is a directory');
+    this.#conflict(path, path, why);
     return true;
   }
 
