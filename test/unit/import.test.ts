@@ -178,6 +178,13 @@ await t.test(
   },
 );
 
+await t.test('directories win against files on every level of a name', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  for (const name of ['a', 'a/b', 'a/b/c', 'a/b/c/d']) jobs.hsm.container.put(name, name);
+  t.match(await run(jobs), { state: 'CompletedPartial', totalConflicts: 3, importedFiles: 1 });
+  t.same(jobs.hsm.store.paths(), ['a', 'a/b', 'a/b/c', 'a/b/c/d']);
+});
+
 await t.test(
   'an import that fails on conflicts leaves the file that a directory would win against',
   async (t) => {

@@ -172,7 +172,19 @@ class Import {
 
   async #batch({ wanted, results }: StubBatch): Promise<void> {
     const { native } = this.#options;
-    const made = (await results).values();
+    let made = await results;
+    // Those that something has made way for: each round takes away what was in the way of one level.
+    for (let left = await this.#made(wanted, made); left.length > 0; left = await this.#made(left, made)) {
+      made = await native.createStubs(
+        left.map(({ stub }) => stub),
+        this.#stubDefaults,
+      );
+    }
+  }
+
+  /** Counts what was made, and does what is to be done about the rest; resolves with what can be made now. */
+  async #made(wanted: readonly Wanted[], results: readonly StubResult[]): Promise<readonly WantedStub[]> {
+    const made = results.values();
     const again: WantedStub[] = [];
     await using alone = new Parallel(parallelConflicts);
     let failure: { readonly error: unknown } | undefined;
@@ -198,15 +210,7 @@ class Import {
       failure ??= { error };
     });
     if (failure !== undefined) throw failure.error;
-    if (again.length === 0) return;
-    const second = await native.createStubs(
-      again.map(({ stub }) => stub),
-      this.#stubDefaults,
-    );
-    for (const [at, item] of again.entries()) {
-      const result = second[at];
-      if (result !== undefined) await this.#count(item, result);
-    }
+    return again;
   }
 
   /** A file where there is a file with no other name; in mode Fail the first conflict is the last. */
