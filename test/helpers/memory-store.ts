@@ -110,6 +110,21 @@ export class MemoryStore implements NativeStore {
     this.names.delete(path);
   }
 
+  chmod(path: string, mode: number): void {
+    this.#named(path).mode = mode;
+  }
+
+  /** As rename() has it, at once. */
+  move(from: string, to: string): void {
+    this.#named(from);
+    this.#renames++;
+    for (const [path, node] of [...this.names]) {
+      if (path !== from && !path.startsWith(`${from}/`)) continue;
+      this.names.delete(path);
+      this.names.set(to + path.slice(from.length), node);
+    }
+  }
+
   unlinkName(path: string): Promise<void> {
     this.unlink(path);
     return Promise.resolve();
@@ -198,6 +213,10 @@ export class MemoryStore implements NativeStore {
     const node = this.#node(fid);
     if (node.readers + node.writers > 0) throw new FsError(EBUSY, stub.path);
     const { copy, mode, uid, gid, mtimeNs, size } = stub;
+    if (node.type === 'symlink') {
+      node.copy = copy;
+      return;
+    }
     Object.assign(node, { copy, mode, uid, gid, mtimeNs, size, data: Buffer.alloc(0) });
     node.flags = HS_EXISTS | HS_ARCHIVED | HS_RELEASED | (lost ? HS_LOST : 0);
   }
@@ -356,10 +375,11 @@ export class MemoryStore implements NativeStore {
     this.#event('changeFlags', node);
   }
 
-  async markModified(fid: Fid): Promise<void> {
+  async markModified(fid: Fid, { keepCopy } = { keepCopy: false }): Promise<void> {
     await Promise.resolve();
     const node = this.#node(fid);
     this.#event('markModified', node);
+    if (!keepCopy) node.copy = undefined;
     node.modified = true;
     if ((node.flags & HS_EXISTS) !== 0) node.flags |= HS_DIRTY;
   }
@@ -438,13 +458,7 @@ export class MemoryStore implements NativeStore {
 
   async rename(from: string, to: string): Promise<void> {
     await Promise.resolve();
-    this.#named(from);
-    this.#renames++;
-    for (const [path, node] of [...this.names]) {
-      if (path !== from && !path.startsWith(`${from}/`)) continue;
-      this.names.delete(path);
-      this.names.set(to + path.slice(from.length), node);
-    }
+    this.move(from, to);
   }
 
   async link(from: string, to: string): Promise<void> {
