@@ -1,0 +1,165 @@
+/** Export and auto-export of the reference: seed 000 "Which files are exported during an export job?", amlfs 2.4 and 2.5. */
+import { iterations, withoutRoot, type During } from './jobs-operations.js';
+import {
+  ancestors,
+  saidOf,
+  shownBlob,
+  type Attributes,
+  type Blob,
+  type Counts,
+  type Entry,
+  type Reference,
+} from './jobs-reference.js';
+
+export class ReferenceExport {
+  readonly #tree: Reference;
+  readonly #prefix: string;
+  #files = 0;
+  #bytes = 0;
+  #directories = 0;
+  #failed = 0;
+  #failedFiles = 0;
+  /** The directories above what was exported, each once an export. */
+  #above = new Map<string, 'done' | 'failed'>();
+  /** What an auto-export has seen of directories: undefined for an export, which looks for none. */
+  #seen: Map<Entry, string> | undefined;
+
+  constructor(tree: Reference, prefix: string) {
+    this.#tree = tree;
+    this.#prefix = withoutRoot(prefix);
+  }
+
+  job(): Counts {
+    this.#iterate();
+    return {
+      state: this.#failed === 0 ? 'Completed' : 'Failed',
+      filesDiscovered: this.#files + this.#failedFiles,
+      totalFilesExported: this.#files,
+      totalBytesExported: this.#bytes,
+      totalFilesFailed: this.#failed,
+      totalFilesSkipped: 0,
+      totalDirectoriesExported: this.#directories,
+    };
+  }
+
+  /** One export after the other: some behind each change. */
+  follow(during: readonly During[]): Counts {
+    this.#seen = new Map();
+    let [count, before, failedBefore] = [0, 0, 0];
+    for (const changes of [[], ...during]) {
+      for (const change of changes) this.#tree.change(change);
+      for (let n = 0; n < iterations; n++) {
+        [before, failedBefore] = [this.#files, this.#failed];
+        this.#failedFiles = 0;
+        this.#iterate();
+        count++;
+        // Of those since the last one that exported everything.
+        if (this.#failed === failedBefore) this.#failed = 0;
+      }
+    }
+    const [exported, failed] = [this.#files - before, this.#failed === 0 ? 0 : this.#failed - failedBefore];
+    return {
+      state: failed === 0 ? 'Disabled' : 'DisableFailed',
+      totalFilesExported: this.#files,
+      totalFilesFailed: this.#failed,
+      exportIterationCount: count,
+      currentIterationFilesDiscovered: exported + this.#failedFiles,
+      currentIterationFilesExported: exported,
+      currentIterationFilesFailed: failed,
+    };
+  }
+
+  #iterate(): void {
+    const { entries } = this.#tree;
+    const wanted = [...entries].filter(([name]) => name.startsWith(this.#prefix));
+    this.#above = new Map();
+    // What becomes new by what is written is for the next export.
+    const all = wanted.map(([name, entry]) => ({ name, entry, isNew: isNew(entry) }));
+    for (const { name, entry, isNew } of all.sort((a, b) => (a.name < b.name ? -1 : 1))) {
+      if (isNew) this.#write(name, entry);
+      if (entry.kind === 'directory') this.#look(name, entry);
+    }
+  }
+
+  #write(name: string, entry: Entry): void {
+    const { blobs } = this.#tree;
+    const { kind, data = '' } = entry;
+    if (!this.#tree.saveOthers(name, entry)) {
+      this.#failed++;
+      this.#failedFiles++;
+      return;
+    }
+    const there = blobs.get(name);
+    if (kind === 'symlink' && there?.kind === 'symlink' && there.data === data) {
+      // The container has it.
+      entry.copy = { name, version: there.version };
+      return;
+    }
+    const version = this.#tree.put(name, { kind, data, said: saidOf(entry) });
+    Object.assign(entry, { modified: false, lost: false, copy: { name, version } });
+    this.#files++;
+    this.#bytes += Buffer.byteLength(data);
+    this.#ancestors(name);
+  }
+
+  #ancestors(name: string): void {
+    for (const parent of ancestors(name)) this.#changed(parent);
+  }
+
+  /** Auto-export: new empty directories, and those whose attributes have changed since it looked at them. */
+  #look(name: string, entry: Entry): void {
+    if (this.#seen === undefined) return;
+    const [before, now] = [this.#seen.get(entry), JSON.stringify(entry.attributes)];
+    if (before === now) return;
+    const isWanted = this.#tree.isFull(name) ? contradictsThere : contradicts;
+    const written = this.#directories;
+    const result = before === undefined ? this.#directory(name, isWanted) : this.#changed(name);
+    if (result === 'failed') return;
+    this.#seen.set(entry, now);
+    if (this.#directories > written) this.#ancestors(name);
+  }
+
+  #changed(name: string): 'done' | 'failed' {
+    const result = this.#above.get(name) ?? this.#directory(name, differs);
+    this.#above.set(name, result);
+    return result;
+  }
+
+  /** Writes the blob of a directory, if it is wanted; a blob with content is never overwritten by one. */
+  #directory(
+    name: string,
+    isWanted: (there: Blob | undefined, wanted: Attributes) => boolean,
+  ): 'done' | 'failed' {
+    const entry = this.#tree.entries.get(name);
+    const there = this.#tree.blobs.get(name);
+    if (entry === undefined || (there !== undefined && there.kind !== 'directory')) return 'done';
+    if (!isWanted(there, entry.attributes)) return 'done';
+    if (!this.#tree.saveOthers(name, entry)) {
+      this.#failed++;
+      return 'failed';
+    }
+    this.#tree.put(name, { kind: 'directory', data: '', said: saidOf(entry) });
+    this.#directories++;
+    return 'done';
+  }
+}
+
+/** New symlinks, files with new or changed content. */
+function isNew({ kind, modified, data, copy }: Entry): boolean {
+  return kind === 'symlink' ? copy === undefined : kind === 'file' && modified && data !== undefined;
+}
+
+/** Missing, or it says anything else. */
+function differs(there: Blob | undefined, wanted: Attributes): boolean {
+  const blob = { kind: 'directory', data: '', said: wanted } as const;
+  return there === undefined || shownBlob(there) !== shownBlob(blob);
+}
+
+/** Missing, or of another owner or mode, as far as it says. */
+function contradicts(there: Blob | undefined, wanted: Attributes): boolean {
+  return there === undefined || contradictsThere(there, wanted);
+}
+
+function contradictsThere(there: Blob | undefined, { mode, owner }: Attributes): boolean {
+  return (there?.said.mode ?? mode) !== mode || (there?.said.owner ?? owner) !== owner;
+}

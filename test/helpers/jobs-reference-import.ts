@@ -1,0 +1,282 @@
+/** Import and auto-import of the reference: seeds 000 and 001, DESIGN 12. */
+import type { ConflictMode } from '../../src/jobs/import/conflict-mode.js';
+import { noImportCounters } from '../../src/jobs/import/import-record.js';
+import { withoutRoot, type During } from './jobs-operations.js';
+import type { Attributes, Blob, Counts, Entry, Reference } from './jobs-reference.js';
+import { testDefaults } from './memory-jobs.js';
+
+/** An import job; the full sync of auto-import; what follows it. */
+type Phase = 'import' | 'scan' | 'sync';
+
+const noCounts = { ...noImportCounters, deletions: 0 };
+
+type How = 'imported' | 'preexisting';
+
+const implied: Attributes = {
+  mode: testDefaults.dirMode,
+  owner: `${testDefaults.uid}:${testDefaults.gid}`,
+  mtime: undefined,
+};
+
+export class ReferenceImport {
+  readonly #tree: Reference;
+  readonly #mode: ConflictMode;
+  readonly #prefixes: readonly string[];
+  #counts = { ...noCounts };
+  /** Conflicts that the mode did not end. */
+  #stayed = 0;
+  /** Directories whose blobs are gone and in which something was left. */
+  readonly #left = new Map<string, Entry>();
+
+  constructor(
+    tree: Reference,
+    { mode, prefixes }: { readonly mode: ConflictMode; readonly prefixes: readonly string[] },
+  ) {
+    this.#tree = tree;
+    this.#mode = mode;
+    this.#prefixes = prefixes.map(withoutRoot);
+  }
+
+  job(): Counts {
+    this.#import([...this.#tree.blobs.keys()], 'import');
+    // Statistics of a job that failed may be incomplete.
+    if (this.#mode === 'Fail' && this.#stayed > 0) return { state: 'Failed' };
+    const { deletions: _, ...counts } = this.#counts;
+    return { state: this.#stayed === 0 ? 'Completed' : 'CompletedPartial', ...counts };
+  }
+
+  /** A full sync and what follows: what changes `during` two polls each. */
+  follow(during: readonly During[], deletions: boolean): Counts {
+    this.#import([...this.#tree.blobs.keys()], 'scan');
+    const { deletions: _, ...scan } = this.#counts;
+    this.#counts = { ...noCounts };
+    for (const changes of during) {
+      const { blobs } = this.#tree;
+      const changed = new Set<string>();
+      for (const change of changes) {
+        if (change.op === 'put' || (change.op === 'delete' && blobs.has(change.name)))
+          changed.add(change.name);
+        this.#tree.change(change);
+      }
+      this.#emptied();
+      const wanted = this.#wanted(changed);
+      this.#delete(
+        wanted.filter((name) => !blobs.has(name)),
+        deletions,
+      );
+      const present = wanted.filter((name) => blobs.has(name));
+      for (const name of present) this.#left.delete(name);
+      this.#import(present, 'sync');
+    }
+    const { totalBlobsWalked: __, ...sync } = this.#counts;
+    const named = (prefix: string, counts: object): Counts =>
+      Object.fromEntries(Object.entries(counts).map(([key, value]) => [`${prefix} ${key}`, Number(value)]));
+    return { state: 'Disabled', ...named('scan', scan), ...named('sync', sync) };
+  }
+
+  #import(names: readonly string[], phase: Phase): void {
+    const listed = this.#wanted(names).sort();
+    /** Files and symlinks that are those of their blobs, by the counter that has them. */
+    const leaves = new Map<string, `${How}${'Files' | 'Symlinks'}`>();
+    for (const name of listed) {
+      const blob = this.#tree.blobs.get(name);
+      if (blob === undefined) continue;
+      this.#counts.totalBlobsWalked++;
+      const stub = stubOf(name, blob);
+      if (!this.#makeWay(name, leaves)) {
+        // What is no directory stands where a directory above it would be.
+        this.#conflict();
+        continue;
+      }
+      const there = this.#tree.entries.get(name);
+      const shadowed = stub.kind !== 'directory' && listed.some((other) => other.startsWith(`${name}/`));
+      if (shadowed && (there === undefined || there.kind === 'directory')) {
+        // Other blobs lie below its name: the directory wins.
+        this.#conflict();
+        continue;
+      }
+      const how = there === undefined ? this.#made(name, stub) : this.#met(name, there, stub, phase);
+      if (how !== 'left') {
+        const counted = this.#count(stub, how);
+        if (counted !== undefined) leaves.set(name, counted);
+      }
+    }
+    for (const name of listed) this.#tree.keepRenamed(name);
+  }
+
+  /** Prefixes are the beginnings of names. */
+  #wanted(names: Iterable<string>): string[] {
+    return [...names].filter((name) => this.#prefixes.some((prefix) => name.startsWith(prefix)));
+  }
+
+  #made(name: string, stub: Entry): How {
+    this.#tree.makeParents(name, implied);
+    this.#tree.entries.set(name, stub);
+    return 'imported';
+  }
+
+  /**
+   * The directory wins against a file that is nothing but its blob, as far as that is in the listing: it makes way, and
+   * its blob is a conflict. False: something else is in the way.
+   */
+  #makeWay(name: string, leaves: Map<string, `${How}${'Files' | 'Symlinks'}`>): boolean {
+    const parts = name.split('/');
+    for (let depth = 1; depth < parts.length; depth++) {
+      const parent = parts.slice(0, depth).join('/');
+      const there = this.#tree.entries.get(parent);
+      if (there === undefined || there.kind === 'directory') continue;
+      const counted = leaves.get(parent);
+      if (counted === undefined || there.modified || there.copy?.name !== parent) return false;
+      this.#tree.entries.delete(parent);
+      leaves.delete(parent);
+      this.#counts[counted]--;
+      if (counted.startsWith('imported')) this.#counts.totalBlobsImported--;
+      this.#conflict();
+    }
+    return true;
+  }
+
+  #count({ kind }: Entry, how: How): `${How}${'Files' | 'Symlinks'}` | undefined {
+    if (how === 'imported') this.#counts.totalBlobsImported++;
+    if (kind === 'directory') {
+      this.#counts[`${how}Directories`]++;
+      return undefined;
+    }
+    const counter = `${how}${kind === 'file' ? 'Files' : 'Symlinks'}` as const;
+    this.#counts[counter]++;
+    return counter;
+  }
+
+  /** A conflict that stays. */
+  #conflict(): 'left' {
+    this.#counts.totalConflicts++;
+    this.#stayed++;
+    return 'left';
+  }
+
+  /** A blob whose name is taken; how it is counted. */
+  #met(name: string, there: Entry, stub: Entry, phase: Phase): How | 'left' {
+    if (there.kind !== stub.kind) return this.#replaced(name, stub);
+    switch (there.kind) {
+      case 'directory':
+        return this.#metDirectory(there, stub, phase);
+      case 'symlink':
+        // What a symlink is has no mode and no time.
+        return there.data === stub.data && there.attributes.owner === stub.attributes.owner
+          ? 'preexisting'
+          : this.#replaced(name, stub);
+      case 'file':
+        return this.#metFile(name, there, stub, phase);
+    }
+  }
+
+  #metDirectory(there: Entry, stub: Entry, phase: Phase): How | 'left' {
+    const { mode, owner } = there.attributes;
+    if (mode === stub.attributes.mode && owner === stub.attributes.owner) return 'preexisting';
+    const isImplied = there.copy === undefined && mode === implied.mode && owner === implied.owner;
+    if (phase === 'import' || !isImplied) {
+      if (this.#keeps()) return this.#conflict();
+      this.#counts.totalConflicts++;
+    }
+    Object.assign(there.attributes, stub.attributes);
+    return 'imported';
+  }
+
+  #metFile(name: string, there: Entry, stub: Entry, phase: Phase): How | 'left' {
+    const current = there.copy?.name === name && there.copy.version === stub.copy?.version;
+    if (there.modified) {
+      // A change of the very version that is in the container is no conflict for blob sync.
+      return phase === 'sync' && current ? 'preexisting' : this.#replaced(name, stub);
+    }
+    const same = current && agree(there.attributes, stub.attributes);
+    if (there.data === undefined) {
+      if (same) return 'preexisting';
+      if (this.#keeps()) return this.#conflict();
+      return this.#over(there, stub);
+    }
+    if (same && (phase === 'sync' || this.#mode !== 'OverwriteAlways')) return 'preexisting';
+    if (this.#keeps()) return this.#conflict();
+    // Clean data that is current, and in an import job any clean data, stays: it gets the blob's attributes.
+    if (this.#mode === 'OverwriteIfDirty' && (current || phase === 'import')) {
+      this.#counts.totalConflicts++;
+      Object.assign(there.attributes, stub.attributes);
+      return 'imported';
+    }
+    this.#over(there, stub);
+    return same ? 'preexisting' : 'imported';
+  }
+
+  /** The file is released, as that of the blob. */
+  #over(there: Entry, stub: Entry): How {
+    this.#counts.totalConflicts++;
+    Object.assign(there.attributes, stub.attributes);
+    Object.assign(there, { data: undefined, copy: stub.copy, lost: false });
+    return 'imported';
+  }
+
+  /** What is there is deleted, and the blob imported; a directory that is not empty stays. */
+  #replaced(name: string, stub: Entry): How | 'left' {
+    if (this.#keeps() || this.#tree.isFull(name)) return this.#conflict();
+    this.#counts.totalConflicts++;
+    this.#tree.entries.set(name, stub);
+    return 'imported';
+  }
+
+  #keeps(): boolean {
+    return this.#mode === 'Skip' || this.#mode === 'Fail';
+  }
+
+  /** Blobs that are gone, children first. */
+  #delete(absent: readonly string[], enabled: boolean): void {
+    const { entries } = this.#tree;
+    for (const name of absent) this.#tree.saveOthers(name, entries.get(name));
+    for (const name of [...absent].sort().reverse()) {
+      const there = entries.get(name);
+      if (there === undefined) continue;
+      if (there.kind === 'directory') {
+        if (!enabled || (there.copy !== undefined && there.copy.name !== name)) continue;
+        this.#left.set(name, there);
+        this.#emptied();
+        continue;
+      }
+      const modified = there.modified || there.copy?.name !== name;
+      if (!enabled) {
+        if (!modified && there.kind === 'file' && there.data !== undefined) there.lost = true;
+        continue;
+      }
+      // A conflict, too, where the mode ends it.
+      if (modified) this.#counts.totalConflicts++;
+      if (modified && this.#keeps()) continue;
+      entries.delete(name);
+      this.#counts.deletions++;
+    }
+    this.#emptied();
+  }
+
+  #emptied(): void {
+    for (const [name, entry] of [...this.#left].sort(([a], [b]) => (a < b ? 1 : -1))) {
+      const gone = this.#tree.entries.get(name) !== entry;
+      if (!gone && this.#tree.isFull(name)) continue;
+      this.#left.delete(name);
+      if (gone) continue;
+      this.#tree.entries.delete(name);
+      this.#counts.deletions++;
+    }
+  }
+}
+
+function agree(one: Attributes, other: Attributes): boolean {
+  return one.mode === other.mode && one.owner === other.owner && one.mtime === other.mtime;
+}
+
+/** What an import makes of a blob. */
+export function stubOf(name: string, { kind, data, said, version, lastModified }: Blob): Entry {
+  const { fileMode, dirMode, uid, gid } = testDefaults;
+  const attributes = {
+    mode: kind === 'symlink' ? 0o777 : (said.mode ?? (kind === 'directory' ? dirMode : fileMode)),
+    owner: said.owner ?? `${uid}:${gid}`,
+    mtime: 'mtime' in said ? said.mtime : lastModified,
+  };
+  const target = kind === 'symlink' ? data : undefined;
+  return { kind, attributes, data: target, modified: false, lost: false, copy: { name, version } };
+}
