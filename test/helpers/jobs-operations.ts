@@ -46,7 +46,7 @@ export type Job =
     }
   | {
       readonly op: 'auto-import';
-      readonly mode: Exclude<ConflictMode, 'Fail'>;
+      readonly mode: ConflictMode;
       readonly prefixes: readonly string[];
       readonly deletions: boolean;
       /** Between two polls each. */
@@ -142,7 +142,7 @@ export function randomOp(dice: Dice, serial: number): Op {
     default:
       return {
         op: 'auto-import',
-        mode: dice.pick(['Skip', 'OverwriteIfDirty', 'OverwriteAlways'] as const),
+        mode: dice.pick(conflictModes),
         prefixes: dice.pick(prefixes),
         deletions: dice.below(4) !== 0,
         during: duringPolls(dice, serial),

@@ -10,6 +10,9 @@ type Phase = 'import' | 'scan' | 'sync';
 
 const noCounts = { ...noImportCounters, deletions: 0 };
 
+/** Statistics of a job that failed may be incomplete. */
+const failed: Counts = { state: 'Failed' };
+
 type How = 'imported' | 'preexisting';
 
 const implied: Attributes = {
@@ -38,16 +41,18 @@ export class ReferenceImport {
   }
 
   job(): Counts {
+    this.#tree.begin();
     this.#import([...this.#tree.blobs.keys()], 'import');
-    // Statistics of a job that failed may be incomplete.
-    if (this.#mode === 'Fail' && this.#stayed > 0) return { state: 'Failed' };
+    if (this.#hasFailed()) return failed;
     const { deletions: _, ...counts } = this.#counts;
     return { state: this.#stayed === 0 ? 'Completed' : 'CompletedPartial', ...counts };
   }
 
   /** A full sync and what follows: what changes `during` two polls each. */
   follow(during: readonly During[], deletions: boolean): Counts {
+    this.#tree.begin();
     this.#import([...this.#tree.blobs.keys()], 'scan');
+    if (this.#hasFailed()) return failed;
     const { deletions: _, ...scan } = this.#counts;
     this.#counts = { ...noCounts };
     for (const changes of during) {
@@ -58,6 +63,7 @@ export class ReferenceImport {
           changed.add(change.name);
         this.#tree.change(change);
       }
+      this.#tree.begin();
       this.#emptied();
       const wanted = this.#wanted(changed);
       this.#delete(
@@ -67,11 +73,16 @@ export class ReferenceImport {
       const present = wanted.filter((name) => blobs.has(name));
       for (const name of present) this.#left.delete(name);
       this.#import(present, 'sync');
+      if (this.#hasFailed()) return failed;
     }
     const { totalBlobsWalked: __, ...sync } = this.#counts;
     const named = (prefix: string, counts: object): Counts =>
       Object.fromEntries(Object.entries(counts).map(([key, value]) => [`${prefix} ${key}`, Number(value)]));
     return { state: 'Disabled', ...named('scan', scan), ...named('sync', sync) };
+  }
+
+  #hasFailed(): boolean {
+    return this.#mode === 'Fail' && this.#stayed > 0;
   }
 
   #import(names: readonly string[], phase: Phase): void {
@@ -246,7 +257,10 @@ export class ReferenceImport {
       }
       // A conflict, too, where the mode ends it.
       if (modified) this.#counts.totalConflicts++;
-      if (modified && this.#keeps()) continue;
+      if (modified && this.#keeps()) {
+        this.#stayed++;
+        continue;
+      }
       entries.delete(name);
       this.#counts.deletions++;
     }

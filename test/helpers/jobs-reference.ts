@@ -44,6 +44,7 @@ export interface Picture {
 export class Reference {
   readonly entries = new Map<string, Entry>();
   readonly blobs = new Map<string, Blob>();
+  #before = { entries: new Map<string, Entry>() };
   #version = 0;
   #puts = 0;
 
@@ -224,13 +225,19 @@ export class Reference {
     for (const [path, { attributes }] of this.entries) attributes.mtime ??= timeOf(path);
   }
 
+  /** From here on a job does what it may not do as a whole. */
+  begin(): void {
+    this.#before = this.snapshot();
+  }
+
   /** A copy, to go back to. */
   snapshot(): Pick<Reference, 'entries' | 'blobs'> {
     return { entries: structuredClone(this.entries), blobs: new Map(this.blobs) };
   }
 
   /** What a job that failed has done of what it would have: a path is as it was before, as it is now, or a new stub. */
-  adopt({ entries: before }: Pick<Reference, 'entries'>, seen: Picture['entries']): void {
+  adopt(seen: Picture['entries']): void {
+    const { entries: before } = this.#before;
     for (const path of new Set([...before.keys(), ...this.entries.keys()])) {
       const [is, was, blob] = [this.entries.get(path), before.get(path), this.blobs.get(path)];
       const made = was === undefined && blob !== undefined ? stubOf(path, blob) : was;

@@ -207,12 +207,17 @@ export class JobsUnderTest implements AsyncDisposable {
       changeSourceReason: 'as asked for',
       pollIntervalMs,
     });
+    const statusNow = (): AutoImportRecord['properties']['status'] =>
+      (runner.get(name) as AutoImportRecord).properties.status;
     for (const changes of [[], ...during]) {
       for (const change of changes) this.#change(change);
       await this.#pauses.next(done);
+      if (statusNow().state !== 'Failed') continue;
+      await this.#over(done);
+      return { state: 'Failed' };
     }
     await this.#disable(name, done);
-    const { status } = (runner.get(name) as AutoImportRecord).properties;
+    const status = statusNow();
     return {
       state: status.state,
       ...picked(status, ['totalBlobsWalked', ...importCounters], 'scan '),
@@ -251,10 +256,9 @@ export class JobsUnderTest implements AsyncDisposable {
             maximumErrors: -1,
           })
         : await runner.create('export', { name, filesystemPath: job.prefix });
-    await done;
+    await this.#over(done);
     await stopped;
     calls = after + 1;
-    await until(() => runner.running() === undefined, { what: 'the slot', intervalMs: 0 });
     if (how === 'cancel') return;
     await hsm.restart();
     await this.#jobs.restart();
@@ -262,10 +266,14 @@ export class JobsUnderTest implements AsyncDisposable {
   }
 
   async #disable(name: string, done: Promise<unknown>): Promise<void> {
-    const { runner } = this.#jobs;
-    await runner.cancel(name);
+    await this.#jobs.runner.cancel(name);
+    await this.#over(done);
+  }
+
+  /** Until the next job may begin. */
+  async #over(done: Promise<unknown>): Promise<void> {
     await done;
-    await until(() => runner.running() === undefined, { what: 'the slot', intervalMs: 0 });
+    await until(() => this.#jobs.runner.running() === undefined, { what: 'the slot', intervalMs: 0 });
   }
 
   timeOf(path: string): string | undefined {

