@@ -3,7 +3,7 @@ import { closeSync, openSync } from 'node:fs';
 import { constants } from 'node:os';
 import { posix } from 'node:path';
 import { FsError } from '../../src/base/errors.js';
-import { HS_ARCHIVED, HS_DIRTY, HS_EXISTS, HS_LOST, HS_RELEASED } from '../../src/hsm/flags.js';
+import { HS_ARCHIVED, HS_DIRTY, HS_EXISTS, HS_LOST, HS_NORELEASE, HS_RELEASED } from '../../src/hsm/flags.js';
 import type {
   ArchivePlan,
   Attributes,
@@ -359,8 +359,9 @@ export class MemoryStore implements NativeStore {
   async release(fid: Fid): Promise<void> {
     await this.before('release', fid);
     const node = this.#node(fid);
-    if ((node.flags & HS_ARCHIVED) === 0 || (node.flags & HS_DIRTY) !== 0)
-      throw new FsError(EPERM, 'not archived');
+    if ((node.flags & HS_ARCHIVED) === 0) throw new FsError(EPERM, 'not archived');
+    if ((node.flags & (HS_DIRTY | HS_NORELEASE | HS_LOST)) !== 0)
+      throw new FsError(EPERM, 'not to be released');
     if (node.modified) throw new FsError(EPERM, 'modified');
     if (node.writers + node.readers > 0) throw new FsError(EBUSY, 'open');
     node.flags |= HS_RELEASED;
