@@ -31,6 +31,7 @@
         'native/binding/path_handles.cc',
         'native/binding/store_object.cc',
         'native/store/beneath.cc',
+        'native/store/changes.cc',
         'native/store/crash_points.cc',
         'native/store/entries.cc',
         'native/store/extended_attributes.cc',

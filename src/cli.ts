@@ -18,6 +18,12 @@ function once(value: string, former: string | undefined): string {
   throw new InvalidArgumentError(`A job has one: '${former}' or '${value}'?`);
 }
 
+function recordIndex(text: string): number {
+  const index = Number(text);
+  if (/^[0-9]+$/.test(text) && Number.isSafeInteger(index)) return index;
+  throw new InvalidArgumentError('Records are numbered from 1.');
+}
+
 const program = new Command('lustrite')
   .description('Azurite for Azure Managed Lustre: a blob container as a file system of HSM stubs')
   .version(version)
@@ -247,6 +253,60 @@ program
   )
   .action(async (paths: readonly string[], options: object) => {
     await (await import('./cli/bulk.js')).release(paths, options);
+  });
+
+const changelog = program
+  .command('changelog')
+  .description('what happened to files, as lfs changelog has it; recorded while a reader is registered')
+  .argument('<mnt>', 'where it is mounted')
+  .argument('[start]', 'first record (default: the first that some reader has not cleared)', recordIndex)
+  .argument('[end]', 'last record (default: the last there is)', recordIndex)
+  .addOption(json())
+  .addHelpText(
+    'after',
+    example('changelog register /mnt/lustre', 'changelog /mnt/lustre', 'changelog clear /mnt/lustre cl1 120'),
+  )
+  .action(async (path: string, start: number | undefined, end: number | undefined, options: object) => {
+    await (await import('./cli/changelog.js')).readChangelog(path, start, end, options);
+  });
+changelog
+  .command('register')
+  .description('a new reader: prints its name, as lctl changelog_register')
+  .argument('<mnt>', 'where it is mounted')
+  .addOption(json())
+  .addHelpText('after', example('changelog register /mnt/lustre'))
+  .action(async (path: string, _: object, command: Command) => {
+    await (await import('./cli/changelog.js')).registerReader(path, command.optsWithGlobals());
+  });
+changelog
+  .command('deregister')
+  .description('a reader that wants no more records; without any, nothing is recorded or kept')
+  .argument('<mnt>', 'where it is mounted')
+  .argument('<reader>', 'cl1, …')
+  .addOption(json())
+  .addHelpText('after', example('changelog deregister /mnt/lustre cl1'))
+  .action(async (path: string, reader: string, _: object, command: Command) => {
+    await (await import('./cli/changelog.js')).deregisterReader(path, reader, command.optsWithGlobals());
+  });
+changelog
+  .command('clear')
+  .description('a reader needs no record up to this one; records that nobody needs are dropped')
+  .argument('<mnt>', 'where it is mounted')
+  .argument('<reader>', 'cl1, …')
+  .argument('<end>', 'the last one; 0: all that there are', recordIndex)
+  .addOption(json())
+  .addHelpText('after', example('changelog clear /mnt/lustre cl1 120'))
+  .action(async (path: string, reader: string, end: number, _: object, command: Command) => {
+    await (await import('./cli/changelog.js')).clearRecords(path, reader, end, command.optsWithGlobals());
+  });
+changelog
+  .command('readers')
+  .description('who is registered, and how far they are')
+  .argument('<mnt>', 'where it is mounted')
+  .addOption(json())
+  .addHelpText('after', example('changelog readers /mnt/lustre'))
+  .action(async (path: string, _: object, command: Command) => {
+    await (await import('./cli/changelog.js')).listReaders(path, command.optsWithGlobals());
   });
 
 const hsm = program.command('hsm').description('the HSM coordinator: what lctl does on a metadata server');

@@ -33,7 +33,8 @@ import type { Container, StorageOutage } from './blob/port.js';
 import type { FrontEnd } from './fuse/front-end.js';
 import type { BulkVerbs, HydrateRequest, ReleaseRequest } from './hsm/bulk.js';
 import type { Coordinator } from './hsm/coordinator.js';
-import type { AutoImportRequest, Control, HsmVerb, ImportRequest } from './http/control.js';
+import { recordText } from './hsm/changelog-record.js';
+import type { AutoImportRequest, ChangelogControl, Control, HsmVerb, ImportRequest } from './http/control.js';
 import type { createServer } from './http/server.js';
 import type { Job, JobRunner } from './jobs/runner.js';
 import type { Addon } from './native/binding.js';
@@ -180,6 +181,7 @@ class Daemon implements Control {
           events: {
             restoreNeeded: (fid, pid) => this.#coordinator?.restoreNeeded(fid, pid),
             fileGone: (...gone) => this.#coordinator?.fileGone(...gone),
+            changed: () => this.#coordinator?.changelog.changed(),
           },
         }),
       { stays, clock: systemClock, signal },
@@ -617,6 +619,23 @@ class Daemon implements Control {
     for (const { pattern, value: text } of assignments)
       value.push(...(await control.set(pattern, text, persistent)));
     return { value };
+  }
+
+  get changelog(): ChangelogControl {
+    const { changelog } = this.#running().coordinator;
+    return {
+      async read({ start, end, limit }) {
+        const { records, ...rest } = await changelog.read(start, end, limit);
+        return { value: records.map((record) => ({ ...record, text: recordText(record) })), ...rest };
+      },
+      async readers() {
+        const { last, readers } = await changelog.readers();
+        return { currentIndex: last, value: readers };
+      },
+      register: () => changelog.register(),
+      deregister: (id) => changelog.deregister(id),
+      clear: (id, end) => changelog.clear(id, end),
+    };
   }
 
   hydrate(request: HydrateRequest): Promise<AsyncIterable<BulkView>> {

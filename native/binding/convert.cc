@@ -236,6 +236,31 @@ Napi::Value ToJs(Napi::Env env, const Copy& copy) {
   return object;
 }
 
+Napi::Value ToJs(Napi::Env env, const Change& change) {
+  static constexpr const char* kKinds[] = {"state", "release", "restore", "unlink", "rename"};
+  const auto bytes = [env](const std::string& text) {
+    return Napi::Buffer<char>::Copy(env, text.data(), text.size());
+  };
+  const auto set_fid = [env](Napi::Object& object, const char* key, const Fid& fid) {
+    if (fid.ino != 0) object.Set(key, ToJs(env, fid));
+  };
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("kind", kKinds[change.kind]);
+  object.Set("atNs", ToNs(env, change.at));
+  set_fid(object, "fid", change.fid);
+  object.Set("flags", static_cast<double>(change.flags));
+  if (change.kind != Change::kUnlink && change.kind != Change::kRename) return object;
+  object.Set("last", change.last);
+  object.Set("exists", change.exists);
+  set_fid(object, "parent", change.parent);
+  object.Set("name", bytes(change.name));
+  if (change.kind != Change::kRename) return object;
+  set_fid(object, "moved", change.moved);
+  set_fid(object, "movedParent", change.moved_parent);
+  object.Set("movedName", bytes(change.moved_name));
+  return object;
+}
+
 Napi::Value StatesToJs(Napi::Env env, const std::vector<const FileState*>& states) {
   Columns columns(env, states.size());
   for (const FileState* state : states) columns.Add(*state);

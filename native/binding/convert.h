@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "../store/changes.h"
 #include "../store/entries.h"
 #include "../store/inode_impl.h"
 #include "../store/stubs.h"
@@ -17,6 +18,7 @@ namespace lustrite {
 
 Napi::Value ToJs(Napi::Env env, const Fid& fid);
 Napi::Value ToJs(Napi::Env env, const Copy& copy);
+Napi::Value ToJs(Napi::Env env, const Change& change);
 Napi::Value ToNs(Napi::Env env, const struct timespec& time);
 // FileState[] or WalkEntry[], made by one call of JavaScript for the whole batch.
 Napi::Value StatesToJs(Napi::Env env, const std::vector<const FileState*>& states);

@@ -183,6 +183,17 @@ int PathHandles::Rename(const std::string& from, const std::string& to) {
     replaced->LostLastName();
   else if (over)
     replaced->MetadataChanged();
+  if (moved == replaced || !store_->changes().on()) return 0;
+  Change change = {.kind = Change::kRename,
+                   .last = last,
+                   .exists = last && replaced->MayHaveCopy(),
+                   .name = to_name,
+                   .moved = moved->fid(),
+                   .moved_name = from_name};
+  if (over) change.fid = replaced->fid();
+  store_->handles().FidOf(to_dir.get(), &change.parent);
+  store_->handles().FidOf(from_dir.get(), &change.moved_parent);
+  store_->changes().Note(std::move(change));
   return 0;
 }
 
@@ -197,6 +208,8 @@ int PathHandles::Unlink(const std::string& path) {
   const std::shared_ptr<InodeImpl> inode = InodeAt(path, &error);
   if (inode == nullptr) return error;
   const bool last = IsLastName(dir.get(), name);
+  struct stat st = {};
+  fstatat(dir.get(), name.c_str(), &st, AT_SYMLINK_NOFOLLOW);
   if (last) inode->LosesLastName();
   if (unlinkat(dir.get(), name.c_str(), 0) != 0) return errno;
   names.unlock();
@@ -204,6 +217,15 @@ int PathHandles::Unlink(const std::string& path) {
     inode->LostLastName();
   else
     inode->MetadataChanged();
+  if (!store_->changes().on()) return 0;
+  const bool was_last = st.st_nlink == 1;
+  Change change = {.kind = Change::kUnlink,
+                   .fid = inode->fid(),
+                   .last = was_last,
+                   .exists = was_last && inode->MayHaveCopy(),
+                   .name = name};
+  store_->handles().FidOf(dir.get(), &change.parent);
+  store_->changes().Note(std::move(change));
   return 0;
 }
 

@@ -25,6 +25,9 @@ constexpr napi_type_tag kStoreTag = {0x6c757374726974e5, 0x73746f7265000001};
 
 using Info = Napi::CallbackInfo;
 
+// So many as the event loop can do without hesitation.
+constexpr size_t kChangesAtATime = 10'000;
+
 // "" where it does not fit.
 std::string KernelPath(int fd) {
   char text[PATH_MAX + 64];
@@ -88,6 +91,8 @@ class StoreObject : public Napi::ObjectWrap<StoreObject> {
   Napi::Value Rename(const Info& info);
   Napi::Value UnlinkName(const Info& info);
   Napi::Value SetTellGone(const Info& info);
+  Napi::Value SetTellChanges(const Info& info);
+  Napi::Value TakeChanges(const Info& info);
   Napi::Value Link(const Info& info);
   Napi::Value Stat(const Info& info);
 
@@ -168,6 +173,8 @@ Napi::Function StoreObject::Define(Napi::Env env) {
                       InstanceMethod<&S::Rename>("rename"),
                       InstanceMethod<&S::UnlinkName>("unlinkName"),
                       InstanceMethod<&S::SetTellGone>("setTellGone"),
+                      InstanceMethod<&S::SetTellChanges>("setTellChanges"),
+                      InstanceMethod<&S::TakeChanges>("takeChanges"),
                       InstanceMethod<&S::Link>("link"),
                       InstanceMethod<&S::Stat>("stat")});
 }
@@ -926,6 +933,26 @@ Napi::Value StoreObject::SetTellGone(const Info& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value StoreObject::SetTellChanges(const Info& info) {
+  store_->changes().SetOn(info[0].ToBoolean());
+  return info.Env().Undefined();
+}
+
+Napi::Value StoreObject::TakeChanges(const Info& info) {
+  const Napi::Env env = info.Env();
+  uint64_t lost = 0;
+  const std::vector<Change> taken = store_->changes().Take(kChangesAtATime, &lost);
+  Napi::Array changes = Napi::Array::New(env, taken.size());
+  for (uint32_t i = 0; i < taken.size(); i++) {
+    const Napi::HandleScope scope(env);
+    changes.Set(i, ToJs(env, taken[i]));
+  }
+  Napi::Object all = Napi::Object::New(env);
+  all.Set("changes", changes);
+  all.Set("lost", static_cast<double>(lost));
+  return all;
+}
+
 Napi::Value StoreObject::Link(const Info& info) {
   std::string from, to;
   if (!TextFromJs(info[0], &from) || !TextFromJs(info[1], &to)) return info.Env().Undefined();
@@ -967,14 +994,18 @@ Napi::Value OpenStore(const Info& info) {
       tell("fileGone", {ToJs(inner, fid), ToJs(inner, copy), Napi::Number::New(inner, archive)});
     });
   };
+  std::function<void()> changed = [main, tell] {
+    main->Post([tell](Napi::Env) { tell("changed", {}); });
+  };
   const Promised<Opened> promised(env, path, [](Napi::Env inner, Opened& store) {
     return StoreObject::Wrap(inner, std::move(store));
   });
-  std::thread([path, needed = std::move(needed), gone = std::move(gone), promised] {
+  std::thread([path, needed = std::move(needed), gone = std::move(gone),
+               changed = std::move(changed), promised] {
     EnterThread("lustrite-open");
     int error = 0;
     std::string why;
-    Opened store = StoreImpl::Open(path, needed, gone, &error, &why);
+    Opened store = StoreImpl::Open(path, needed, gone, changed, &error, &why);
     if (error != 0 && !why.empty()) {
       promised.Fail(error, path + ": " + why);
     } else {

@@ -15,6 +15,7 @@ namespace {
 
 struct Place {
   DirectoryFds::Fd directory;
+  Fid fid;
   const char* name = nullptr;
 };
 
@@ -24,6 +25,7 @@ bool FindPlace(Core& core, const RequestPtr& request, size_t fixed, Place* place
   NodePtr parent = NodeOf(core, *request);
   place->name = request->Name(fixed);
   if (parent && place->name) place->directory = core.directories.Get(*parent, &error);
+  if (place->directory) place->fid = parent->inode->fid();
   if (!place->directory) request->ReplyError(error);
   return place->directory != nullptr;
 }
@@ -58,13 +60,18 @@ void Remove(Core& core, const RequestPtr& request, int flags) {
   Place place;
   if (!FindPlace(core, request, 0, &place)) return;
   struct stat st = {};
-  std::shared_ptr<Inode> left, last;
+  std::shared_ptr<Inode> left, last, other;
   auto names = core.store->HoldNames();
-  if (flags == 0 && fstatat(place.directory->get(), place.name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-      S_ISREG(st.st_mode)) {
-    (st.st_nlink > 1 ? left : last) = InodeAt(core, place.directory->get(), place.name);
+  if (flags == 0 && fstatat(place.directory->get(), place.name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+    const bool noted = core.store->changes().on();
+    if (S_ISREG(st.st_mode)) {
+      (st.st_nlink > 1 ? left : last) = InodeAt(core, place.directory->get(), place.name);
+    } else if (noted) {
+      other = InodeAt(core, place.directory->get(), place.name);
+    }
   }
   if (last) last->LosesLastName();
+  const std::shared_ptr<Inode>& unlinked = last ? last : left ? left : other;
   int error = 0;
   if (unlinkat(place.directory->get(), place.name, flags) != 0) error = errno;
   names.unlock();
@@ -74,6 +81,15 @@ void Remove(Core& core, const RequestPtr& request, int flags) {
   }
   if (left) left->MetadataChanged();
   if (last) last->LostLastName();
+  if (unlinked && core.store->changes().on()) {
+    const bool was_last = st.st_nlink == 1;
+    core.store->changes().Note({.kind = Change::kUnlink,
+                                .fid = unlinked->fid(),
+                                .last = was_last,
+                                .exists = was_last && unlinked->MayHaveCopy(),
+                                .parent = place.fid,
+                                .name = place.name});
+  }
   request->Reply();
 }
 
@@ -95,6 +111,7 @@ void Rename(Core& core, const RequestPtr& request, size_t fixed, uint64_t new_di
   auto names = core.store->HoldNames();
   std::shared_ptr<Inode> moved = InodeAt(core, from.directory->get(), from.name);
   std::shared_ptr<Inode> replaced = InodeAt(core, directory->get(), to);
+  const Fid to_fid = parent->inode->fid();
   // Of two names of one inode, rename(2) does nothing.
   const bool last = replaced && replaced != moved &&
                     !(flags & (RENAME_EXCHANGE | RENAME_NOREPLACE)) &&
@@ -115,6 +132,27 @@ void Rename(Core& core, const RequestPtr& request, size_t fixed, uint64_t new_di
     replaced->LostLastName();
   else if (replaced)
     replaced->MetadataChanged();
+  if (moved && moved != replaced && core.store->changes().on()) {
+    const bool exchange = (flags & RENAME_EXCHANGE) != 0;
+    Change change = {.kind = Change::kRename,
+                     .last = last,
+                     .exists = last && replaced->MayHaveCopy(),
+                     .parent = to_fid,
+                     .name = to,
+                     .moved = moved->fid(),
+                     .moved_parent = from.fid,
+                     .moved_name = from.name};
+    if (replaced && !exchange) change.fid = replaced->fid();
+    core.store->changes().Note(std::move(change));
+    if (exchange && replaced) {
+      core.store->changes().Note({.kind = Change::kRename,
+                                  .parent = from.fid,
+                                  .name = from.name,
+                                  .moved = replaced->fid(),
+                                  .moved_parent = to_fid,
+                                  .moved_name = to});
+    }
+  }
   request->Reply();
 }
 

@@ -52,7 +52,16 @@ int RemoveEntry(StoreImpl& store, const std::string& path, const Fid& fid, bool 
     error = take();
   }
   if (error != 0) return error;
-  if (inode != nullptr && !S_ISDIR(st.st_mode)) inode->MetadataChanged();
+  if (inode != nullptr && !S_ISDIR(st.st_mode)) {
+    inode->MetadataChanged();
+    const bool last = st.st_nlink == 1;
+    store.changes().Note({.kind = Change::kUnlink,
+                          .fid = fid,
+                          .last = last,
+                          .exists = last && store.changes().on() && inode->MayHaveCopy(),
+                          .parent = parent_fid,
+                          .name = name});
+  }
   store.TellEntryChanged(parent_fid, name);
   if (inode != nullptr) store.TellInodeChanged(inode, false, [] {});
   return 0;

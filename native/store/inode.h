@@ -127,6 +127,9 @@ class Inode : public std::enable_shared_from_this<Inode> {
   virtual void LosesLastName() = 0;
   virtual void LostLastName() = 0;
 
+  // The container may have a copy of it (HS_EXISTS).
+  virtual bool MayHaveCopy() = 0;
+
   // The request behind `ticket` was interrupted: true = its Wake will never be called.
   virtual bool Withdraw(uint64_t ticket) = 0;
 

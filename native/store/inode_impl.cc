@@ -106,6 +106,11 @@ int InodeImpl::WriteExact(int fd, const Record& record) {
   if (fstat(fd, &before) != 0) return errno;
   const int error = WriteRecord(fd, store_->id(), record);
   if (error != 0) return error;
+  // Release and restore say so themselves, at their end.
+  const uint8_t moved = (record_.flags ^ record.flags) & static_cast<uint8_t>(~HS_RELEASED);
+  if (moved != 0) {
+    store_->changes().Note({.kind = Change::kState, .fid = fid_, .flags = record.flags});
+  }
   record_ = record;
   struct stat after = {};
   if (fstat(fd, &after) != 0) {
@@ -392,6 +397,11 @@ int InodeImpl::ShowXattr(const std::string& name, std::string* value) {
 void InodeImpl::LosesLastName() {
   const Lock lock(mutex_);
   if (Loaded() == 0 && HasCopy()) store_->unlinked().Note(fid_, record_);
+}
+
+bool InodeImpl::MayHaveCopy() {
+  const Lock lock(mutex_);
+  return Loaded() == 0 && (record_.flags & HS_EXISTS) != 0;
 }
 
 void InodeImpl::LostLastName() {

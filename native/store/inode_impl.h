@@ -91,6 +91,7 @@ class InodeImpl final : public Inode {
   void MetadataChanged() override;
   void LosesLastName() override;
   void LostLastName() override;
+  bool MayHaveCopy() override;
   bool Withdraw(uint64_t ticket) override;
 
   // ---- for the store and the binding; these may take as long as an fsync unless said otherwise

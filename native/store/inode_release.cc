@@ -168,6 +168,7 @@ int InodeImpl::EmptyBusy(Lock& lock, const NewCopy* with) {
   lock.lock();
   sample_.reset();
   restored_etag_.clear();
+  if (!(old.flags & HS_RELEASED)) store_->changes().Note({.kind = Change::kRelease, .fid = fid_});
   store_->TellInodeChanged(shared_from_this(), true, [] {});
   return error != 0 ? error : punched;
 }

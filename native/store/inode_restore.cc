@@ -149,6 +149,8 @@ void InodeImpl::Restored(int error, const Copy& copy, const std::function<void(i
       error = Write(restore_->fd.get(), AfterRestore(record_, copy));
       if (error == 0) {
         CRASH_POINT("restore.recorded");
+        // Before anybody is woken: who has read the file finds the record.
+        store_->changes().Note({.kind = Change::kRestore, .fid = fid_});
         restored_etag_ = copy.etag;
         // Closes the fd before anybody is told: open for writing, it would refuse the lease of the
         // next suspension.

@@ -7,6 +7,7 @@
 #include <shared_mutex>
 #include <string>
 
+#include "changes.h"
 #include "inode.h"
 
 namespace lustrite {
@@ -31,6 +32,9 @@ class Store {
   // Held over each unlink, rmdir and rename, so that a job which looks at a name and then takes it
   // away takes what it looked at.
   virtual std::shared_lock<std::shared_mutex> HoldNames() = 0;
+
+  // For the changelog: whoever takes names away or gives them notes it here.
+  virtual Changes& changes() = 0;
 
   // One front end at a time; null to take it away. After the call with null returns no call is
   // running.

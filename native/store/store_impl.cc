@@ -113,10 +113,12 @@ void EmptyDirectory(int dir) {
 }  // namespace
 
 std::shared_ptr<StoreImpl> StoreImpl::Open(const std::string& path, RestoreNeeded restore_needed,
-                                           FileGone file_gone, int* error, std::string* why) {
+                                           FileGone file_gone, std::function<void()> changed,
+                                           int* error, std::string* why) {
   auto store = std::make_shared<StoreImpl>();
   store->restore_needed_ = std::move(restore_needed);
   store->file_gone_ = std::move(file_gone);
+  store->changes_.Listen(std::move(changed));
   *error = store->Prepare(path, why);
   if (*error == 0) *error = store->Recover();
   if (*error == 0) return store;

@@ -40,8 +40,10 @@ using FileGone = std::function<void(const Fid& fid, const Record& record)>;
 class StoreImpl final : public Store, public std::enable_shared_from_this<StoreImpl> {
  public:
   // Opens or creates `path`/ns. Null with *error and *why.
+  // `changed`: as of Changes::Listen.
   static std::shared_ptr<StoreImpl> Open(const std::string& path, RestoreNeeded restore_needed,
-                                         FileGone file_gone, int* error, std::string* why);
+                                         FileGone file_gone, std::function<void()> changed,
+                                         int* error, std::string* why);
   StoreImpl() = default;
   ~StoreImpl() override;
   // Fails what waits and joins the threads; every later call fails. Not from a thread of the store.
@@ -57,6 +59,7 @@ class StoreImpl final : public Store, public std::enable_shared_from_this<StoreI
   }
   // Nobody unlinks or renames meanwhile.
   std::unique_lock<std::shared_mutex> StopNames() { return std::unique_lock(names_mutex_); }
+  Changes& changes() override { return changes_; }
   void SetObserver(InodeObserver* observer) override;
   void SetPartialReads(bool on) override { partial_reads_ = on; }
   void FailWaiters(int error) override;
@@ -137,6 +140,7 @@ class StoreImpl final : public Store, public std::enable_shared_from_this<StoreI
   RestoreNeeded restore_needed_;
   FileGone file_gone_;
   Unlinked unlinked_;
+  Changes changes_;
   std::unique_ptr<Leases> leases_;
   std::unique_ptr<Syncer> syncer_;
   Threads pool_{"lustrite-store", 32};

@@ -177,6 +177,15 @@ StubResult StubMaker::Replace(const Stub& stub, const Fid& fid) {
   if (error != 0) return result;
   result.kind = StubResult::kCreated;
   if (S_ISREG(st.st_mode)) displaced->MetadataChanged();
+  if (!S_ISDIR(st.st_mode)) {
+    const bool last = st.st_nlink == 1;
+    store_.changes().Note({.kind = Change::kUnlink,
+                           .fid = fid,
+                           .last = last,
+                           .exists = last && store_.changes().on() && displaced->MayHaveCopy(),
+                           .parent = parent_fid,
+                           .name = name});
+  }
   store_.TellEntryChanged(parent_fid, name);
   store_.TellInodeChanged(displaced, false, [] {});
   return result;

@@ -73,6 +73,45 @@ export interface HsmParameterList {
   readonly value: readonly { readonly name: string; readonly value: string }[];
 }
 
+/** A record of the changelog; FIDs in Lustre's notation, names as pathText has them. */
+export interface ChangelogRecordView {
+  readonly index: number;
+  readonly type: string;
+  readonly flags: number;
+  /** Nanoseconds since the epoch, in decimal digits. */
+  readonly time: string;
+  readonly target: string;
+  readonly parent?: string;
+  readonly name?: string;
+  readonly source?: string;
+  readonly sourceParent?: string;
+  readonly sourceName?: string;
+  /** The line of `lfs changelog`. */
+  readonly text: string;
+}
+
+export interface ChangelogView {
+  readonly value: readonly ChangelogRecordView[];
+  /** Where to go on; absent at the end. */
+  readonly next?: number;
+  /** Records of the range that were not cleared and are gone: there were too many. */
+  readonly missing: number;
+}
+
+export interface ChangelogReaderView {
+  readonly id: string;
+  /** It wants no record up to this one. */
+  readonly cleared: number;
+  /** Records that it had not cleared and that are gone. */
+  readonly missing: number;
+}
+
+export interface ChangelogReadersView {
+  /** Of the last record. */
+  readonly currentIndex: number;
+  readonly value: readonly ChangelogReaderView[];
+}
+
 /** What `hydrate` or `release` of many files has come to. */
 export interface BulkView {
   readonly verb: 'hydrate' | 'release';

@@ -19,8 +19,18 @@ import { unlinkedCopy } from '../store/unlinked.js';
 import { archiveFile, type ArchiveOutcome, type BlobNames } from './archive-mover.js';
 import { BlobOwners } from './blob-owner.js';
 import { callerOf } from './caller.js';
+import { Changelog } from './changelog.js';
+import { endWord } from './changelog-record.js';
 import { ExplicitRequests, type NewRequest } from './explicit-requests.js';
-import { actionName, HS_NOARCHIVE, HUA_ARCHIVE, HUA_RESTORE, HUA_REMOVE, type RequestName } from './flags.js';
+import {
+  actionName,
+  HS_DIRTY,
+  HS_NOARCHIVE,
+  HUA_ARCHIVE,
+  HUA_RESTORE,
+  HUA_REMOVE,
+  type RequestName,
+} from './flags.js';
 import { HsmControl } from './hsm-control.js';
 import { errnoOf, hasErrno, type HsmConfig, type MoverContext, type Transfers } from './movers.js';
 import { NameLocks } from './name-locks.js';
@@ -31,6 +41,7 @@ import { removeCopy, removeUnlinkedCopy } from './remove-mover.js';
 import { decideRequest, permitRequest, type QueuedAction } from './request-rules.js';
 import { restoreFile } from './restore-mover.js';
 import { strictName } from './strict-name.js';
+import { causeErrno } from './transfer-errno.js';
 import { Transfer, TransferTable, type FinishedTransfer, type TransferCounts } from './transfers.js';
 
 const { EAGAIN, ECANCELED, EBUSY, EINTR, EPERM, ENOENT, ENODATA, EIO, ESTALE } = constants.errno;
@@ -39,7 +50,7 @@ const { EAGAIN, ECANCELED, EBUSY, EINTR, EPERM, ENOENT, ENODATA, EIO, ESTALE } =
 const housekeepingMs = 1000;
 
 export interface CoordinatorOptions {
-  readonly store: Pick<Store, 'native' | 'requestsDir' | 'unlinkedDir' | 'meta'>;
+  readonly store: Pick<Store, 'native' | 'requestsDir' | 'unlinkedDir' | 'changelogDir' | 'meta'>;
   readonly container: Container;
   readonly pool: Transfers;
   readonly log: Log;
@@ -73,6 +84,7 @@ export class Coordinator implements AsyncDisposable {
   readonly #explicit: ExplicitRequests;
   /** The parameters, and who turns the coordinator on and off. */
   readonly control: HsmControl;
+  readonly changelog: Changelog;
   #housekeeping: NodeJS.Timeout | undefined;
   /** Files that have lost their last name, until the journal has them. */
   readonly #gone: NewRequest[] = [];
@@ -85,7 +97,14 @@ export class Coordinator implements AsyncDisposable {
     this.#clock = clock;
     this.#requestsDir = store.requestsDir;
     this.#unlinkedDir = store.unlinkedDir;
-    this.#table = new TransferTable({ native, log, clock, maxRequests: config.hsm.maxRequests });
+    this.changelog = new Changelog({ folder: store.changelogDir, native, log, clock });
+    this.#table = new TransferTable({
+      native,
+      log,
+      clock,
+      maxRequests: config.hsm.maxRequests,
+      ended: (transfer, failure) => void this.#recordEnd(transfer, failure),
+    });
     this.control = new HsmControl({
       native,
       table: this.#table,
@@ -130,6 +149,7 @@ export class Coordinator implements AsyncDisposable {
     });
     this.#journal = journal;
     await this.control.start();
+    await this.changelog.start();
     this.#housekeeping = setInterval(() => {
       this.housekeep();
     }, housekeepingMs).unref();
@@ -319,6 +339,7 @@ export class Coordinator implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#housekeeping);
     await this.#table.close();
+    await this.changelog[Symbol.asyncDispose]();
     await this.#journal?.[Symbol.asyncDispose]();
   }
 
@@ -568,6 +589,20 @@ export class Coordinator implements AsyncDisposable {
   #strictly(state: FileState, { asked }: Transfer): (() => Promise<string>) | undefined {
     if (!this.#context.config.compat.strict) return undefined;
     return () => strictName(asked?.data, () => this.#blobsOf(state));
+  }
+
+  /** Of a restore that succeeded the store says so, before its readers go on. */
+  async #recordEnd({ fid, action, signal }: Transfer, failure: unknown): Promise<void> {
+    if (!this.changelog.recording || (failure === undefined && action === HUA_RESTORE)) return;
+    // What a stopping daemon interrupts goes on with the next one.
+    if (failure !== undefined && this.#table.closing) return;
+    const errno = failure === undefined ? 0 : signal.aborted ? ECANCELED : causeErrno(failure);
+    let dirty = false;
+    if (action === HUA_ARCHIVE && failure !== undefined) {
+      const state = await this.#context.native.state(fid).catch(() => undefined);
+      dirty = ((state?.flags ?? 0) & HS_DIRTY) !== 0;
+    }
+    this.changelog.note({ type: 'HSM', flags: endWord(action, errno, dirty), target: fid });
   }
 
   /** A blob for each of the file's names that one can have. */

@@ -145,6 +145,8 @@ export interface TransferTableOptions {
   readonly clock: Clock;
   /** Explicit transfers that run at a time. */
   readonly maxRequests: number;
+  /** One that had begun is over; `failure`: undefined where it succeeded. */
+  readonly ended?: (transfer: Transfer, failure: unknown) => void;
 }
 
 export class TransferTable {
@@ -413,6 +415,7 @@ export class TransferTable {
     else this.#byFid.set(fid, others);
     this.#show(fid);
     this.#remember(transfer, failure);
+    if (transfer.running) this.#options.ended?.(transfer, failure);
     transfer.settle(failure);
     if (transfer.again && !this.#closing) {
       const next = new Transfer(fid, transfer.action, 'implicit', transfer.bytes, transfer.work);

@@ -1,6 +1,9 @@
 /** What the control API needs of the daemon; daemon.ts puts it together. */
 import type {
   BulkView,
+  ChangelogReadersView,
+  ChangelogReaderView,
+  ChangelogView,
   DirtyFiles,
   HsmParameterList,
   JobView,
@@ -54,8 +57,24 @@ export interface Jobs {
   watch(name: string): AsyncIterable<JobView>;
 }
 
+export interface ChangelogControl {
+  /** From `start` to `end`, at most so many as are given. */
+  read(range: {
+    readonly start: number;
+    readonly end: number;
+    readonly limit: number;
+  }): Promise<ChangelogView>;
+  readers(): Promise<ChangelogReadersView>;
+  register(): Promise<ChangelogReaderView>;
+  /** Rejects with NotFound. */
+  deregister(id: string): Promise<void>;
+  /** 0: everything. `missing`: before it. Rejects with NotFound, InvalidParameter. */
+  clear(id: string, end: number): Promise<ChangelogReaderView>;
+}
+
 export interface Control {
   readonly jobs: Jobs;
+  readonly changelog: ChangelogControl;
   status(): Promise<StatusReport>;
   dirty(limit: number): Promise<DirtyFiles>;
   /** Rejects with a UserError Busy while files are open, unless lazy. The daemon ends after `answered`. */

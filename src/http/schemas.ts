@@ -87,6 +87,20 @@ export const parametersBody = z.strictObject({
   persistent: z.boolean().default(false),
 });
 
+const recordIndex = z.coerce.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
+
+export const changelogQuery = z.object({
+  start: recordIndex.default(0),
+  end: recordIndex.default(Number.MAX_SAFE_INTEGER),
+  limit: z.coerce.number().int().min(1).max(10_000).default(10_000),
+});
+
+export const readerParams = z.object({
+  id: z.string().regex(/^cl[1-9][0-9]{0,15}$/, 'a reader is called cl1, cl2, …'),
+});
+
+export const clearBody = z.strictObject({ end: recordIndex });
+
 const paths = z.array(path).min(1);
 
 export const hydrateBody = z.strictObject({

@@ -17,6 +17,8 @@ import { toHttpError } from './errors.js';
 import {
   autoExportBody,
   autoImportBody,
+  changelogQuery,
+  clearBody,
   dirtyQuery,
   exportBody,
   hsmBody,
@@ -27,6 +29,7 @@ import {
   jobsQuery,
   parametersBody,
   parametersQuery,
+  readerParams,
   releaseBody,
   unmountBody,
 } from './schemas.js';
@@ -55,6 +58,7 @@ export function createServer(control: Control, log: Log): FastifyInstance {
       .send({ error: { code: 'NotFound', message: `no route ${request.method} ${request.url}` } }),
   );
   addJobRoutes(server, control);
+  addChangelogRoutes(server, control);
   server.post('/v1/hydrate', pathsLimit, async (request, reply) => {
     const body = withoutUndefined<HydrateRequest>(parse(hydrateBody, request.body));
     return reply.type(linesType).send(Readable.from(lines(await control.hydrate(body))));
@@ -83,6 +87,23 @@ export function createServer(control: Control, log: Log): FastifyInstance {
     return { result: plain(await control.hsm(verb, parse(hsmBody, request.body).path)) };
   });
   return server;
+}
+
+function addChangelogRoutes(server: FastifyInstance, control: Control): void {
+  server.get('/v1/changelog', (request) => control.changelog.read(parse(changelogQuery, request.query)));
+  server.get('/v1/changelog/readers', () => control.changelog.readers());
+  server.post('/v1/changelog/readers', async (_, reply) =>
+    reply.code(201).send(await control.changelog.register()),
+  );
+  server.delete('/v1/changelog/readers/:id', async (request) => {
+    const { id } = parse(readerParams, request.params);
+    await control.changelog.deregister(id);
+    return { id };
+  });
+  server.post('/v1/changelog/readers/:id/clear', (request) => {
+    const { id } = parse(readerParams, request.params);
+    return control.changelog.clear(id, parse(clearBody, request.body).end);
+  });
 }
 
 function addJobRoutes(server: FastifyInstance, { jobs }: Control): void {

@@ -142,6 +142,26 @@ export interface ShownAction {
   readonly length: bigint;
 }
 
+/** What happened to a file, for the changelog. */
+export interface Change {
+  readonly kind: 'state' | 'release' | 'restore' | 'unlink' | 'rename';
+  readonly atNs: bigint;
+  /** `rename`: of what was at the new name, absent where nothing was. */
+  readonly fid?: Fid;
+  /** `state`: the HS_* bits that it has now. */
+  readonly flags?: number;
+  /** `unlink`, `rename`: `fid` had no other name; the container may have a copy of it. */
+  readonly last?: boolean;
+  readonly exists?: boolean;
+  /** The name that went, or the new one. */
+  readonly parent?: Fid;
+  readonly name?: Buffer;
+  /** `rename`: the file, and its old name. */
+  readonly moved?: Fid;
+  readonly movedParent?: Fid;
+  readonly movedName?: Buffer;
+}
+
 export interface StoreEvents {
   /**
    * Somebody waits for the data of `fid`, or would. Fired once per restore, from the first request that needs it, also
@@ -151,6 +171,8 @@ export interface StoreEvents {
   restoreNeeded(fid: Fid, pid: number): void;
   /** The last name and the last handle of a file with a copy are gone; only after setTellGone(true). */
   fileGone?(fid: Fid, copy: Copy, archiveId: number): void;
+  /** takeChanges has something, where it had nothing; only after setTellChanges(true). */
+  changed?(): void;
 }
 
 export interface NativeStore {
@@ -174,6 +196,10 @@ export interface NativeStore {
   setNonBlockingRestore(on: boolean): void;
   /** Whether StoreEvents.fileGone is called. */
   setTellGone(on: boolean): void;
+  /** Whether changes are kept for takeChanges; off, what was kept is forgotten. */
+  setTellChanges(on: boolean): void;
+  /** The oldest ones, in order, also those of which `changed` was not called yet. `lost`: how many were, behind them. */
+  takeChanges(): { readonly changes: readonly Change[]; readonly lost: number };
   /** One entry per path, undefined where nothing is. */
   lookup(paths: readonly string[]): Promise<readonly (FileState | undefined)[]>;
   statfs(): {

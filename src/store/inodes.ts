@@ -3,6 +3,7 @@ export type {
   ArchivePlan,
   Attributes,
   Caller,
+  Change,
   Copy,
   Fid,
   FileState,

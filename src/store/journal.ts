@@ -1,11 +1,11 @@
 /**
- * The explicit HSM requests that are not done yet, on disk: one line a fact, `<crc32 in hex> <json>`. A line that does
- * not match its checksum (a torn tail, a lost page) is dropped, the others count.
+ * The explicit HSM requests that are not done yet, on disk: one checked line a fact. A line that is damaged (a torn tail,
+ * a lost page) is dropped, the others count.
  */
 import { open, readFile, rename, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
-import { crc32 } from 'node:zlib';
 import { syncDirectory } from './atomic-file.js';
+import { checkedLine, checkedValue } from './checked-line.js';
 import type { Copy, Fid } from './inodes.js';
 
 export interface JournalEntry {
@@ -191,7 +191,7 @@ export function replay(bytes: Buffer): Replayed {
   let damaged = 0;
   for (const text of bytes.toString('utf8').split('\n')) {
     if (text === '') continue;
-    const fact = factOf(text);
+    const fact = checkedValue(text) as Fact | undefined;
     if (fact === undefined) {
       damaged++;
     } else if ('done' in fact) {
@@ -208,18 +208,7 @@ export function replay(bytes: Buffer): Replayed {
 
 /** One fact as a line. */
 export function line(fact: Fact): string {
-  const json = JSON.stringify(fact);
-  return `${checksum(json)} ${json}\n`;
-}
-
-function factOf(text: string): Fact | undefined {
-  const json = text.slice(9);
-  if (text[8] !== ' ' || text.slice(0, 8) !== checksum(json)) return undefined;
-  return JSON.parse(json) as Fact;
-}
-
-function checksum(json: string): string {
-  return crc32(json).toString(16).padStart(8, '0');
+  return checkedLine(fact);
 }
 
 async function rewrite(

@@ -28,6 +28,8 @@ export interface Store extends AsyncDisposable {
   readonly requestsDir: string;
   /** Of store/unlinked.ts. */
   readonly unlinkedDir: string;
+  /** Of hsm/changelog.ts; made by the first reader. */
+  readonly changelogDir: string;
 }
 
 /** Creates or opens a store: 0700, ours, locked, of this container and of a format we know. */
@@ -57,6 +59,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
       jobsDir,
       requestsDir,
       unlinkedDir: join(path, 'unlinked'),
+      changelogDir: join(path, 'changelog'),
       async [Symbol.asyncDispose]() {
         try {
           await native.close();

@@ -1,6 +1,7 @@
 /** Every test of sanity-hsm.sh has a counterpart here, or a reason why not. */
 import t from 'tap';
 import { archive } from './archive.js';
+import { changelog } from './changelog.js';
 import { exclusions } from './front-ends.js';
 import { notTested } from './not-tested.js';
 import { parameters } from './parameters.js';
@@ -13,7 +14,18 @@ import { restore } from './restore.js';
 import { sanityHsm } from './sanity-hsm.js';
 import { state } from './state.js';
 
-const themes = { archive, parameters, permissions, readers, release, removeCancel, requests, restore, state };
+const themes = {
+  archive,
+  changelog,
+  parameters,
+  permissions,
+  readers,
+  release,
+  removeCancel,
+  requests,
+  restore,
+  state,
+};
 const tested = Object.values(themes).flatMap(({ cases }) => cases.flatMap(({ ids }) => ids));
 const reasons = notTested.flatMap(({ ids }) => ids);
 const known = new Set(sanityHsm.map(({ id }) => id));

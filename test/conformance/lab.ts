@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path';
 import type { Test } from 'tap';
 import { Application } from '../helpers/application.js';
 import { runAs, type User } from '../helpers/as-user.js';
-import type { HsmParameterList } from '../../src/base/control-api.js';
+import type { ChangelogReaderView, ChangelogView, HsmParameterList } from '../../src/base/control-api.js';
 import type { Match } from '../helpers/fault-server.js';
 import { hsmFlags, lfs, lfsPath, states, untilFlags } from '../helpers/lfs.js';
 import type { MountedContainer } from '../helpers/mounted-container.js';
@@ -235,6 +235,29 @@ export class Lab {
     if (this.#set.has(name)) return;
     this.#set.add(name);
     this.#t.teardown(() => put(name === 'hsm.policy' ? 'NRA' : before));
+  }
+
+  /**
+   * From now on, until the test is over, what happens is recorded; the function that is returned answers what the
+   * changelog says of a FID: `HSM 0x280`.
+   */
+  async changelog(): Promise<(fid: string) => Promise<readonly string[]>> {
+    const { mount } = this.container;
+    const { id } = (await mount.control('POST', '/v1/changelog/readers', {})) as ChangelogReaderView;
+    this.#t.teardown(() => mount.control('DELETE', `/v1/changelog/readers/${id}`));
+    return async (fid) =>
+      (await this.#changelog())
+        .filter(({ target }) => target === fid)
+        .map(({ type, flags }) => `${type} 0x${flags.toString(16)}`);
+  }
+
+  /** As `lfs changelog` prints them. */
+  async changelogLines(): Promise<readonly string[]> {
+    return (await this.#changelog()).map(({ text }) => text);
+  }
+
+  async #changelog(): Promise<ChangelogView['value']> {
+    return ((await this.container.mount.control('GET', '/v1/changelog')) as ChangelogView).value;
   }
 
   /** Waits until such a request has arrived. */

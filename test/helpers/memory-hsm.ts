@@ -128,6 +128,7 @@ export class MemoryHsm implements AsyncDisposable {
         native: this.store,
         requestsDir: this.folder,
         unlinkedDir: join(this.folder, 'unlinked'),
+        changelogDir: join(this.folder, 'changelog'),
         meta: testMeta,
       },
       container: this.container,

@@ -7,6 +7,7 @@ import { HS_ARCHIVED, HS_DIRTY, HS_EXISTS, HS_LOST, HS_NORELEASE, HS_RELEASED } 
 import type {
   ArchivePlan,
   Attributes,
+  Change,
   Copy,
   Fid,
   FileState,
@@ -402,6 +403,14 @@ export class MemoryStore implements NativeStore {
 
   setTellGone(): void {
     // Nothing here has a last name to lose.
+  }
+
+  setTellChanges(): void {
+    // Nobody makes changes here that it would see.
+  }
+
+  takeChanges(): { readonly changes: readonly Change[]; readonly lost: number } {
+    return { changes: [], lost: 0 };
   }
 
   setNonBlockingRestore(on: boolean): void {

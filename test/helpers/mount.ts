@@ -128,7 +128,7 @@ export class TestMount implements AsyncDisposable {
   /** The control API, without starting a program for every question. Rejects with what it answers instead of success. */
   async control(method: string, path: string, body?: object): Promise<unknown> {
     const socketPath = join(this.store, socketName);
-    const headers = { 'content-type': 'application/json' };
+    const headers = body === undefined ? {} : { 'content-type': 'application/json' };
     return new Promise((resolve, reject) => {
       const asking = request({ socketPath, method, path, headers, agent: false }, (answer) => {
         text(answer).then((said) => {

@@ -1,5 +1,5 @@
-/** `lustrite hsm get-param|set-param` on a real mount, and what readers and `lfs` see of the parameters. */
-import { chmod, readFile } from 'node:fs/promises';
+/** `lustrite hsm get-param|set-param` and `lustrite changelog` on a real mount, and what readers and `lfs` see of the parameters. */
+import { chmod, readFile, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import t from 'tap';
 import { nobody, runAs } from '../helpers/as-user.js';
@@ -10,7 +10,7 @@ import { cannotMount } from '../helpers/mounts.js';
 import { until } from '../helpers/poll.js';
 import { ok, start } from '../helpers/run.js';
 
-const blobs = { waits: 'waits', masked: 'masked', user: 'user' };
+const blobs = { waits: 'waits', masked: 'masked', user: 'user', gone: 'gone', told: 'told' };
 
 t.test('the parameters of the coordinator', { skip: cannotMount }, async (t) => {
   const lab = await MountedContainer.start(t, blobs);
@@ -83,5 +83,55 @@ t.test('the parameters of the coordinator', { skip: cannotMount }, async (t) => 
     t.match(await runAs(nobody, 'cat', [masked]), { code: 1, stderr: /No data available/ });
     t.equal(await hsmFlags(masked), states.stub);
     t.equal(await readFile(masked, 'utf8'), 'masked', 'root may everything');
+  });
+
+  const changelog = async (...args: readonly string[]): Promise<string> => {
+    const { code, stdout, stderr } = await lustrite(['changelog', ...args]);
+    if (code !== 0 || stderr !== '') throw new Error(stderr);
+    return stdout;
+  };
+  const date = String.raw`\d\d:\d\d:\d\d\.\d{9} \d{4}\.\d\d\.\d\d`;
+
+  await t.test('a changelog is read, cleared and given up by its readers', async (t) => {
+    t.equal(await changelog(path), '');
+    t.equal(await changelog('register', path), 'cl1\n');
+    t.same(JSON.parse(await changelog('register', path, '--json')), { id: 'cl2', cleared: 0 });
+    await rm(lab.at('gone'));
+    await readFile(lab.at('told'));
+    const lines = (await changelog(path)).trimEnd().split('\n');
+    t.equal(lines.length, 2);
+    t.match(lines[0], new RegExp(String.raw`^1 06UNLNK ${date} 0x3 t=\[\S+\] p=\[\S+\] gone$`));
+    t.match(lines[1], new RegExp(String.raw`^2 16HSM   ${date} 0x80 t=\[\S+\]$`));
+    t.equal(await changelog(path, '2', '2'), `${lines[1] ?? ''}\n`);
+    t.match(JSON.parse(await changelog(path, '1', '1', '--json')), [{ index: 1, type: 'UNLNK', flags: 3 }]);
+    t.equal(await changelog('clear', path, 'cl1', '0'), '');
+    t.match(JSON.parse(await changelog('clear', path, 'cl2', '1', '--json')), { id: 'cl2', cleared: 1 });
+    t.equal(
+      await changelog('readers', path),
+      'current_index: 2\nID   cleared  missing\ncl1  2        0\ncl2  1        0\n',
+    );
+    t.equal(await changelog(path), `${lines[1] ?? ''}\n`);
+    t.equal(await changelog('deregister', path, 'cl1'), '');
+    const refused: readonly (readonly [args: readonly string[], code: number, error: RegExp])[] = [
+      [['deregister', path, 'cl1'], 1, /no reader cl1/],
+      [['clear', path, 'cl2', '9'], 1, /the last record of the changelog is 2/],
+      [['clear', path, 'x', '1'], 1, /a reader is called cl1/],
+      [[path, 'x'], 2, /numbered from 1/],
+    ];
+    for (const [args, code, error] of refused)
+      t.match(await lustrite(['changelog', ...args]), { code, stderr: error }, args.join(' '));
+  });
+
+  await t.test('after a kill its records are told again, and that some may be missing', async (t) => {
+    const before = await changelog(path);
+    await lab.mount.kill();
+    await lab.mount.remount();
+    await rm(lab.at('told'));
+    const after = await changelog(path);
+    t.ok(after.startsWith(before));
+    t.match(
+      after.slice(before.length),
+      new RegExp(`^3 00MARK  ${date} 0x0 .* killed: records may be missing\n4 06UNLNK .* told\n$`),
+    );
   });
 });

@@ -155,7 +155,8 @@ t.test('a store that is not on a disk, or on an unknown one, is warned of', (t) 
 
 t.test('every command has help with an example', async (t) => {
   const commands = ['', 'mount', 'umount', 'status', 'import create', 'import list', 'import show', 'import cancel',
-    'export create', 'export list', 'export show', 'export cancel', 'jobs list', 'config show']; // prettier-ignore
+    'export create', 'export list', 'export show', 'export cancel', 'jobs list', 'config show', 'changelog', 'changelog register', 'changelog deregister', 'changelog clear',
+    'changelog readers']; // prettier-ignore
   for (const command of commands) {
     const { code, stdout } = await lustrite([...command.split(' ').filter(Boolean), '--help']);
     t.equal(code, 0, command);

@@ -68,6 +68,19 @@ function madeUp(calls: unknown[]): Control {
         yield job(name, 'Completed');
       },
     },
+    changelog: {
+      read: ({ start, end, limit }) => Promise.resolve({ value: [], missing: start, next: end - limit }),
+      readers: () => Promise.resolve({ currentIndex: 7, value: [] }),
+      register: () => Promise.resolve({ id: 'cl1', cleared: 7, missing: 0 }),
+      deregister: (id) => {
+        calls.push(['deregister', id]);
+        return Promise.resolve();
+      },
+      clear: (id, end) =>
+        end > 7
+          ? Promise.reject(new UserError('InvalidParameter', 'the last record of the changelog is 7'))
+          : Promise.resolve({ id, cleared: end, missing: 0 }),
+    },
     status: () => Promise.resolve({ version: '1' } as StatusReport),
     dirty: (limit) => Promise.resolve({ count: limit, first: [] }),
     unmount: (lazy) => {
@@ -162,6 +175,15 @@ t.test('requests are checked, and refusals have one envelope', async (t) => {
     ['PUT', '/v1/hsm/parameters', parameter('2'), 200, { value: [{ name: 'hsm.max_requests', value: '2' }] }],
     ['PUT', '/v1/hsm/parameters', parameter('0'), 400, failed('EINVAL', /whole number/)],
     ['PUT', '/v1/hsm/parameters', { assignments: [] }, 400, failed('InvalidParameter', /^assignments: /)],
+    ['GET', '/v1/changelog?start=3&end=9&limit=2', undefined, 200, { value: [], missing: 3, next: 7 }],
+    ['GET', '/v1/changelog?start=-1', undefined, 400, failed('InvalidParameter', /^start: /)],
+    ['GET', '/v1/changelog?limit=10001', undefined, 400, failed('InvalidParameter', /^limit: /)],
+    ['GET', '/v1/changelog/readers', undefined, 200, { currentIndex: 7 }],
+    ['POST', '/v1/changelog/readers', {}, 201, { id: 'cl1' }],
+    ['POST', '/v1/changelog/readers/cl1/clear', { end: 7 }, 200, { id: 'cl1', cleared: 7 }],
+    ['POST', '/v1/changelog/readers/cl1/clear', { end: 8 }, 400, failed('InvalidParameter', /is 7$/)],
+    ['POST', '/v1/changelog/readers/x/clear', { end: 1 }, 400, failed('InvalidParameter', /^id: /)],
+    ['DELETE', '/v1/changelog/readers/cl1', undefined, 200, { id: 'cl1' }],
     ['POST', '/v1/hsm/explode', { path: 'a' }, 400, failed('InvalidParameter', /^verb: /)],
     ['POST', '/v1/nowhere', {}, 404, failed('NotFound', /no route POST/)],
     ['POST', '/v1/jobs/import', { name: 'x'.repeat(70_000) }, 413, failed('InvalidParameter', /large/)],
