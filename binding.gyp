@@ -57,6 +57,7 @@
         'native/fuse/core.cc',
         'native/fuse/data.cc',
         'native/fuse/directories.cc',
+        'native/fuse/dot_lustre.cc',
         'native/fuse/gate.cc',
         'native/fuse/inodes.cc',
         'native/fuse/ioctl.cc',

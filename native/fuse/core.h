@@ -202,6 +202,12 @@ void AnswerQuestion(Core& core, uint64_t id, int error);
 // The same for a LinkAsked that has an answer; `path` is shorter than LUSTRITE_PATH_BYTES.
 void AnswerLink(Core& core, uint64_t id, uint32_t links, const std::string& path);
 
+// dot_lustre.cc: whether a request was about `.lustre`, and was answered.
+inline constexpr char kDotLustreName[] = ".lustre";
+bool ServeDotLustre(Core& core, const RequestPtr& request);
+// A LOOKUP in `.lustre/fid` of an inode that has a name in the namespace.
+void AnswerLookup(Core& core, const RequestPtr& request);
+
 // print.cc: one line a request on stderr.
 const char* OpcodeName(uint32_t opcode);
 void PrintRequest(const Request& request);

@@ -118,6 +118,12 @@ void OnReaddir(Core& core, const RequestPtr& request) {
   std::lock_guard lock(handle->mutex);
   uint64_t position = in.offset;
   while (const KernelDirent* entry = EntryAt(*handle, position, &error)) {
+    if (handle->node->id == FUSE_ROOT_ID && strcmp(entry->name, kDotLustreName) == 0) {
+      // Of a store that has one from elsewhere: its name leads to ours.
+      position = static_cast<uint64_t>(entry->off);
+      Advance(*handle, *entry);
+      continue;
+    }
     const size_t name_size = strlen(entry->name);
     const size_t head = plus ? FUSE_NAME_OFFSET_DIRENTPLUS : FUSE_NAME_OFFSET;
     const size_t size = FUSE_DIRENT_ALIGN(head + name_size);

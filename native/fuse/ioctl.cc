@@ -180,6 +180,10 @@ void AnswerQuestion(Core& core, uint64_t id, int error) {
 void AnswerLink(Core& core, uint64_t id, uint32_t links, const std::string& path) {
   RequestPtr request = core.questions.Take(id);
   if (!request) return;
+  if (request->opcode() == FUSE_LOOKUP) {
+    core.pool.Post([&core, request] { AnswerLookup(core, request); });
+    return;
+  }
   struct lustrite_fid2path answer = {};
   if (path.size() >= sizeof(answer.path)) {
     request->ReplyError(ENAMETOOLONG);

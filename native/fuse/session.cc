@@ -146,8 +146,10 @@ void Session::Serve(const RequestPtr& request) {
   }
   const Entry entry = opcode < kOpcodes ? kOperations[opcode] : Entry{};
   if (opcode < kOpcodes) core_.counts[opcode].fetch_add(1, std::memory_order_relaxed);
-  if (entry.operation && request->body_size() >= entry.fixed)
-    return entry.operation(core_, request);
+  if (entry.operation && request->body_size() >= entry.fixed) {
+    if (!ServeDotLustre(core_, request)) entry.operation(core_, request);
+    return;
+  }
   request->ReplyError(entry.operation ? EINVAL : ENOSYS);
 }
 

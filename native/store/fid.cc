@@ -29,19 +29,23 @@ std::string ToString(const Fid& fid) {
   return text;
 }
 
-bool ParseFid(const std::string& text, Fid* fid) {
-  struct lu_fid lustre = {};
+bool ScanFid(const std::string& text, struct lu_fid* lustre) {
   int end = 0;
   const char* at = text.c_str();
   const bool bracket = *at == '[';
   if (bracket) at++;
-  if (sscanf(at, "0x%16" SCNx64 ":0x%8x:0x%8x%n", &lustre.f_seq, &lustre.f_oid, &lustre.f_ver,
+  if (sscanf(at, "0x%16" SCNx64 ":0x%8x:0x%8x%n", &lustre->f_seq, &lustre->f_oid, &lustre->f_ver,
              &end) != 3) {
     return false;
   }
   at += end;
   if (bracket && *at++ != ']') return false;
-  return *at == '\0' && at == text.c_str() + text.size() && FromLustre(lustre, fid);
+  return *at == '\0' && at == text.c_str() + text.size();
+}
+
+bool ParseFid(const std::string& text, Fid* fid) {
+  struct lu_fid lustre = {};
+  return ScanFid(text, &lustre) && FromLustre(lustre, fid);
 }
 
 }  // namespace lustrite

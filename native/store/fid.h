@@ -28,6 +28,8 @@ bool FromLustre(const struct lu_fid& lustre, Fid* fid);
 // "[0x200000400:0x5:0x0]"; parsing accepts it without brackets too.
 std::string ToString(const Fid& fid);
 bool ParseFid(const std::string& text, Fid* fid);
+// The same for one that perhaps no inode of ours can have.
+bool ScanFid(const std::string& text, struct lu_fid* lustre);
 
 struct FidHash {
   size_t operator()(const Fid& fid) const {

@@ -34,6 +34,7 @@ export function pathOfBlob(name: string, size: number): BlobPath {
   if (path.startsWith('/') || path === '') return { refused: "the name starts with '/'" };
   if (path.endsWith('/')) return { refused: "the name ends in more than one '/'" };
   if (loneSurrogate.test(path)) return { refused: 'the name is not valid Unicode' };
+  if (/^\.lustre(\/|$)/.test(path)) return { refused: "'.lustre' in the root is the mount's own" };
   for (const component of path.split('/')) {
     if (component === '') return { refused: "the name has an empty component ('//')" };
     if (component === '.' || component === '..')

@@ -1,8 +1,22 @@
 /** What `lfs` can beside the HSM commands, through a real mount of every front end (lustre-hsm 8). */
 import { statfsSync, statSync } from 'node:fs';
-import { chmod, link, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import {
+  appendFile,
+  chmod,
+  link,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  rmdir,
+  stat,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import { setTimeout as pause } from 'node:timers/promises';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import t, { type Test } from 'tap';
 import { nobody, runAs } from '../helpers/as-user.js';
 import { Azurite } from '../helpers/azurite.js';
@@ -10,7 +24,7 @@ import { HS, hsmFlags, lfs, lfsPath, states, untilFlags } from '../helpers/lfs.j
 import { TestMount } from '../helpers/mount.js';
 import { cannotMount } from '../helpers/mounts.js';
 import { until } from '../helpers/poll.js';
-import { run } from '../helpers/run.js';
+import { ok, run } from '../helpers/run.js';
 
 const azurite = await Azurite.start();
 t.teardown(() => azurite[Symbol.asyncDispose]());
@@ -51,6 +65,7 @@ for (const frontEnd of ['native', 'fuse-native'] as const) {
     await finding(t, at);
     await striping(t, at);
     await twoWords(t, at);
+    await byFid(t, at);
   });
 }
 
@@ -350,5 +365,94 @@ async function twoWords(t: Test, { mount }: Mounted): Promise<void> {
     t.equal((await hsmFlags(path)) & HS.NORELEASE, 0);
     t.equal(await said('hsm', 'action', path), `${path}: NOOP\n`);
     t.equal(await said('hsm', 'release', path), '');
+  });
+}
+
+/** The FID of an inode that the mount has not seen, from its number and generation. */
+async function fidIn(store: string, name: string): Promise<string> {
+  const script = [
+    'import array, fcntl, os, sys',
+    'fd = os.open(sys.argv[1], os.O_RDONLY)',
+    'generation = array.array("I", [0, 0])',
+    'fcntl.ioctl(fd, 0x80087601, generation)',
+    'ino = os.fstat(fd).st_ino',
+    'print("[0x%x:0x%x:0x%x]" % (0x200000400 + (ino >> 32), ino & 0xffffffff, generation[0]))',
+  ].join('\n');
+  return (await ok('python3', ['-c', script, join(store, name)])).trim();
+}
+
+async function byFid(t: Test, { mount, frontEnd }: Mounted): Promise<void> {
+  const skip = frontEnd === 'fuse-native' && 'the package has paths, and a FID is none (SEMANTICS.md)';
+  const fid = async (path: string): Promise<string> => (await said('path2fid', path)).trim();
+  const at = (text: string): string => mount.at('.lustre/fid', text);
+
+  await t.test('.lustre/fid/FID is the file itself', { skip }, async (t) => {
+    const text = await fid(mount.at('a.txt'));
+    t.equal(
+      await said('hsm_state', at(text)),
+      (await said('hsm_state', mount.at('a.txt'))).replace(mount.at('a.txt'), at(text)),
+    );
+    t.equal(await hsmFlags(at(text)), states.stub);
+    t.equal((await stat(at(text))).ino, (await stat(mount.at('a.txt'))).ino);
+    t.equal(await readFile(at(text.slice(1, -1)), 'utf8'), 'aaa\n', 'also without brackets; it is restored');
+    t.equal(await hsmFlags(mount.at('a.txt')), states.clean);
+    await appendFile(at(text), 'more');
+    t.equal(await hsmFlags(mount.at('a.txt')), HS.EXISTS | HS.ARCHIVED | HS.DIRTY);
+    t.equal(await said('path2fid', at(text)), `${text}\n`);
+
+    const handle = await open(at(text));
+    t.teardown(() => handle.close());
+    await rename(mount.at('a.txt'), mount.at('renamed'));
+    t.equal(await readFile(at(text), 'utf8'), 'aaa\nmore', 'a rename changes no FID');
+    await link(at(text), mount.at('a.txt'));
+    await rm(mount.at('renamed'));
+    t.equal(await readFile(at(text), 'utf8'), 'aaa\nmore');
+    await rm(mount.at('a.txt'));
+    await t.rejects(stat(at(text)), { code: 'ENOENT' }, 'without a name it has no FID');
+    t.equal(await handle.readFile('utf8'), 'aaa\nmore', 'who has it open has it still');
+  });
+
+  await t.test('.lustre/fid/FID of a directory is the directory', { skip }, async (t) => {
+    const text = await fid(mount.at('sub'));
+    t.same(await readdir(at(text)), ['b.bin']);
+    t.equal((await readFile(`${at(text)}/b.bin`)).length, 5000);
+    await writeFile(`${at(text)}/new`, 'new');
+    t.equal(await readFile(mount.at('sub/new'), 'utf8'), 'new');
+    t.same((await readdir(mount.at('sub'))).sort(), ['b.bin', 'new']);
+    await rm(mount.at('sub/new'));
+    await t.rejects(readdir(at(await fid(mount.path))), { code: 'ELOOP' }, 'not that of the root');
+  });
+
+  await t.test('what the mount has not seen is found, what is not in it is not', { skip }, async (t) => {
+    await writeFile(join(mount.store, 'ns', 'unseen'), 'unseen');
+    await writeFile(join(mount.store, 'outside'), 'outside');
+    t.equal(await readFile(at(await fidIn(mount.store, 'ns/unseen')), 'utf8'), 'unseen');
+    await t.rejects(stat(at(await fidIn(mount.store, 'outside'))), { code: 'ENOENT' });
+    await t.rejects(stat(at(await fidIn(mount.store, 'unlinked'))), { code: 'ENOENT' });
+    for (const text of ['[0x200000400:0xfffffff0:0x1]', '[0x1:0x2:0x0]', '0x1:0x2:0x0'])
+      await t.rejects(stat(at(text)), { code: 'ENOENT' }, text);
+    for (const text of ['x', '[0x200000400:0x5:0x0', '0x200000400:0x5', '[0x200000400:0x5:0x0]x'])
+      await t.rejects(stat(at(text)), { code: 'EINVAL' }, text);
+    await rm(mount.at('unseen'));
+  });
+
+  await t.test('.lustre is not listed, for root alone, and nothing changes in it', { skip }, async (t) => {
+    const text = await fid(mount.at('sub/b.bin'));
+    t.notOk((await readdir(mount.path)).includes('.lustre'));
+    for (const folder of ['.lustre', '.lustre/fid']) t.same(await readdir(mount.at(folder)), []);
+    await t.rejects(stat(mount.at('.lustre/other')), { code: 'ENOENT' });
+    t.match(await runAs(nobody, 'cat', [at(text)]), { code: 1, stderr: /Permission denied/ });
+    const refused = { code: 'EPERM' };
+    await t.rejects(writeFile(at('x'), 'x'), { code: 'EINVAL' });
+    await t.rejects(writeFile(mount.at('.lustre/x'), 'x'), refused);
+    await t.rejects(mkdir(mount.at('.lustre/x')), refused);
+    await t.rejects(chmod(mount.at('.lustre/fid'), 0o755), refused);
+    await t.rejects(rm(at(text)), refused);
+    await t.rejects(rename(at(text), mount.at('moved')), refused);
+    await t.rejects(rename(mount.at('sub/b.bin'), mount.at('.lustre/moved')), refused);
+    await t.rejects(rmdir(mount.at('.lustre')), refused);
+    await t.rejects(rename(mount.at('.lustre'), mount.at('moved')), refused);
+    await t.rejects(mkdir(mount.at('.lustre')), { code: 'EEXIST' });
+    t.equal(await fid(mount.at('sub/b.bin')), text);
   });
 }
