@@ -227,7 +227,11 @@ program
   .command('hydrate')
   .description('restore everything below some paths; what is here already stays as it is')
   .argument('<path...>', 'files and directories of one mount')
-  .option('--concurrency <count>', 'files at a time, 1 to 4096 (default: hsm.max_requests)', once)
+  .option(
+    '--concurrency <count>',
+    'files at a time at most, 1 to 4096 (default: 7/8 of hsm.max_requests)',
+    once,
+  )
   .option('--dry-run', 'only count')
   .addOption(json())
   .addHelpText('after', example('hydrate /mnt/lustre/in /mnt/lustre/ref', 'hydrate /mnt/lustre --dry-run'))

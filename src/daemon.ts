@@ -34,6 +34,7 @@ import type { FrontEnd } from './fuse/front-end.js';
 import type { BulkVerbs, HydrateRequest, ReleaseRequest } from './hsm/bulk.js';
 import type { Coordinator } from './hsm/coordinator.js';
 import { recordText } from './hsm/changelog-record.js';
+import type { SpaceManager } from './hsm/space-manager.js';
 import type { AutoImportRequest, ChangelogControl, Control, HsmVerb, ImportRequest } from './http/control.js';
 import type { createServer } from './http/server.js';
 import type { Job, JobRunner } from './jobs/runner.js';
@@ -94,6 +95,7 @@ class Daemon implements Control {
   #coordinator: Coordinator | undefined;
   #frontEnd: FrontEnd | undefined;
   #runner: JobRunner | undefined;
+  #space: SpaceManager | undefined;
   #bulk: BulkVerbs | undefined;
   /** Resolves when the answer to the control API's unmount is out. */
   #answer:
@@ -152,6 +154,7 @@ class Daemon implements Control {
       { openStore },
       { TransferPool },
       { Coordinator },
+      { SpaceManager },
       { BulkVerbs },
       { JobRunner },
       { createServer },
@@ -160,6 +163,7 @@ class Daemon implements Control {
       import('./store/store.js'),
       import('./workers/pool.js'),
       import('./hsm/coordinator.js'),
+      import('./hsm/space-manager.js'),
       import('./hsm/bulk.js'),
       import('./jobs/runner.js'),
       import('./http/server.js'),
@@ -194,8 +198,14 @@ class Daemon implements Control {
     }
     const pool = this.#own(new TransferPool({ workers: config.transfer.workers }));
     const common = { store, container, log: this.#log, config, clock: systemClock };
-    const coordinator = (this.#coordinator = this.#own(new Coordinator({ ...common, pool })));
+    const { highWatermark: high, lowWatermark } = config.space;
+    const watermarks = { high, low: Math.min(high, lowWatermark) };
+    const space = (this.#space = this.#own(
+      new SpaceManager({ native: store.native, container, log: this.#log, clock: systemClock, watermarks }),
+    ));
+    const coordinator = (this.#coordinator = this.#own(new Coordinator({ ...common, pool, space })));
     await coordinator.start();
+    space.start();
     signal.throwIfAborted();
     this.#frontEnd = await this.#mount(addon, store, coordinator, signal);
     signal.throwIfAborted();
@@ -205,10 +215,8 @@ class Daemon implements Control {
     ));
     await runner.start();
     await this.#startFirstImport(runner);
-    const { native } = store;
-    this.#bulk = this.#own(
-      new BulkVerbs({ native, coordinator, log: this.#log, clock: systemClock, readOnly: config.readOnly }),
-    );
+    const { readOnly } = config;
+    this.#bulk = this.#own(new BulkVerbs({ ...common, native: store.native, coordinator, space, readOnly }));
     await this.#listen(createServer(this, this.#log), join(config.store, socketName));
     writeFirstMount(config.store, this.#launch.firstMount);
     try {
@@ -559,6 +567,7 @@ class Daemon implements Control {
       }),
       hsm,
       heldRequests: stats['held'] ?? 0,
+      ...(this.#space && { space: this.#space.view }),
       ...(storageOutage && { storageOutage }),
     };
   }

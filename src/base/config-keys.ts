@@ -232,6 +232,26 @@ export const settings: readonly Setting[] = [
     description: 'archive id of files that name none',
   },
   {
+    path: 'space.highWatermark',
+    kind: 'integer',
+    env: 'LUSTRITE_SPACE_HIGH_WATERMARK',
+    default: 95,
+    strict: 0,
+    minimum: 0,
+    maximum: 100,
+    description:
+      "percent of the store's disk from which clean files are released, least recently used first; 0: never",
+  },
+  {
+    path: 'space.lowWatermark',
+    kind: 'integer',
+    env: 'LUSTRITE_SPACE_LOW_WATERMARK',
+    default: 90,
+    minimum: 0,
+    maximum: 100,
+    description: 'percent down to which they are released; no more than the high one',
+  },
+  {
     path: 'transfer.workers',
     kind: 'integer',
     env: 'LUSTRITE_TRANSFER_WORKERS',

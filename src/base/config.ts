@@ -35,6 +35,7 @@ export interface Config {
     readonly parallelRanges: number;
   };
   readonly hsm: { readonly maxRequests: number; readonly defaultArchiveId: number };
+  readonly space: { readonly highWatermark: number; readonly lowWatermark: number };
   readonly transfer: {
     readonly workers: number;
     readonly blockBytes: number;

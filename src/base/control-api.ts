@@ -48,7 +48,25 @@ export interface StatusReport {
   readonly lastError: { readonly time: string; readonly message: string } | null;
   readonly hsm: unknown;
   readonly heldRequests: number;
+  /** Daemons that were started before an update may lack it. */
+  readonly space?: SpaceView;
   readonly storageOutage?: OutageView;
+}
+
+/** The disk of the store, and what the space manager has released in this daemon's life. */
+export interface SpaceView {
+  readonly usedPercent: number;
+  readonly usedBytes: number;
+  readonly freeBytes: number;
+  /** Promised to restores that have not taken it yet. */
+  readonly reservedBytes: number;
+  /** Percent; 0: off. */
+  readonly highWatermark: number;
+  readonly lowWatermark: number;
+  readonly releasedFiles: number;
+  readonly releasedBytes: number;
+  /** Above the high watermark, and too little is left that can be released. */
+  readonly full: boolean;
 }
 
 /** Files whose content the container does not have. */

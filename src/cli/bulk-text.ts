@@ -75,6 +75,7 @@ export function bulkLine(view: BulkView, rate: Rate | undefined): string {
 const keptTexts: Readonly<Record<string, string>> = {
   recent: 'used recently',
   lost_from_hsm: 'lost_from_hsm',
+  no_room: 'for which the disk has no room',
 };
 
 /** `12 files restored (3.0 MiB), 3 were here already, 1 failed`. */

@@ -140,7 +140,8 @@ async function bulk(
     if (json) throw new Exit(1);
     throw new UserError(code, message);
   }
-  if (followed.last.failed > 0) throw new Exit(1);
+  const { failed, kept } = followed.last;
+  if (failed > 0 || (kept['no_room'] ?? 0) > 0) throw new Exit(1);
 }
 
 function tellFailures({ failed, failures }: BulkView, json: boolean): void {

@@ -1,5 +1,5 @@
 /** `lustrite status [MNT]`. */
-import type { StatusReport } from '../base/control-api.js';
+import type { SpaceView, StatusReport } from '../base/control-api.js';
 import { messageChain } from '../base/errors.js';
 import { lustriteMounts } from '../base/mount-table.js';
 import { lingeringDaemons, registeredMounts, type RegisteredMount } from '../base/registry.js';
@@ -7,7 +7,7 @@ import { DaemonClient } from './client.js';
 import { isDead } from './dead-mount.js';
 import { Exit } from './failure.js';
 import { endedAt, jobLine, outageText } from './job-text.js';
-import { bytesText, note, say, sayJson, table } from './output.js';
+import { bytesText, counted, note, say, sayJson, table } from './output.js';
 import { deadText, refuseWithoutRoot, targetAt } from './target.js';
 
 export async function status(path: string | undefined, { json }: { readonly json?: boolean }): Promise<void> {
@@ -66,11 +66,24 @@ function text(report: StatusReport): string {
     ['entries', entries.join(', ')],
     ['files', files],
     ['job', jobText(report)],
+    ...(report.space === undefined ? [] : [['disk', spaceText(report.space)] as const]),
     ['held requests', String(report.heldRequests)],
     ['last error', lastError === null ? 'none' : `${lastError.time} ${lastError.message}`],
   ];
   const how = report.lingering === true ? ' (unmounted lazily; files are still open)' : '';
   return `${report.mountPoint}${how}\n${table(rows.map(([name, value]) => [`  ${name}`, value]))}`;
+}
+
+function spaceText(space: SpaceView): string {
+  const { usedPercent, freeBytes, highWatermark, lowWatermark, releasedFiles, releasedBytes, full } = space;
+  const released = `${counted(releasedFiles, 'file')} (${bytesText(releasedBytes)}) released so far`;
+  return [
+    `${Math.ceil(usedPercent)} % used, ${bytesText(freeBytes)} free`,
+    highWatermark === 0
+      ? 'nothing is released by itself'
+      : `clean files are released from ${highWatermark} % down to ${lowWatermark} %: ${released}`,
+    ...(full ? ['too little is left to release'] : []),
+  ].join('; ');
 }
 
 function namespaceText({ namespace }: StatusReport): string {

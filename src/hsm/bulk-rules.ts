@@ -2,7 +2,7 @@
 import type { FileState } from '../store/inodes.js';
 import { HS_ARCHIVED, HS_DIRTY, HS_LOST, HS_NORELEASE, HS_RELEASED } from './flags.js';
 
-/** Why a file is left alone though its data is here. */
+/** Why a release leaves a file alone whose data is here. */
 export const keptReasons = ['new', 'dirty', 'never_release', 'lost_from_hsm', 'recent', 'open'] as const;
 export type KeptReason = (typeof keptReasons)[number];
 
@@ -27,8 +27,24 @@ export function judgeHydrate({ type, flags, size }: Judged): Verdict | undefined
   return { kind: 'do', bytes: size };
 }
 
-/** As lustre-hsm 3.3. `usedBeforeNs`: what was used later stays. */
-export function judgeRelease(file: Judged, usedBeforeNs?: bigint): Verdict | undefined {
+/**
+ * Restores of one hydrate at a time: `wanted`, or as many as there may be, of those that the coordinator runs; some of
+ * these are left to archives and removes, which come behind all restores that wait.
+ */
+export function hydratesAtOnce(maxRequests: number, wanted = Number.POSITIVE_INFINITY): number {
+  return Math.max(1, Math.min(wanted, maxRequests - Math.ceil(maxRequests / 8)));
+}
+
+/** Milliseconds since the epoch. */
+export interface UseLimits {
+  /** What was used then or later stays. */
+  readonly usedBefore?: number | undefined;
+  /** When it was restored last, where that is known. */
+  readonly restoredAt?: number | undefined;
+}
+
+/** As lustre-hsm 3.3. */
+export function judgeRelease(file: Judged, { usedBefore, restoredAt }: UseLimits = {}): Verdict | undefined {
   const { type, flags, modified, allocated, writers, readers } = file;
   if (type !== 'file') return undefined;
   if ((flags & HS_RELEASED) !== 0) return { kind: 'there' };
@@ -40,13 +56,25 @@ export function judgeRelease(file: Judged, usedBeforeNs?: bigint): Verdict | und
     if (modified || (flags & HS_DIRTY) !== 0) return 'dirty';
     if ((flags & HS_LOST) !== 0) return 'lost_from_hsm';
     if ((flags & HS_NORELEASE) !== 0) return 'never_release';
-    if (usedBeforeNs !== undefined && lastUsedNs(file) > usedBeforeNs) return 'recent';
+    if (usedBefore !== undefined && lastUsedNs(file, restoredAt) >= nanoseconds(usedBefore)) return 'recent';
     if (writers + readers > 0) return 'open';
     return undefined;
   }
 }
 
-/** When a file was read or changed last: relatime keeps the former no better than that a change is older. */
-export function lastUsedNs({ atimeNs, mtimeNs }: Pick<FileState, 'atimeNs' | 'mtimeNs'>): bigint {
-  return atimeNs > mtimeNs ? atimeNs : mtimeNs;
+/**
+ * When a file was read, changed or restored last: relatime keeps the first no better than that a change is older, and of
+ * the last no time of the file tells (lustre-hsm 3.7).
+ */
+export function lastUsedNs(
+  { atimeNs, mtimeNs }: Pick<FileState, 'atimeNs' | 'mtimeNs'>,
+  restoredAt?: number,
+): bigint {
+  const shown = atimeNs > mtimeNs ? atimeNs : mtimeNs;
+  const restoredNs = restoredAt === undefined ? 0n : nanoseconds(restoredAt);
+  return restoredNs > shown ? restoredNs : shown;
+}
+
+function nanoseconds(ms: number): bigint {
+  return BigInt(Math.floor(ms)) * 1_000_000n;
 }

@@ -7,15 +7,21 @@ import type { Log } from '../base/log.js';
 import { pathText } from '../base/path-text.js';
 import type { Fid, FileState, NativeStore } from '../store/inodes.js';
 import { filesBelow, rootsOf, type NamedFile, type Unreadable } from './bulk-files.js';
-import { judgeHydrate, judgeRelease, type Verdict } from './bulk-rules.js';
+import { hydratesAtOnce, judgeHydrate, judgeRelease, type Verdict } from './bulk-rules.js';
 import type { Coordinator } from './coordinator.js';
 import { HPS_RUNNING, HUA_RESTORE } from './flags.js';
 import { hasErrno } from './movers.js';
+import type { SpaceManager } from './space-manager.js';
+import { maxBytes } from './transfers.js';
 
-const { EBUSY, ENOENT, EPERM, ESTALE } = constants.errno;
+const { EBUSY, EDQUOT, ENOENT, ENOSPC, EPERM, ESTALE } = constants.errno;
 
 /** A release that finds its file open occupies a thread of the addon for up to a second. */
 const releasesAtOnce = 4;
+/** Archives and removes do not wait for bytes behind restores that nobody waits for. */
+const bytesHydratedAtOnce = maxBytes / 2;
+/** A file no smaller than one that has found no room is left for so long without asking. */
+const noRoomForMs = 1000;
 /** Failures that are named. */
 const maxNamed = 20;
 const viewEveryMs = 200;
@@ -23,7 +29,7 @@ const viewEveryMs = 200;
 export interface HydrateRequest {
   /** Relative to the root. */
   readonly paths: readonly string[];
-  /** Absent: as many as the coordinator runs. */
+  /** At most; absent: as many as the coordinator has room for. */
   readonly concurrency?: number;
   readonly dryRun: boolean;
 }
@@ -38,6 +44,8 @@ export interface ReleaseRequest {
 export interface BulkVerbsOptions {
   readonly native: Pick<NativeStore, 'lookup' | 'walk'>;
   readonly coordinator: Pick<Coordinator, 'restore' | 'release' | 'status' | 'shownAction' | 'control'>;
+  /** Absent: nobody remembers what was restored. */
+  readonly space?: Pick<SpaceManager, 'restoredAt'>;
   readonly log: Log;
   readonly clock: Clock;
   readonly readOnly: boolean;
@@ -47,7 +55,8 @@ interface Verb {
   readonly name: BulkView['verb'];
   readonly roots: readonly string[];
   readonly dryRun: boolean;
-  readonly concurrency: number;
+  /** Files and bytes at a time. */
+  readonly limits: () => { readonly files: number; readonly bytes: number };
   readonly judge: (file: FileState) => Verdict | undefined;
   readonly act: (file: FileState, signal: AbortSignal) => Promise<void>;
 }
@@ -62,32 +71,36 @@ export class BulkVerbs implements AsyncDisposable {
 
   /** Rejects with a UserError when it is refused; otherwise what it has come to, again and again, until it is over. */
   async hydrate({ paths, concurrency, dryRun }: HydrateRequest): Promise<AsyncIterable<BulkView>> {
-    const { native, coordinator } = this.#options;
+    const { native, coordinator, clock } = this.#options;
     this.#refuseWhileBlocked();
+    // What it has restored itself does not make room for the rest.
+    const usedBefore = clock.now();
     return this.#follow({
       name: 'hydrate',
       roots: await rootsOf(native, paths),
       dryRun,
-      concurrency: concurrency ?? coordinator.control.parameters.maxRequests,
+      limits: () => ({
+        files: hydratesAtOnce(coordinator.control.parameters.maxRequests, concurrency),
+        bytes: bytesHydratedAtOnce,
+      }),
       judge: judgeHydrate,
-      act: ({ fid, size }, signal) => coordinator.restore(fid, { size, signal }),
+      act: ({ fid, size }, signal) => coordinator.restore(fid, { size, signal, usedBefore }),
     });
   }
 
   /** As `hydrate`. */
   async release({ paths, unusedForMs, dryRun }: ReleaseRequest): Promise<AsyncIterable<BulkView>> {
-    const { native, coordinator, clock, readOnly } = this.#options;
+    const { native, coordinator, space, clock, readOnly } = this.#options;
     this.#refuseWhileBlocked();
     if (readOnly)
       throw new UserError('ReadOnly', 'the mount is read-only: nothing is released', { status: 403 });
-    const before =
-      unusedForMs === undefined ? undefined : BigInt(Math.round(clock.now() - unusedForMs)) * 1_000_000n;
+    const usedBefore = unusedForMs === undefined ? undefined : clock.now() - unusedForMs;
     return this.#follow({
       name: 'release',
       roots: await rootsOf(native, paths),
       dryRun,
-      concurrency: releasesAtOnce,
-      judge: (file) => judgeRelease(file, before),
+      limits: () => ({ files: releasesAtOnce, bytes: Number.POSITIVE_INFINITY }),
+      judge: (file) => judgeRelease(file, { usedBefore, restoredAt: space?.restoredAt(file.fid) }),
       act: ({ fid }) => coordinator.release(fid),
     });
   }
@@ -138,6 +151,7 @@ class BulkWork {
   readonly #moving = new Set<Fid>();
   readonly #total = { files: 0, bytes: 0 };
   #tally: Tally = emptyTally();
+  #noRoom: { readonly bytes: number; readonly untilMs: number } | undefined;
   #state: BulkView['state'] = 'Counting';
   #error: BulkView['error'];
 
@@ -171,7 +185,7 @@ class BulkWork {
 
   async #run(): Promise<void> {
     const { native, log } = this.#options;
-    const { name, roots, dryRun, concurrency } = this.#verb;
+    const { name, roots, dryRun } = this.#verb;
     try {
       for await (const file of filesBelow(native, roots)) {
         if (this.#stop.signal.aborted) break;
@@ -180,10 +194,7 @@ class BulkWork {
       if (!dryRun && !this.#stop.signal.aborted) {
         this.#state = 'InProgress';
         this.#tally = emptyTally();
-        const files = filesBelow(native, roots);
-        const workers = Array.from({ length: concurrency }, () => this.#work(files));
-        for (const ended of await Promise.allSettled(workers))
-          if (ended.status === 'rejected') throw ended.reason as Error;
+        await this.#work();
       }
     } catch (error) {
       this.#error = {
@@ -205,18 +216,36 @@ class BulkWork {
     this.#total.bytes += verdict.bytes;
   }
 
-  async #work(files: AsyncGenerator<NamedFile | Unreadable>): Promise<void> {
-    for (;;) {
-      const next = await files.next();
-      if (next.done === true || this.#stop.signal.aborted) {
-        // Closes the walk, whoever comes first.
-        await files.return(undefined);
-        return;
+  /** As many files at a time as the verb's limits allow; rejects as the first of them does that may not go on. */
+  async #work(): Promise<void> {
+    const { native } = this.#options;
+    const { roots, limits } = this.#verb;
+    const acting = new Map<Promise<unknown>, number>();
+    const failures: unknown[] = [];
+    const isOver = (): boolean => this.#stop.signal.aborted;
+    const isFull = (more: number): boolean => {
+      const { files, bytes } = limits();
+      const moving = [...acting.values()].reduce((sum, one) => sum + one, 0);
+      return acting.size >= files || (acting.size > 0 && moving + more > bytes);
+    };
+    try {
+      for await (const file of filesBelow(native, roots)) {
+        if (isOver()) break;
+        const verdict = this.#judge(file);
+        if (verdict?.kind !== 'do' || 'error' in file) continue;
+        const { bytes } = verdict;
+        while (isFull(bytes)) await Promise.race(acting.keys());
+        if (isOver()) break;
+        const one = this.#act(file, bytes)
+          .catch((error: unknown) => failures.push(error))
+          .finally(() => acting.delete(one));
+        acting.set(one, bytes);
       }
-      const file = next.value;
-      const verdict = this.#judge(file);
-      if (verdict?.kind === 'do' && !('error' in file)) await this.#act(file, verdict.bytes);
+    } finally {
+      await Promise.all(acting.keys());
     }
+    const [failure] = failures;
+    if (failure !== undefined) throw failure as Error;
   }
 
   async #act({ path, state }: NamedFile, bytes: number): Promise<void> {
@@ -225,6 +254,11 @@ class BulkWork {
     if (blocked !== null) {
       this.stop();
       throw new UserError('Busy', `no HSM request is taken: ${blocked}`);
+    }
+    const { clock } = this.#options;
+    if (this.#noRoom !== undefined && bytes >= this.#noRoom.bytes && clock.now() < this.#noRoom.untilMs) {
+      this.#keep('no_room');
+      return;
     }
     this.#moving.add(fid);
     try {
@@ -236,7 +270,10 @@ class BulkWork {
       // What came in between: somebody opened it, or wrote.
       if (this.#verb.name === 'release' && hasErrno(error, EBUSY)) this.#keep('open');
       else if (this.#verb.name === 'release' && hasErrno(error, EPERM)) this.#keep('dirty');
-      else this.#fail(pathText(path), messageChain(error));
+      else if (this.#verb.name === 'hydrate' && isBecauseOf(error, ENOSPC, EDQUOT)) {
+        this.#noRoom = { bytes, untilMs: clock.now() + noRoomForMs };
+        this.#keep('no_room');
+      } else this.#fail(pathText(path), messageChain(error));
     } finally {
       this.#moving.delete(fid);
     }
@@ -268,6 +305,12 @@ class BulkWork {
     const shown = this.#options.coordinator.shownAction(fid);
     return shown?.state === HPS_RUNNING && shown.action === HUA_RESTORE ? Number(shown.length) : 0;
   }
+}
+
+function isBecauseOf(error: unknown, ...errnos: readonly number[]): boolean {
+  for (let cause = error; cause instanceof Error; { cause } = cause)
+    if (hasErrno(cause, ...errnos)) return true;
+  return false;
 }
 
 function emptyTally(): Tally {

@@ -56,11 +56,14 @@ export interface CoordinatorOptions {
   readonly log: Log;
   readonly config: HsmConfig;
   readonly clock: Clock;
+  readonly space?: MoverContext['space'];
 }
 
 export interface RestoreOptions {
   readonly signal?: AbortSignal;
   readonly size?: number;
+  /** Milliseconds since the epoch: files that were used since do not make room for it. */
+  readonly usedBefore?: number | undefined;
 }
 
 export interface HsmStatus extends TransferCounts {
@@ -91,9 +94,9 @@ export class Coordinator implements AsyncDisposable {
   #journal: Journal | undefined;
   #blocked: string | null = null;
 
-  constructor({ store, container, pool, log, config, clock }: CoordinatorOptions) {
+  constructor({ store, container, pool, log, config, clock, space }: CoordinatorOptions) {
     const { native } = store;
-    this.#context = { native, storeId: store.meta.fsId, container, pool, log, config };
+    this.#context = { native, storeId: store.meta.fsId, container, pool, log, config, space };
     this.#clock = clock;
     this.#requestsDir = store.requestsDir;
     this.#unlinkedDir = store.unlinkedDir;
@@ -194,14 +197,14 @@ export class Coordinator implements AsyncDisposable {
    * Restores a file, or waits for the restore that runs; rejects with ENODATA when that fails. `signal` gives it up, and
    * cancels it where nobody else wants it. `size`: of the file, as far as known.
    */
-  async restore(fid: Fid, { signal, size = 0 }: RestoreOptions = {}): Promise<void> {
+  async restore(fid: Fid, { signal, size = 0, usedBefore }: RestoreOptions = {}): Promise<void> {
     let running = this.#table.restoreOf(fid);
     // One that somebody has given up ends first.
     for (; running?.signal.aborted === true; running = this.#table.restoreOf(fid)) {
       const { done: ended } = running;
       await unlessAborted(() => ended.catch(() => undefined), signal ?? new AbortController().signal);
     }
-    const transfer = running ?? this.#restoreTransfer(fid, 'restore', { size });
+    const transfer = running ?? this.#restoreTransfer(fid, 'restore', { size, usedBefore });
     if (running !== undefined) running.wanted++;
     const done = running?.done ?? this.#table.run(transfer);
     const leave = (): void => {
@@ -351,7 +354,15 @@ export class Coordinator implements AsyncDisposable {
     return running.done;
   }
 
-  #restoreTransfer(fid: Fid, wanted: 'implicit' | 'restore', { size = 0, recorded = false } = {}): Transfer {
+  #restoreTransfer(
+    fid: Fid,
+    wanted: 'implicit' | 'restore',
+    {
+      size = 0,
+      recorded = false,
+      usedBefore,
+    }: Omit<RestoreOptions, 'signal'> & { readonly recorded?: boolean } = {},
+  ): Transfer {
     return new Transfer(fid, HUA_RESTORE, wanted, size, async (self) => {
       const { native } = this.#context;
       let state: FileState;
@@ -371,6 +382,9 @@ export class Coordinator implements AsyncDisposable {
           self.finishing = true;
         },
         outage: (error) => this.#retries(self, error),
+        // Somebody else who wants it gets whatever room there is.
+        usedBefore: () =>
+          self.class === 'implicit' || self.wanted > 1 || self.asked !== undefined ? undefined : usedBefore,
       });
       self.moved = state.copy?.size ?? 0;
     });

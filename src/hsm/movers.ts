@@ -5,6 +5,7 @@ import type { Log } from '../base/log.js';
 import type { Container } from '../blob/port.js';
 import type { NativeStore } from '../store/inodes.js';
 import type { TransferPool } from '../workers/pool.js';
+import type { SpaceManager } from './space-manager.js';
 
 export type Transfers = Pick<TransferPool, 'download' | 'upload'>;
 
@@ -18,6 +19,8 @@ export interface MoverContext {
   readonly pool: Transfers;
   readonly log: Log;
   readonly config: HsmConfig;
+  /** Absent: whatever the disk has. */
+  readonly space?: Pick<SpaceManager, 'allocate' | 'ended'> | undefined;
 }
 
 export interface TransferHooks {

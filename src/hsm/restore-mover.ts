@@ -6,7 +6,7 @@ import type { Copy, Fid, FileState, RestorePlan } from '../store/inodes.js';
 import { HS_ARCHIVED, HS_LOST, HS_RELEASED } from './flags.js';
 import { hasErrno, type MoverContext, type TransferHooks } from './movers.js';
 
-const { EALREADY, EBUSY, ENODATA } = constants.errno;
+const { EALREADY, EBUSY, ENODATA, ENOSPC } = constants.errno;
 
 /** Downloads of one restore at most: of the recorded version, of the one found instead, and once more. */
 const maxDownloads = 3;
@@ -14,6 +14,8 @@ const maxDownloads = 3;
 export interface RestoreHooks extends TransferHooks {
   /** The next call ends the restore in the store: a request that comes after it needs a new one. */
   readonly onFinishing: () => void;
+  /** Of RoomOptions: what may be released to make room. */
+  readonly usedBefore?: () => number | undefined;
   /** The download failed: resolves with true, perhaps later, where it is to be tried again. */
   readonly outage?: (error: unknown) => Promise<boolean>;
   /** The name of the blob to take, in the version that is there; undefined: the recorded one. */
@@ -31,20 +33,27 @@ export async function restoreFile(
 ): Promise<void> {
   const { native, log } = context;
   const { fid } = state;
+  let restored = false;
   try {
     await move(context, state, hooks);
+    restored = true;
   } catch (error) {
     if (hasErrno(error, EALREADY)) {
       log.debug({ fid }, 'restore: nothing to do');
       return;
     }
-    const level = error instanceof BlobError && error.kind === 'aborted' ? 'info' : 'warn';
+    const stopped = error instanceof BlobError && error.kind === 'aborted';
+    // Nobody waits for it: whoever asked is told.
+    const spared = hasErrno(error, ENOSPC) && hooks.usedBefore?.() !== undefined;
+    const level = stopped || spared ? 'info' : 'warn';
     log[level]({ fid, blob: state.copy?.blob, cause: messageChain(error) }, 'restore failed');
     hooks.onFinishing();
     await native.failRestore(fid, ENODATA).catch((failure: unknown) => {
       log.debug({ fid, cause: messageChain(failure) }, 'the file of a failed restore is gone');
     });
     throw new FsError(ENODATA, `restore of ${state.copy?.blob ?? fid} failed`, { cause: error });
+  } finally {
+    context.space?.ended(fid, restored);
   }
 }
 
@@ -58,7 +67,9 @@ async function move(context: MoverContext, state: FileState, hooks: RestoreHooks
   const blob = (await hooks.lookFor?.()) ?? state.copy.blob;
   const isRecorded = blob === state.copy.blob;
   let copy = isRecorded ? state.copy : await currentCopy(context, blob, hooks.signal);
-  let plan = await native.beginRestore(fid, isRecorded ? undefined : copy);
+  let plan = await withRoom(context, { fid, size: copy.size }, hooks, () =>
+    native.beginRestore(fid, isRecorded ? undefined : copy),
+  );
   for (let download = 1; ; download++) {
     hooks.signal.throwIfAborted();
     try {
@@ -97,9 +108,20 @@ async function move(context: MoverContext, state: FileState, hooks: RestoreHooks
         { fid, blob: copy.blob, etag: copy.etag, size: copy.size },
         'the blob has changed: restoring the new one',
       );
-      plan = await beginAgain(context, fid, copy);
+      plan = await withRoom(context, { fid, size: copy.size }, hooks, () => beginAgain(context, fid, copy));
     }
   }
+}
+
+/** The disk space of a restore is reserved before a byte is fetched. */
+function withRoom(
+  { space }: MoverContext,
+  { fid, size }: { readonly fid: Fid; readonly size: number },
+  { usedBefore, signal }: RestoreHooks,
+  begin: () => Promise<RestorePlan>,
+): Promise<RestorePlan> {
+  if (space === undefined) return begin();
+  return space.allocate(fid, size, begin, { signal, ...(usedBefore !== undefined && { usedBefore }) });
 }
 
 /** Starts a running restore again with another version. Where the store cannot, its readers get ENODATA before. */

@@ -11,7 +11,7 @@ import { RequestQueue, type Queued, type RequestClass } from './queue.js';
 const { EAGAIN, ECANCELED, ENODATA } = constants.errno;
 
 /** Bytes in flight, implicit and explicit apart. */
-const maxBytes = 4 * 2 ** 30;
+export const maxBytes = 4 * 2 ** 30;
 /** Implicit restores that run at a time; what exceeds it waits in order. */
 const maxImplicit = 64;
 const maxWaiting = 1 << 20;

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { pino } from 'pino';
 import { BlobError } from '../../src/base/errors.js';
 import { Coordinator } from '../../src/hsm/coordinator.js';
-import type { HsmConfig, Transfers } from '../../src/hsm/movers.js';
+import type { HsmConfig, MoverContext, Transfers } from '../../src/hsm/movers.js';
 import { MemoryContainer } from './memory-container.js';
 import { MemoryStore } from './memory-store.js';
 
@@ -96,16 +96,18 @@ export class MemoryHsm implements AsyncDisposable {
   readonly folder: string;
   coordinator: Coordinator;
   readonly #config: HsmConfig;
+  readonly #space: MoverContext['space'];
 
-  private constructor(folder: string, config: HsmConfig) {
+  private constructor(folder: string, config: HsmConfig, space: MoverContext['space']) {
     this.folder = folder;
     this.#config = config;
+    this.#space = space;
     this.coordinator = this.#coordinator();
   }
 
-  static async start(config: Partial<HsmConfig> = {}): Promise<MemoryHsm> {
+  static async start(config: Partial<HsmConfig> = {}, space?: MoverContext['space']): Promise<MemoryHsm> {
     const folder = await mkdtemp(join(tmpdir(), 'lustrite-hsm-'));
-    const hsm = new MemoryHsm(folder, { ...testConfig, ...config });
+    const hsm = new MemoryHsm(folder, { ...testConfig, ...config }, space);
     await hsm.coordinator.start();
     return hsm;
   }
@@ -136,6 +138,7 @@ export class MemoryHsm implements AsyncDisposable {
       log: quietLog,
       config: this.#config,
       clock: this.clock,
+      space: this.#space,
     });
   }
 }

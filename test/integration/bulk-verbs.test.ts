@@ -111,16 +111,21 @@ t.test('bulk verbs', { skip: cannotMount }, async (t) => {
     await reader.do('os.close(fd)');
   });
 
-  await t.test('release --older-than goes by the last read or change', async (t) => {
+  await t.test('release --older-than goes by the last read, change or restore', async (t) => {
     const month = 31 * 86_400_000;
     const [now, then] = [new Date(), new Date(Date.now() - month)];
     t.equal((await run('hydrate', at('age'))).code, 0);
     const older = ['release', mount.path, '--path', '/age', '--older-than', '30d'];
-    await utimes(at('age/old'), then, then);
+    await writeFile(at('age/made'), 'made');
+    t.equal(await lab.export('age'), 'Completed');
+    await utimes(at('age/made'), then, then);
     await utimes(at('age/young'), now, then);
+    // As long ago, but restored just now.
+    await utimes(at('age/old'), then, then);
     t.match(await run(...older, '--dry-run'), { stdout: /^1 file would be released/ });
-    t.match(await run(...older), { code: 0, stdout: /^1 file released .*1 used recently/ });
-    t.equal(await flags('age/old'), states.stub);
+    t.match(await run(...older), { code: 0, stdout: /^1 file released .*2 used recently/ });
+    t.equal(await flags('age/made'), states.stub);
+    t.equal(await flags('age/old'), states.clean);
     t.equal(await flags('age/young'), states.clean);
   });
 

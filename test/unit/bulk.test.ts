@@ -12,14 +12,15 @@ import { until } from '../helpers/poll.js';
 
 const clean = HS_EXISTS | HS_ARCHIVED;
 const stub = clean | HS_RELEASED;
+const ms = (value: number): bigint => BigInt(value) * 1_000_000n;
 const file = {
   type: 'file',
   flags: clean,
   modified: false,
   size: 10,
   allocated: 4096,
-  mtimeNs: 100n,
-  atimeNs: 50n,
+  mtimeNs: ms(100),
+  atimeNs: ms(50),
   writers: 0,
   readers: 0,
 } as const;
@@ -44,7 +45,7 @@ t.test('hydrate restores what is released and says of the rest why not', (t) => 
 
 t.test('release takes clean files that nobody uses or wants to keep', (t) => {
   const kept = (reason: string): unknown => ({ kind: 'kept', reason });
-  const rows: readonly (readonly [Partial<Judged>, bigint | undefined, unknown])[] = [
+  const rows: readonly (readonly [Partial<Judged>, number | undefined, unknown, restoredAt?: number])[] = [
     [{ type: 'special' }, undefined, undefined],
     [{ flags: stub }, undefined, { kind: 'there' }],
     [{ flags: 0, modified: true }, undefined, kept('new')],
@@ -57,12 +58,17 @@ t.test('release takes clean files that nobody uses or wants to keep', (t) => {
     [{ readers: 1 }, undefined, kept('open')],
     [{ writers: 1 }, undefined, kept('open')],
     [{}, undefined, { kind: 'do', bytes: 4096 }],
-    [{}, 100n, { kind: 'do', bytes: 4096 }],
-    [{}, 99n, kept('recent')],
-    [{ atimeNs: 101n }, 100n, kept('recent')],
+    [{}, 101, { kind: 'do', bytes: 4096 }],
+    [{}, 100, kept('recent')],
+    [{ atimeNs: ms(101) }, 101, kept('recent')],
+    [{}, 102, { kind: 'do', bytes: 4096 }, 101],
+    [{}, 102, kept('recent'), 102],
+    [{}, undefined, { kind: 'do', bytes: 4096 }, 102],
   ];
-  for (const [change, before, verdict] of rows)
-    t.match(judgeRelease({ ...file, ...change }, before), verdict, JSON.stringify(change, text));
+  for (const [change, usedBefore, verdict, restoredAt] of rows) {
+    const title = `${JSON.stringify(change, text)} ${usedBefore} ${restoredAt}`;
+    t.match(judgeRelease({ ...file, ...change }, { usedBefore, restoredAt }), verdict, title);
+  }
   t.end();
 });
 

@@ -154,6 +154,7 @@ t.test('the nested configuration has what its type promises', (t) => {
       parallelRanges: 4,
     },
     hsm: { maxRequests: 64, defaultArchiveId: 1 },
+    space: { highWatermark: 95, lowWatermark: 90 },
     transfer: { workers: 2, blockBytes: 8388608, parallelBlocks: 4, tries: 5, stallMs: 30_000 },
     export: { ifMatch: false },
     compat: { strict: false },
