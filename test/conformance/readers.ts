@@ -16,6 +16,8 @@ const content = (size: number): Buffer =>
 const small = content(20_000);
 const unaligned = content(3 * MiB + 1);
 const aligned = content(3 * MiB);
+/** More than the 12 reads ahead that the kernel sends by default. */
+const many = Array.from({ length: 20 }, (_, i) => `w.${i}`);
 const ten = Array.from({ length: 10 }, (_, i) => `f.${i}`);
 
 /** A reader of a released file that waits, and what lets it go on. */
@@ -62,6 +64,22 @@ export const readers: Theme = {
       );
       t.equal(lab.count('GET', 'f'), 1);
     }),
+
+    hsm(
+      '3.8',
+      'any number of readers who wait hold up nobody who reads what is here',
+      async (t, lab) => {
+        await lab.ok('hsm_restore', 'here');
+        await lab.untilFlags('here', states.clean);
+        const open = lab.hold('GET', /w\.\d+$/);
+        const waiting = many.map((name) => lab.cat(name));
+        for (const name of many) await lab.arrived('GET', name);
+        t.ok((await lab.cat('here').ended).stdoutBytes.equals(aligned));
+        open();
+        for (const { ended } of waiting) t.ok((await ended).stdoutBytes.equals(small));
+      },
+      { blobs: { here: aligned, ...Object.fromEntries(many.map((name) => [name, small])) } },
+    ),
 
     hsm(
       '12t',
