@@ -154,7 +154,7 @@ export class SpaceManager implements AsyncDisposable {
         throw new FsError(ENOSPC, 'the store has no room below space.highWatermark', { cause });
       }
       if (!(fits && tries < maxTries) && !(clock.now() < until && this.#mayFitLater(bytes, look))) {
-        const message = 'the disk of the store is full, and nothing more can be released';
+        const message = 'no space left on the disk of the store, and nothing more can be released';
         throw new FsError(ENOSPC, message, { cause });
       }
       // What was released just now may come with the file system's next commit.
