@@ -574,7 +574,8 @@ export class MemoryStore implements NativeStore {
         type,
         flags,
         archiveId,
-        modified,
+        // Only the content of a file can be.
+        modified: type === 'file' && modified,
         mode,
         uid,
         gid,
