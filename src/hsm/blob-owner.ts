@@ -7,7 +7,7 @@ import { crashPoint } from '../base/crash.js';
 import { FsError, messageChain } from '../base/errors.js';
 import type { Log } from '../base/log.js';
 import type { Copy, Fid, FileState, NativeStore, NativeWalk, WalkEntry } from '../store/inodes.js';
-import { HS_RELEASED } from './flags.js';
+import { HS_LOST, HS_RELEASED } from './flags.js';
 import { errnoOf, hasErrno } from './movers.js';
 
 const { ENOENT, ENOTCONN, ESTALE, ENODATA } = constants.errno;
@@ -46,9 +46,11 @@ export class BlobOwners {
 
   /**
    * Makes `blob` free for `owner` (undefined: for nobody): every other holder is dirty when it resolves, with its
-   * data on disk. Rejects when a holder's data cannot be saved; then the blob must not be touched.
+   * data on disk. Rejects when a holder's data cannot be saved; then the blob must not be touched. A holder whose blob
+   * is gone has no data to save; `replaced`: the blob is about to be there again with another file's, which is not its
+   * own, so that it is lost from now on.
    */
-  async claim(blob: string, owner: Fid | undefined): Promise<void> {
+  async claim(blob: string, owner: Fid | undefined, { replaced = false } = {}): Promise<void> {
     const { native } = this.#options;
     const holders = new Set<Fid>();
     // Deleted, and still open somewhere: who reads on must not get the bytes of the next file of that name.
@@ -60,7 +62,7 @@ export class BlobOwners {
     // where the owner was deleted.
     const [there] = await native.lookup([blob]);
     if (there !== undefined) holders.add(there.fid);
-    for (const fid of holders) if (fid !== owner) await this.#save(fid, blob);
+    for (const fid of holders) if (fid !== owner) await this.#save(fid, blob, replaced);
   }
 
   /**
@@ -110,7 +112,7 @@ export class BlobOwners {
     return this.#options.native.renames() + this.#displaced;
   }
 
-  async #save(fid: Fid, blob: string): Promise<void> {
+  async #save(fid: Fid, blob: string, replaced: boolean): Promise<void> {
     const { native, log } = this.#options;
     let state = await stateOrUndefined(native, fid);
     if (!holds(state, blob)) return;
@@ -119,7 +121,12 @@ export class BlobOwners {
       try {
         await this.#options.restore(fid);
       } catch (error) {
-        if (!(await this.#options.blobExists(blob))) return;
+        if (!(await this.#options.blobExists(blob))) {
+          if (!replaced) return;
+          log.warn({ fid, blob }, 'the blob of a released file is gone: the file is lost');
+          await native.changeFlags(fid, HS_LOST, 0, 0).catch(ignoreGone);
+          return;
+        }
         throw new FsError(ENODATA, `another file's only copy is ${blob}, and it cannot be restored`, {
           cause: error,
         });

@@ -405,7 +405,7 @@ export class Coordinator implements AsyncDisposable {
         const before = await namesLeft(native, fid, names);
         if (typeof before === 'string') return { kind: before };
         for (const blob of before.blobs)
-          await unlessAborted(() => this.#owners.claim(blob, fid), self.signal);
+          await unlessAborted(() => this.#owners.claim(blob, fid, { replaced: true }), self.signal);
         // Again: the claim may have waited for a restore.
         const now = await namesLeft(native, fid, before.blobs);
         if (typeof now === 'string') return { kind: now };

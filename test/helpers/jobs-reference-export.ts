@@ -84,7 +84,7 @@ export class ReferenceExport {
   #write(name: string, entry: Entry): void {
     const { blobs } = this.#tree;
     const { kind, data = '' } = entry;
-    if (!this.#tree.saveOthers(name, entry)) {
+    if (!this.#tree.saveOthers(name, entry, { replaced: kind === 'file' })) {
       this.#failed++;
       this.#failedFiles++;
       return;

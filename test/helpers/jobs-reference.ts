@@ -179,13 +179,15 @@ export class Reference {
    * Rule 8: whoever else has this blob as its copy has the only data from now on. False: it is not here and cannot be
    * brought, and the blob must not be touched.
    */
-  saveOthers(name: string, owner: Entry | undefined): boolean {
+  saveOthers(name: string, owner: Entry | undefined, { replaced = false } = {}): boolean {
     for (const entry of this.entries.values()) {
       if (entry === owner || entry.copy?.name !== name || entry.kind === 'directory') continue;
       if (entry.modified && entry.data !== undefined) continue;
       // What is released, and whose blob is gone, has nothing left to lose.
       if (entry.kind === 'symlink' || this.restored(entry)) disown(entry);
       else if (this.blobs.has(name)) return false;
+      // What comes there is another file's.
+      else if (replaced) entry.lost = true;
     }
     return true;
   }

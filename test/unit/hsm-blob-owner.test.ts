@@ -1,5 +1,6 @@
 import t from 'tap';
 import { BlobError } from '../../src/base/errors.js';
+import { HS_LOST } from '../../src/hsm/flags.js';
 import type { Fid } from '../../src/store/inodes.js';
 import { gate, MemoryHsm } from '../helpers/memory-hsm.js';
 import { until } from '../helpers/poll.js';
@@ -52,6 +53,9 @@ await t.test('rule 8: nothing is overwritten when the only copy cannot be saved'
     { kind: 'archived' },
     'nothing is left to lose',
   );
+  t.equal((await hsm.store.state(old)).flags, 0x0d | HS_LOST, 'and what is there now is not its content');
+  hsm.pool.gate = () => undefined;
+  await t.rejects(hsm.coordinator.restore(old), { code: 'ENODATA' });
 });
 
 await t.test('rule 8: an unlinked file that is still open keeps its data', async (t) => {
