@@ -7,6 +7,8 @@ import { inParallel, LFS, seconds } from './rig.js';
 
 const SCRIPT = fileURLToPath(new URL('../../test/helpers/file_restorer.bash', import.meta.url));
 const BATCH = '5000';
+/** The second way takes no more: it starts a program for each file, too, and the rate is the same. */
+const MOST_BY_FIND = 10_000;
 
 /** @param {import('./rig.js').Rig} rig @param {import('./rig.js').BenchOptions} options */
 export async function benchRestorer(rig, { files }) {
@@ -17,12 +19,13 @@ export async function benchRestorer(rig, { files }) {
   mkdirSync(bin);
   symlinkSync(LFS, join(bin, 'lfs'));
   const env = { ...process.env, PATH: `${bin}:${dirname(process.execPath)}:/usr/bin:/bin` };
-  /** @type {Record<string, readonly [string, readonly string[]]>} */
-  const ways = {
-    'file_restorer.bash': ['bash', [SCRIPT, '.', BATCH]],
-    'find | xargs lfs hsm_restore': ['sh', ['-c', 'find . -type f -print0 | xargs -0 -n 1 lfs hsm_restore']],
-  };
-  for (const [title, [program, args]] of Object.entries(ways)) {
+  const some = Math.min(files, MOST_BY_FIND);
+  const find = `find . -type f -print0 | head -z -n ${String(some)} | xargs -0 -n 1 lfs hsm_restore`;
+  const ways = /** @type {const} */ ([
+    ['file_restorer.bash', files, 'bash', [SCRIPT, '.', BATCH]],
+    ['find | xargs lfs hsm_restore', some, 'sh', ['-c', find]],
+  ]);
+  for (const [title, wanted, program, args] of ways) {
     const mount = await rig.mount({ container: container.name });
     const took = await seconds(async () => {
       const run = spawnSync(program, args, { cwd: mount.path, env, encoding: 'utf8', maxBuffer: 1 << 28 });
@@ -31,12 +34,12 @@ export async function benchRestorer(rig, { files }) {
         const { census } = /** @type {{ census: Record<string, number> }} */ (
           await mount.asked('/v1/status')
         );
-        if (census['released'] === 0) break;
+        if (census['released'] === files - wanted) break;
       }
     });
     const { cpuSeconds, peakRssMiB } = mount.cost();
     console.log(
-      `${title}, ${String(files)} files: ${took.toFixed(1)} s, ${(files / took).toFixed(0)} files/s; ` +
+      `${title}, ${String(wanted)} files: ${took.toFixed(1)} s, ${(wanted / took).toFixed(0)} files/s; ` +
         `daemon ${cpuSeconds.toFixed(1)} CPU s, peak RSS ${peakRssMiB.toFixed(0)} MiB`,
     );
     mount.close();
