@@ -119,8 +119,9 @@ export class SpaceManager implements AsyncDisposable {
 
   /**
    * Runs `allocate`, which takes `bytes` of the disk for the restore of `fid`, when there is room: makes room for it, and
-   * waits for other restores where their files are all there is to release. `ended` must follow. Rejects with ENOSPC, or
-   * the signal's reason.
+   * waits for other restores where their files are all there is to release. `ended` must follow. Asked again before that,
+   * it counts on what the restore has already, which `allocate` gives back first. Rejects with ENOSPC, or the signal's
+   * reason.
    */
   async allocate<T>(
     fid: Fid,
@@ -131,9 +132,13 @@ export class SpaceManager implements AsyncDisposable {
     if (this.#isOff || bytes === 0) return allocate();
     const { clock, native } = this.#options;
     const until = clock.now() + maxWaitMs;
+    let own = this.#holders.get(fid) ?? 0;
+    // It does not wait for itself.
+    this.ended(fid, false);
     for (let tries = 1; ; tries++) {
       const before = usedBefore();
-      const look = await this.#reserve(bytes, before, signal);
+      const more = Math.max(0, bytes - own);
+      const look = more === 0 ? undefined : await this.#reserve(more, before, signal);
       const fits = look === undefined;
       let cause: unknown;
       try {
@@ -145,15 +150,16 @@ export class SpaceManager implements AsyncDisposable {
       } catch (error) {
         if (!hasErrno(error, ENOSPC, EDQUOT)) throw error;
         cause = error;
+        own = 0;
       } finally {
-        if (fits) this.#reserved -= bytes;
+        if (fits) this.#reserved -= more;
       }
       if (before !== undefined) {
         // Somebody waits for it by now?
         if (usedBefore() === undefined) continue;
         throw new FsError(ENOSPC, 'the store has no room below space.highWatermark', { cause });
       }
-      if (!(fits && tries < maxTries) && !(clock.now() < until && this.#mayFitLater(bytes, look))) {
+      if (!(fits && tries < maxTries) && !(clock.now() < until && this.#mayFitLater(more, look))) {
         const message = 'no space left on the disk of the store, and nothing more can be released';
         throw new FsError(ENOSPC, message, { cause });
       }

@@ -315,6 +315,24 @@ t.test('a restore waits for others while their files are all there is to release
   await t.rejects(disk.restore('c', 80), { code: 'ENOSPC' }, 'but not for ever');
 });
 
+t.test('a restore that begins again counts on what it has, and does not wait for itself', async (t) => {
+  const disk = new Disk(t);
+  await disk.restore('x', 60);
+  const again = (bytes: number): Promise<void> =>
+    disk.manager.allocate('x' as Fid, bytes, () => {
+      disk.remove('x');
+      disk.add('x', 0, { allocated: bytes, flags: clean | HS_RELEASED });
+      return Promise.resolve();
+    });
+  for (const bytes of [60, 20, 90]) await again(bytes);
+  t.same(disk.clock.sleeps, []);
+  t.equal(disk.manager.view.reservedBytes, 0);
+  disk.other = 10;
+  disk.clock.ms += 1;
+  await t.rejects(again(95), { code: 'ENOSPC' });
+  t.ok(disk.clock.sleeps.length < 3);
+});
+
 t.test('what no file that is open or on its way would make room for is not waited for', async (t) => {
   const disk = new Disk(t);
   await disk.restored('open', 30);
