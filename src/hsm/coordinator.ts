@@ -205,7 +205,10 @@ export class Coordinator implements AsyncDisposable {
       await unlessAborted(() => ended.catch(() => undefined), signal ?? new AbortController().signal);
     }
     const transfer = running ?? this.#restoreTransfer(fid, 'restore', { size, usedBefore });
-    if (running !== undefined) running.wanted++;
+    if (running !== undefined) {
+      running.wanted++;
+      running.usedBefore = earlier(running.usedBefore, usedBefore);
+    }
     const done = running?.done ?? this.#table.run(transfer);
     const leave = (): void => {
       this.#table.leave(transfer);
@@ -363,7 +366,7 @@ export class Coordinator implements AsyncDisposable {
       usedBefore,
     }: Omit<RestoreOptions, 'signal'> & { readonly recorded?: boolean } = {},
   ): Transfer {
-    return new Transfer(fid, HUA_RESTORE, wanted, size, async (self) => {
+    const transfer = new Transfer(fid, HUA_RESTORE, wanted, size, async (self) => {
       const { native } = this.#context;
       let state: FileState;
       try {
@@ -382,12 +385,12 @@ export class Coordinator implements AsyncDisposable {
           self.finishing = true;
         },
         outage: (error) => this.#retries(self, error),
-        // Somebody else who wants it gets whatever room there is.
-        usedBefore: () =>
-          self.class === 'implicit' || self.wanted > 1 || self.asked !== undefined ? undefined : usedBefore,
+        usedBefore: () => self.usedBefore,
       });
       self.moved = state.copy?.size ?? 0;
     });
+    transfer.usedBefore = usedBefore;
+    return transfer;
   }
 
   async #archive(
@@ -472,6 +475,7 @@ export class Coordinator implements AsyncDisposable {
         ? this.#restoreTransfer(fid, 'restore', { size })
         : this.#explicitTransfer(entry, size));
     transfer.asked ??= { archiveId, data: entry.data };
+    transfer.usedBefore = undefined;
     const done = shared?.done ?? this.#table.run(transfer);
     void done
       .catch((error: unknown) => {
@@ -712,6 +716,11 @@ async function isThere(
     throw error;
   }
   throw new FsError(EPERM, `${blob} is not the version that the file was archived to: it stays`);
+}
+
+/** Of two who want one restore; undefined: whatever room there is. */
+function earlier(one: number | undefined, other: number | undefined): number | undefined {
+  return one === undefined || other === undefined ? undefined : Math.min(one, other);
 }
 
 async function exists(container: Container, blob: string): Promise<boolean> {

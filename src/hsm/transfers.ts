@@ -47,6 +47,8 @@ export class Transfer implements Queued {
   again = false;
   /** How many want it; readers stay among them. */
   wanted = 1;
+  /** Of RoomOptions, for a restore; undefined from when anybody waits for it, also one who gives up. */
+  usedBefore: number | undefined;
   succeeded = false;
   #abort = new AbortController();
   #resolve: () => void = () => undefined;
@@ -271,6 +273,7 @@ export class TransferTable {
   /** A reader waits for this restore, too: it goes ahead of everything that nobody waits for. */
   join(transfer: Transfer): void {
     transfer.wanted++;
+    transfer.usedBefore = undefined;
     if (transfer.finishing) transfer.again = true;
     else if (this.#control === 'stopped' && !transfer.running && this.#queue.remove(transfer)) {
       this.#letGoAndWait(transfer);

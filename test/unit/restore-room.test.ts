@@ -131,6 +131,37 @@ t.test('a hydrate spares what was used since it began, unless somebody waits for
   t.match(await over, { done: { files: 1 } });
 });
 
+t.test('a reader who waits for what a hydrate began goes on waiting when that is stopped', async (t) => {
+  const { hsm, room, fids, verbs } = await rig(t, ['a']);
+  const [fid] = fids;
+  if (fid === undefined) return;
+  const held = gate();
+  room.wait = () => held.opened;
+  const views = (await verbs.hydrate({ paths: [''], dryRun: false }))[Symbol.asyncIterator]();
+  await views.next();
+  await until(() => room.asked.length === 1, { what: 'it to wait', intervalMs: 1 });
+  hsm.coordinator.restoreNeeded(fid, 1);
+  await views.return?.();
+  t.equal(room.options.usedBefore?.(), undefined);
+  held.open();
+  await until(() => hsm.store.flags('a') === 0x09, { what: 'the file', intervalMs: 1 });
+});
+
+t.test('two hydrates of one file spare what was used since the first began', async (t) => {
+  const { hsm, room, fids } = await rig(t, ['a']);
+  const [fid] = fids;
+  if (fid === undefined) return;
+  const held = gate();
+  room.wait = () => held.opened;
+  const both = [20, 10, 30].map((usedBefore) => hsm.coordinator.restore(fid, { usedBefore }));
+  await until(() => room.asked.length === 1, { what: 'it to wait', intervalMs: 1 });
+  t.equal(room.options.usedBefore?.(), 10);
+  const third = hsm.coordinator.restore(fid);
+  t.equal(room.options.usedBefore?.(), undefined, 'unless somebody waits for it');
+  held.open();
+  await Promise.all([...both, third]);
+});
+
 t.test('a hydrate counts what finds no room, and asks no more for what is as big', async (t) => {
   const { room, verbs } = await rig(t, ['a', 'b', 'c']);
   room.wait = () => Promise.reject(new FsError(ENOSPC, 'full'));
