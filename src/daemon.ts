@@ -201,7 +201,12 @@ class Daemon implements Control {
     const { highWatermark: high, lowWatermark } = config.space;
     const watermarks = { high, low: Math.min(high, lowWatermark) };
     const space = (this.#space = this.#own(
-      new SpaceManager({ native: store.native, container, log: this.#log, clock: systemClock, watermarks }),
+      new SpaceManager({
+        ...common,
+        native: store.native,
+        watermarks,
+        mayRelease: () => this.#coordinator?.servesReaders ?? false,
+      }),
     ));
     const coordinator = (this.#coordinator = this.#own(new Coordinator({ ...common, pool, space })));
     await coordinator.start();

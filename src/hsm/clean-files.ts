@@ -129,20 +129,21 @@ export class CleanFiles {
     const state = await native.state(fid);
     const candidate = candidateOf(state, usedBefore, restored.of(fid));
     if (candidate === undefined || state.copy === undefined) return 0;
-    if (!(await this.#isInContainer(state.copy, signal))) {
+    if (!(await this.#canComeBack(state.copy, signal))) {
       const { blob } = state.copy;
       this.#passOver(fid, { forMs: changedPauseMs, busy: false });
-      log.info({ fid, blob }, 'not released to make room: the container no longer has this version of it');
+      log.info({ fid, blob }, 'not released to make room: the container cannot give this version of it back');
       return 0;
     }
     await native.release(fid);
     return candidate.bytes;
   }
 
-  /** Nobody asked for this release: what another client has deleted or replaced is only here. */
-  async #isInContainer({ blob, etag }: Copy, signal: AbortSignal): Promise<boolean> {
+  /** Nobody asked for this release: what another client has deleted, replaced or moved to the Archive tier is only here. */
+  async #canComeBack({ blob, etag }: Copy, signal: AbortSignal): Promise<boolean> {
     try {
-      return (await this.#options.container.properties(blob, signal)).etag === etag;
+      const found = await this.#options.container.properties(blob, signal);
+      return found.etag === etag && found.tier !== 'Archive';
     } catch (error) {
       if (error instanceof BlobError && error.kind === 'missing') return false;
       throw error;

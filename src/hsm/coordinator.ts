@@ -35,7 +35,7 @@ import { HsmControl } from './hsm-control.js';
 import { errnoOf, hasErrno, type HsmConfig, type MoverContext, type Transfers } from './movers.js';
 import { NameLocks } from './name-locks.js';
 import { keepOtherNames } from './other-names.js';
-import { defaultParameters } from './parameters.js';
+import { defaultParameters, type RequestMasks } from './parameters.js';
 import { PathFinder } from './paths.js';
 import { removeCopy, removeUnlinkedCopy } from './remove-mover.js';
 import { decideRequest, permitRequest, type QueuedAction } from './request-rules.js';
@@ -341,6 +341,12 @@ export class Coordinator implements AsyncDisposable {
     this.#table.cancelStalled(this.control.parameters.activeRequestTimeout * 1000);
   }
 
+  /** Whether everybody who needs the data of a released file gets it, or waits for it. */
+  get servesReaders(): boolean {
+    const { nonBlockingRestore, masks } = this.control.parameters;
+    return this.#table.control === 'enabled' && !nonBlockingRestore && allMayRestore(masks);
+  }
+
   /** Stops what runs. Explicit requests stay in the journal for the next start. */
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#housekeeping);
@@ -554,9 +560,7 @@ export class Coordinator implements AsyncDisposable {
   /** Whoever waits for the file is told ENODATA where the coordinator is stopped or his mask has no RESTORE. */
   #mayRestore(fid: Fid, pid: number): boolean {
     const { log } = this.#context;
-    const { masks } = this.control.parameters;
-    const everybody = Object.values(masks).every((mask: readonly RequestName[]) => mask.includes('RESTORE'));
-    if (everybody) return true;
+    if (allMayRestore(this.control.parameters.masks)) return true;
     void this.#permitsRestore(fid, pid).then((permitted) => {
       // One that runs by now serves everybody; what it works with is not for a refusal to close.
       if (permitted || this.#table.restoreOf(fid) !== undefined) {
@@ -716,6 +720,10 @@ async function isThere(
     throw error;
   }
   throw new FsError(EPERM, `${blob} is not the version that the file was archived to: it stays`);
+}
+
+function allMayRestore(masks: RequestMasks): boolean {
+  return Object.values(masks).every((mask: readonly RequestName[]) => mask.includes('RESTORE'));
 }
 
 /** Of two who want one restore; undefined: whatever room there is. */

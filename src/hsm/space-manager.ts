@@ -44,6 +44,8 @@ export interface SpaceManagerOptions extends Pick<CleanFilesOptions, 'container'
   readonly log: Log;
   readonly clock: Clock;
   readonly watermarks: Watermarks;
+  /** Whether a read of a released file brings its data back now: else nothing is released. */
+  readonly mayRelease: () => boolean;
 }
 
 export interface RoomOptions {
@@ -310,7 +312,8 @@ export class SpaceManager implements AsyncDisposable {
   }
 
   async #release(order: ReleaseOrder): Promise<Released> {
-    const { native, log } = this.#options;
+    const { native, log, mayRelease } = this.#options;
+    if (!mayRelease()) return { files: 0, bytes: 0, cleanBytes: 0 };
     const { free } = this.#usage();
     const released = await this.#files.release(order);
     if (released.files === 0) return released;

@@ -197,3 +197,24 @@ t.test('an archive goes on beside a hydrate, of many files or of big ones', asyn
     await views.return?.();
   }
 });
+
+t.test(
+  'readers are served unless the coordinator, a policy or a mask keeps a restore from them',
+  async (t) => {
+    const { hsm } = await rig(t, []);
+    const { coordinator } = hsm;
+    t.ok(coordinator.servesReaders);
+    const rows: readonly (readonly [name: string, off: string, on: string])[] = [
+      ['hsm_control', 'shutdown', 'enabled'],
+      ['hsm_control', 'disabled', 'enabled'],
+      ['hsm.policy', '+NBR', '-NBR'],
+      ['hsm.other_request_mask', 'ARCHIVE', 'RESTORE'],
+    ];
+    for (const [name, off, on] of rows) {
+      await coordinator.control.set(name, off, false);
+      t.notOk(coordinator.servesReaders, `${name}=${off}`);
+      await coordinator.control.set(name, on, false);
+      t.ok(coordinator.servesReaders, `${name}=${on}`);
+    }
+  },
+);

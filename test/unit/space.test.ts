@@ -144,9 +144,11 @@ class Disk {
   busy: readonly string[] = [];
   /** What the container has instead of version 1; null: nothing. */
   readonly blobs = new Map<string, string | null>();
+  archived: readonly string[] = [];
   /** What releases wait for. */
   held: Promise<void> = Promise.resolve();
   barriers = 0;
+  mayRelease = true;
   readonly manager: SpaceManager;
 
   constructor(t: Test, watermarks = marks) {
@@ -184,10 +186,18 @@ class Disk {
               lastModifiedMs: 0,
               kind: 'file',
               metadata: {},
+              ...(this.archived.includes(name) && { tier: 'Archive' }),
             } as BlobProperties);
       },
     };
-    this.manager = new SpaceManager({ native, container, log: quietLog, clock: this.clock, watermarks });
+    this.manager = new SpaceManager({
+      native,
+      container,
+      log: quietLog,
+      clock: this.clock,
+      watermarks,
+      mayRelease: () => this.mayRelease,
+    });
     t.teardown(() => this.manager[Symbol.asyncDispose]());
   }
 
@@ -414,20 +424,37 @@ function unexpected(): never {
   throw new Error('not to be called');
 }
 
-t.test('what the container no longer has in this version is only here: it stays, others go', async (t) => {
+t.test('nothing is released while those who read it could not have it back', async (t) => {
   const disk = new Disk(t);
-  for (const [at, name] of ['deleted', 'replaced', 'busy', 'a', 'b'].entries())
-    disk.add(name, 60 - at, { allocated: 15 });
-  disk.blobs.set('deleted', null).set('replaced', '2');
-  disk.busy = ['busy'];
-  disk.other = 20;
+  disk.add('a', 60, { allocated: 95 });
+  disk.mayRelease = false;
+  await disk.manager.check();
+  await t.rejects(disk.restore('x', 30), { code: 'ENOSPC' });
+  t.same(disk.released, []);
+  disk.mayRelease = true;
+  disk.clock.ms += 60_000;
   await disk.manager.check();
   t.same(disk.released, ['a']);
-  await disk.restored('x', 30);
-  t.same(disk.released, ['a', 'b']);
-  await t.rejects(disk.restore('y', 70), { code: 'ENOSPC' });
-  t.same(disk.files.map(({ path }) => path), ['deleted', 'replaced', 'busy', 'x']); // prettier-ignore
 });
+
+t.test(
+  'what the container no longer has in this version, or cannot give, is only here: it stays, others go',
+  async (t) => {
+    const disk = new Disk(t);
+    for (const [at, name] of ['archived', 'deleted', 'replaced', 'busy', 'a', 'b'].entries())
+      disk.add(name, 60 - at, { allocated: 15 });
+    disk.archived = ['archived'];
+    disk.blobs.set('deleted', null).set('replaced', '2');
+    disk.busy = ['busy'];
+    disk.other = 5;
+    await disk.manager.check();
+    t.same(disk.released, ['a']);
+    await disk.restored('x', 30);
+    t.same(disk.released, ['a', 'b']);
+    await t.rejects(disk.restore('y', 70), { code: 'ENOSPC' });
+    t.same(disk.files.map(({ path }) => path), ['archived', 'deleted', 'replaced', 'busy', 'x']); // prettier-ignore
+  },
+);
 
 t.test('who gives up leaves no promise behind, wherever he waits', async (t) => {
   const disk = new Disk(t);
