@@ -112,7 +112,7 @@ export class BlobOwners {
     return this.#options.native.renames() + this.#displaced;
   }
 
-  async #save(fid: Fid, blob: string, replaced: boolean): Promise<void> {
+  async #save(fid: Fid, blob: string, replaced: boolean, tries = 3): Promise<void> {
     const { native, log } = this.#options;
     let state = await stateOrUndefined(native, fid);
     if (!holds(state, blob)) return;
@@ -135,7 +135,14 @@ export class BlobOwners {
       state = await stateOrUndefined(native, fid);
       if (!holds(state, blob)) return;
     }
-    if (!state.modified) await native.markModified(fid).catch(ignoreGone);
+    if (state.modified) return;
+    try {
+      await native.markModified(fid);
+    } catch (error) {
+      // Released meanwhile, to make room: it is restored again.
+      if (hasErrno(error, ENODATA) && tries > 1) return this.#save(fid, blob, replaced, tries - 1);
+      ignoreGone(error);
+    }
   }
 
   /** An index that knows every rename and every copy of a renamed file up to now. Those who need one while a walk runs share the walk after it. */

@@ -378,8 +378,9 @@ export class MemoryStore implements NativeStore {
   }
 
   async markModified(fid: Fid, { keepCopy } = { keepCopy: false }): Promise<void> {
-    await Promise.resolve();
+    await this.before('markModified', fid);
     const node = this.#node(fid);
+    if ((node.flags & HS_RELEASED) !== 0) throw new FsError(ENODATA, 'released');
     this.#event('markModified', node);
     if (!keepCopy) node.copy = undefined;
     node.modified = true;

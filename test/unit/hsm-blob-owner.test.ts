@@ -38,6 +38,18 @@ await t.test('rule 8: a clean renamed file becomes dirty before its blob is over
   t.match(await hsm.store.state(old), { flags: 0x0b, modified: true });
 });
 
+await t.test('rule 8: one that is released while it is saved is restored again', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const { old, fresh } = await rotated(hsm, true);
+  let releases = 0;
+  hsm.store.before = async (call, fid) => {
+    if (call === 'markModified' && releases++ === 0) await hsm.store.release(fid);
+  };
+  t.match(await hsm.coordinator.archive(fresh, { path: 'a' }), { kind: 'archived' });
+  t.equal(hsm.store.content('b'), 'old content');
+  t.match(await hsm.store.state(old), { flags: 0x0b, modified: true });
+});
+
 await t.test('rule 8: nothing is overwritten when the only copy cannot be saved', async (t) => {
   await using hsm = await MemoryHsm.start();
   const { old, fresh } = await rotated(hsm, false);
