@@ -84,7 +84,8 @@ export class BulkVerbs implements AsyncDisposable {
         bytes: bytesHydratedAtOnce,
       }),
       judge: judgeHydrate,
-      act: ({ fid, size }, signal) => coordinator.restore(fid, { size, signal, usedBefore }),
+      act: ({ fid, size }, signal) =>
+        coordinator.restore(fid, { size: Math.min(size, bytesHydratedAtOnce), signal, usedBefore }),
     });
   }
 
@@ -222,6 +223,7 @@ class BulkWork {
     const { roots, limits } = this.#verb;
     const acting = new Map<Promise<unknown>, number>();
     const failures: unknown[] = [];
+    let wake = (): void => undefined;
     const isOver = (): boolean => this.#stop.signal.aborted;
     const isFull = (more: number): boolean => {
       const { files, bytes } = limits();
@@ -234,11 +236,18 @@ class BulkWork {
         const verdict = this.#judge(file);
         if (verdict?.kind !== 'do' || 'error' in file) continue;
         const { bytes } = verdict;
-        while (isFull(bytes)) await Promise.race(acting.keys());
+        while (isFull(bytes)) {
+          await new Promise<void>((resolve) => {
+            wake = resolve;
+          });
+        }
         if (isOver()) break;
         const one = this.#act(file, bytes)
           .catch((error: unknown) => failures.push(error))
-          .finally(() => acting.delete(one));
+          .finally(() => {
+            acting.delete(one);
+            wake();
+          });
         acting.set(one, bytes);
       }
     } finally {

@@ -185,7 +185,7 @@ t.test('a hydrate leaves some of hsm.max_requests to archives and removes', (t) 
 });
 
 t.test('an archive goes on beside a hydrate, of many files or of big ones', async (t) => {
-  for (const size of [3, 1.5 * GiB]) {
+  for (const size of [3, 1.5 * GiB, 5 * GiB]) {
     const { hsm, verbs } = await rig(t, ['a', 'b', 'c', 'd', 'e'], size);
     hsm.pool.gate = (kind) => (kind === 'download' ? new Promise(() => undefined) : undefined);
     const following = await verbs.hydrate({ paths: [''], concurrency: 4096, dryRun: false });
