@@ -24,7 +24,7 @@ export async function mountFuseNative(options: FrontEndOptions): Promise<FrontEn
   const socket = await openLfsSocket(options);
   const served = fuseOperations({ native: store.native, log, socketPath: socket.path });
   // The kernel's 12 reads ahead would all be those of readers who wait for a restore, and nobody else's would be sent.
-  const background = 'max_background=1024';
+  const background = 'max_background=65535';
   // The package knows no option for these; they pass in the name of the source.
   const smuggled = ['big_writes', 'max_write=131072', background, ...(config.readOnly ? ['ro'] : [])];
   const fuse = new Fuse(mountPoint, served.operations, {
