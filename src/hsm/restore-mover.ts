@@ -42,7 +42,7 @@ export async function restoreFile(
       log.debug({ fid }, 'restore: nothing to do');
       return;
     }
-    const stopped = error instanceof BlobError && error.kind === 'aborted';
+    const stopped = hooks.signal.aborted || (error instanceof BlobError && error.kind === 'aborted');
     // Nobody waits for it: whoever asked is told.
     const spared = hasErrno(error, ENOSPC) && hooks.usedBefore?.() !== undefined;
     const level = stopped || spared ? 'info' : 'warn';
