@@ -1,6 +1,6 @@
 /** The clean files of a store as room on its disk: the least recently used ones are released, each judged when it is its turn. */
 import type { Clock } from '../base/clock.js';
-import { BlobError, messageChain } from '../base/errors.js';
+import { BlobError, isOutage, messageChain } from '../base/errors.js';
 import type { Log } from '../base/log.js';
 import type { Container } from '../blob/port.js';
 import type { Copy, Fid, NativeStore } from '../store/inodes.js';
@@ -66,8 +66,8 @@ export class CleanFiles {
       const chosen = await this.#choose(order);
       ({ cleanBytes } = chosen);
       if (chosen.oldest.length === 0 || chosen.bytes < (order.least ?? 0)) break;
-      const { files, bytes } = await this.#releaseAll(chosen.oldest, order);
-      if (files > 0) return { files, bytes, cleanBytes: cleanBytes - bytes };
+      const { files, bytes, refused } = await this.#releaseAll(chosen.oldest, order);
+      if (files > 0 || refused) return { files, bytes, cleanBytes: cleanBytes - bytes };
     }
     return { files: 0, bytes: 0, cleanBytes };
   }
@@ -95,11 +95,11 @@ export class CleanFiles {
   async #releaseAll(
     files: readonly Candidate[],
     { usedBefore, signal }: ReleaseOrder,
-  ): Promise<Omit<Released, 'cleanBytes'>> {
+  ): Promise<Omit<Released, 'cleanBytes'> & { readonly refused: boolean }> {
     const { log } = this.#options;
-    const released = { files: 0, bytes: 0 };
+    const released = { files: 0, bytes: 0, refused: false };
     const left = files.values();
-    const isOver = (): boolean => signal.aborted;
+    const isOver = (): boolean => signal.aborted || released.refused;
     const work = async (): Promise<void> => {
       for (const { fid } of left) {
         if (isOver()) return;
@@ -110,11 +110,15 @@ export class CleanFiles {
           released.bytes += bytes;
         } catch (error) {
           if (isOver()) return;
-          // Somebody uses it, has changed it or deleted it: it stays.
-          this.#passOver(fid, { forMs: busyPauseMs, busy: true });
           log.debug({ fid, cause: messageChain(error) }, 'not released');
-          // None of them can be asked for.
-          if (error instanceof BlobError) return;
+          if (isOutage(error) || (error instanceof BlobError && error.kind === 'forbidden')) {
+            // None of them can be asked for.
+            released.refused = true;
+            return;
+          }
+          // Else somebody uses it, has changed it or deleted it: it stays.
+          if (error instanceof BlobError) this.#passOver(fid, { forMs: changedPauseMs, busy: false });
+          else this.#passOver(fid, { forMs: busyPauseMs, busy: true });
         }
       }
     };

@@ -26,7 +26,7 @@ const { ENOSPC, EDQUOT } = constants.errno;
 
 const checkEveryMs = 1_000;
 /** A look that found too little is not repeated sooner than this, twice that, …; a restore in need looks itself. */
-const [minPauseMs, maxPauseMs] = [10_000, 600_000];
+const [minPauseMs, maxPauseMs] = [10_000, 60_000];
 const restorePauseMs = 500;
 /** Who waits for room does not spend more than a part of the time on walks. */
 const pausePerWalk = 4;
@@ -50,12 +50,19 @@ export interface SpaceManagerOptions extends Pick<CleanFilesOptions, 'container'
 
 export interface RoomOptions {
   /**
-   * Milliseconds since the epoch: nothing that was used since is released for it, nor is the high watermark passed, nor
-   * waited. Undefined: whatever helps; asked again, as that may change.
+   * Milliseconds since the epoch: nothing that was used since is released for it, nor is the middle of the watermarks
+   * passed, at whose high one it would go again, nor waited. Undefined: whatever helps; asked again, as that may change.
    */
   readonly usedBefore?: () => number | undefined;
   /** Ends the wait for room. */
   readonly signal?: AbortSignal;
+}
+
+interface Need {
+  readonly usedBefore: number | undefined;
+  /** Milliseconds since the epoch: others get their turn then, whether there is room or not. */
+  readonly until: number;
+  readonly signal: AbortSignal;
 }
 
 /** A look at all files that found none, or too few, to release for a restore. */
@@ -133,14 +140,15 @@ export class SpaceManager implements AsyncDisposable {
   ): Promise<T> {
     if (this.#isOff || bytes === 0) return allocate();
     const { clock, native } = this.#options;
-    const until = clock.now() + maxWaitMs;
+    const askedMs = clock.now();
+    const until = askedMs + maxWaitMs;
     let own = this.#holders.get(fid) ?? 0;
     // It does not wait for itself.
     this.ended(fid, false);
     for (let tries = 1; ; tries++) {
       const before = usedBefore();
       const more = Math.max(0, bytes - own);
-      const look = more === 0 ? undefined : await this.#reserve(more, before, signal);
+      const look = more === 0 ? undefined : await this.#reserve(more, { usedBefore: before, until, signal });
       const fits = look === undefined;
       let cause: unknown;
       try {
@@ -160,6 +168,11 @@ export class SpaceManager implements AsyncDisposable {
         // Somebody waits for it by now?
         if (usedBefore() === undefined) continue;
         throw new FsError(ENOSPC, 'the store has no room below space.highWatermark', { cause });
+      }
+      if (look !== undefined && look.begunMs < askedMs) {
+        // There may be more since that look.
+        await clock.sleep(Math.max(0, look.untilMs - clock.now()), signal);
+        continue;
       }
       if (!(fits && tries < maxTries) && !(clock.now() < until && this.#mayFitLater(more, look))) {
         const message = 'no space left on the disk of the store, and nothing more can be released';
@@ -231,11 +244,8 @@ export class SpaceManager implements AsyncDisposable {
   }
 
   /** Makes room, and counts it as taken at the moment when it is there; else the look that found too little. */
-  async #reserve(
-    bytes: number,
-    usedBefore: number | undefined,
-    signal: AbortSignal,
-  ): Promise<FruitlessLook | undefined> {
+  async #reserve(bytes: number, need: Need): Promise<FruitlessLook | undefined> {
+    const { usedBefore, signal } = need;
     signal.throwIfAborted();
     if (this.#lacks(bytes, usedBefore).wanted === 0) {
       this.#reserved += bytes;
@@ -243,7 +253,7 @@ export class SpaceManager implements AsyncDisposable {
     }
     const mine = this.#turn.then(async () => {
       signal.throwIfAborted();
-      const look = await this.#makeRoom(bytes, usedBefore, signal);
+      const look = await this.#makeRoom(bytes, need);
       if (look === undefined) this.#reserved += bytes;
       return look;
     });
@@ -260,11 +270,7 @@ export class SpaceManager implements AsyncDisposable {
     }
   }
 
-  async #makeRoom(
-    bytes: number,
-    usedBefore: number | undefined,
-    signal: AbortSignal,
-  ): Promise<FruitlessLook | undefined> {
+  async #makeRoom(bytes: number, { usedBefore, until, signal }: Need): Promise<FruitlessLook | undefined> {
     const { clock } = this.#options;
     for (;;) {
       signal.throwIfAborted();
@@ -272,6 +278,7 @@ export class SpaceManager implements AsyncDisposable {
       const lacking = this.#lacks(bytes, usedBefore);
       if (lacking.wanted === 0) return undefined;
       const begunMs = clock.now();
+      if (begunMs >= until) return { usedBefore, begunMs, untilMs: begunMs, cleanBytes: 0 };
       const last = this.#fruitless;
       if (last !== undefined && last.usedBefore === usedBefore && begunMs < last.untilMs) return last;
       const order = { ...lacking, usedBefore: usedBefore ?? begunMs, signal };
@@ -300,7 +307,8 @@ export class SpaceManager implements AsyncDisposable {
     const { watermarks } = this.#options;
     const usage = this.#usage();
     const taken = bytes + this.#reserved;
-    const beyond = usedBefore === undefined ? 0 : bytesBeyond(usage, watermarks.high) + taken;
+    const beyond =
+      usedBefore === undefined ? 0 : bytesBeyond(usage, (watermarks.high + watermarks.low) / 2) + taken;
     return {
       wanted: Math.max(shortage(usage, taken, watermarks), beyond, 0),
       least: Math.max(taken - usage.free, beyond, 0),

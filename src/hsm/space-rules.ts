@@ -2,8 +2,8 @@
 import type { Fid, FileState } from '../store/inodes.js';
 import { judgeRelease, lastUsedNs } from './bulk-rules.js';
 
-/** Candidates that are kept at most, however many files there are. */
-const maxCandidates = 10_000;
+/** Candidates that are kept at most, however many files there are: small files, too, make room in a few walks. */
+const maxCandidates = 200_000;
 
 /** Of the store's file system, in bytes. */
 export interface Usage {
