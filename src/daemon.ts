@@ -187,6 +187,9 @@ class Daemon implements Control {
             fileGone: (...gone) => this.#coordinator?.fileGone(...gone),
             changed: () => this.#coordinator?.changelog.changed(),
           },
+          closed: async () => {
+            await this.#coordinator?.changelog[Symbol.asyncDispose]();
+          },
         }),
       { stays, clock: systemClock, signal },
     ));

@@ -18,6 +18,8 @@ const mostRecords = 1 << 20;
 /** Records that wait for the disk; what comes then waits in the store, which counts what it loses. */
 const mostPending = 100_000;
 const mostReaders = 256;
+/** What could not be written is tried again. */
+const retryMs = 1000;
 
 export interface ChangelogOptions {
   readonly folder: string;
@@ -49,11 +51,14 @@ export class Changelog implements AsyncDisposable {
   readonly #most: number;
   readonly #file: string;
   #records: NumberedLog<ChangelogRecord> | undefined;
-  #readers = new Map<string, number>();
+  #readers: ReadonlyMap<string, number> = new Map();
   #lastReader = 0;
   #next = 1;
+  /** No later daemon gives this number, or a lower one, again. */
+  #durable = 0;
   #pending: ChangelogRecord[] = [];
   #scheduled = false;
+  #retry: NodeJS.Timeout | undefined;
   /** The last write failed. */
   #failing = false;
   /** Everything that touches the folder, one after the other. */
@@ -74,8 +79,9 @@ export class Changelog implements AsyncDisposable {
     this.#readers = new Map(Object.entries(saved.readers));
     const records = await this.#log();
     this.#next = Math.max(saved.next, records.last + 1);
+    this.#durable = this.#next - 1;
     if (!this.recording) return;
-    await this.#save(false);
+    await this.#save(this.#readers, false);
     this.#options.native.setTellChanges(true);
     if (!saved.clean) this.#mark('killed: records may be missing');
   }
@@ -94,7 +100,7 @@ export class Changelog implements AsyncDisposable {
   /** Behind everything that the store has seen. */
   note(event: Omit<ChangelogEvent, 'time'>): void {
     if (!this.recording) return;
-    this.#take();
+    this.#takeAll();
     this.#push({ ...event, time: this.#now() });
     this.#schedule();
   }
@@ -107,13 +113,7 @@ export class Changelog implements AsyncDisposable {
       await this.#flush();
       const id = `cl${++this.#lastReader}`;
       await this.#log();
-      this.#readers.set(id, this.#next - 1);
-      try {
-        await this.#save(false);
-      } catch (error) {
-        this.#readers.delete(id);
-        throw error;
-      }
+      await this.#goOn(new Map(this.#readers).set(id, this.#next - 1));
       this.#options.native.setTellChanges(true);
       return this.#reader(id);
     });
@@ -124,11 +124,10 @@ export class Changelog implements AsyncDisposable {
     return this.#queue(async () => {
       this.#known(id);
       await this.#flush();
-      this.#readers.delete(id);
-      this.#warned.delete(id);
-      if (!this.recording) this.#options.native.setTellChanges(false);
-      await this.#save(!this.recording);
-      await this.#drop();
+      await this.#goOn(new Map([...this.#readers].filter(([reader]) => reader !== id)));
+      if (this.recording) return;
+      this.#options.native.setTellChanges(false);
+      this.#pending = [];
     });
   }
 
@@ -140,17 +139,18 @@ export class Changelog implements AsyncDisposable {
       const last = this.#next - 1;
       if (end > last) throw new UserError('InvalidParameter', `the last record of the changelog is ${last}`);
       const { missing } = this.#reader(id);
-      this.#readers.set(id, Math.max(before, end === 0 ? last : end));
-      this.#warned.delete(id);
-      await this.#save(false);
-      await this.#drop();
+      await this.#goOn(new Map(this.#readers).set(id, Math.max(before, end === 0 ? last : end)));
       return { ...this.#reader(id), missing };
     });
   }
 
+  /** `last`: a number that is given to no other record; of more, on a disk that is full, nobody is told. */
   async readers(): Promise<{ readonly last: number; readonly readers: readonly ChangelogReaderView[] }> {
-    await this.#queue(() => this.#flush());
-    return { last: this.#next - 1, readers: [...this.#readers.keys()].map((id) => this.#reader(id)) };
+    return this.#queue(async () => {
+      await this.#flush();
+      await this.#makeDurable().catch(() => undefined);
+      return { last: this.#durable, readers: [...this.#readers.keys()].map((id) => this.#reader(id)) };
+    });
   }
 
   /** Those that some reader has not cleared; also what has just happened. They are durable: nobody is told them again as others. */
@@ -159,10 +159,10 @@ export class Changelog implements AsyncDisposable {
       await this.#flush();
       const records = this.#records;
       if (records === undefined || !this.recording) return { records: [], missing: 0 };
-      await records.sync();
+      await this.#sync(records);
       const wanted = Math.max(start, Math.min(...this.#readers.values()) + 1);
       const from = Math.max(wanted, records.first);
-      const to = Math.min(end, this.#next - 1);
+      const to = Math.min(end, records.last);
       const found = await records.read(from, to, limit);
       const last = found.at(-1)?.index ?? to;
       const missing = Math.max(0, Math.min(from, to + 1) - wanted);
@@ -170,16 +170,20 @@ export class Changelog implements AsyncDisposable {
     });
   }
 
+  /** Behind NativeStore's close, which tells the last changes. Never rejects: the next daemon marks what may be missing. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#queue(async () => {
       if (this.#records === undefined) return;
-      await this.#flush();
+      do await this.#flush();
+      while (this.#pending.length > 0 && !this.#failing);
       this.#options.native.setTellChanges(false);
-      const records = this.#records;
+      clearTimeout(this.#retry);
+      await using records = this.#records;
       this.#records = undefined;
-      await records.sync();
-      await this.#save(true);
-      await records[Symbol.asyncDispose]();
+      await this.#sync(records);
+      await this.#save(this.#readers, !this.#failing);
+    }).catch((error: unknown) => {
+      this.#options.log.warn({ cause: messageChain(error) }, 'the changelog was not written to its end');
     });
   }
 
@@ -192,14 +196,17 @@ export class Changelog implements AsyncDisposable {
     return this.#records;
   }
 
-  #take(): void {
-    if (!this.recording) return;
-    while (this.#pending.length < mostPending) {
-      const { changes, lost } = this.#options.native.takeChanges();
-      for (const change of changes) this.#push(eventOfChange(change));
-      if (lost > 0) this.#mark(`${lost} records were lost`);
-      if (changes.length === 0) return;
-    }
+  #takeAll(): void {
+    while (this.#take());
+  }
+
+  /** A batch, so that a turn of the event loop stays short; false: there is no more, or no room. */
+  #take(): boolean {
+    if (!this.recording || this.#records === undefined || this.#pending.length >= mostPending) return false;
+    const { changes, lost } = this.#options.native.takeChanges();
+    for (const change of changes) this.#push(eventOfChange(change));
+    if (lost > 0) this.#mark(`${lost} records were lost`);
+    return changes.length > 0;
   }
 
   #mark(name: string): void {
@@ -219,14 +226,16 @@ export class Changelog implements AsyncDisposable {
     this.#pending.push({ index: this.#next++, ...event });
   }
 
-  /** One write for whatever happens in a turn of the event loop. */
+  /** One write for whatever happens in a turn of the event loop, or in a second where it fails. */
   #schedule(): void {
     if (this.#scheduled || this.#pending.length === 0) return;
     this.#scheduled = true;
-    setImmediate(() => {
+    const write = (): void => {
       this.#scheduled = false;
-      void this.#queue(() => this.#flush());
-    });
+      void this.#queue(() => this.#flush(() => this.#take()));
+    };
+    if (this.#failing) this.#retry = setTimeout(write, retryMs).unref();
+    else setImmediate(write);
   }
 
   #queue<T>(work: () => Promise<T>): Promise<T> {
@@ -236,23 +245,55 @@ export class Changelog implements AsyncDisposable {
   }
 
   /** Writes what there is, and gives up what is too much. Never rejects. */
-  async #flush(): Promise<void> {
-    this.#take();
+  async #flush(take = (): unknown => this.#takeAll()): Promise<void> {
     const records = this.#records;
-    if (records === undefined || this.#pending.length === 0) return;
-    const writing = this.#pending.splice(0);
+    if (records === undefined) return;
+    take();
+    if (this.#pending.length === 0) return;
     try {
-      await records.append(writing);
-      await records.dropBefore(this.#next - this.#most);
+      await records.append(this.#pending.splice(0));
       this.#failing = false;
     } catch (error) {
-      if (!this.#failing)
-        this.#options.log.warn({ cause: messageChain(error) }, 'the changelog cannot be written');
-      this.#failing = true;
-      // With the next ones that can be.
-      this.#push(this.#marked('records could not be written'));
+      this.#failed('records could not be written', error);
+    }
+    try {
+      // Also where nothing can be written: that makes room.
+      await records.dropBefore(this.#next - this.#most);
+    } catch (error) {
+      this.#options.log.warn({ cause: messageChain(error) }, 'old records of the changelog are not deleted');
     }
     this.#warnIdle();
+    // The store tells only of the first that waits: what came meanwhile would not be told.
+    this.#take();
+    this.#schedule();
+  }
+
+  /** A mark, with the next records that can be written. */
+  #failed(what: string, error: unknown): void {
+    if (!this.#failing)
+      this.#options.log.warn({ cause: messageChain(error) }, `the changelog cannot be written: ${what}`);
+    this.#failing = true;
+    this.#push(this.#marked(what));
+    this.#schedule();
+  }
+
+  async #sync(records: NumberedLog<ChangelogRecord>): Promise<void> {
+    try {
+      await records.sync();
+    } catch (error) {
+      this.#failed('records may not be on the disk', error);
+      throw error;
+    }
+  }
+
+  /** No number that was written, or lost, comes again. */
+  async #makeDurable(): Promise<void> {
+    if (this.#records === undefined) return;
+    const last = (this.#pending[0]?.index ?? this.#next) - 1;
+    await this.#sync(this.#records);
+    // The log does not have those that could not be written.
+    if (this.#failing) await this.#save(this.#readers, false);
+    this.#durable = last;
   }
 
   #warnIdle(): void {
@@ -267,9 +308,25 @@ export class Changelog implements AsyncDisposable {
     }
   }
 
+  /** Goes on with these readers and the records that they need, or, where that cannot be written, as before. */
+  async #goOn(readers: ReadonlyMap<string, number>): Promise<void> {
+    const clean = readers.size === 0;
+    try {
+      await this.#save(readers, clean);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error;
+      // Whoever asked gives up records: that makes room.
+      await this.#drop(readers);
+      await this.#save(readers, clean);
+    }
+    for (const [id, cleared] of this.#readers) if (readers.get(id) !== cleared) this.#warned.delete(id);
+    this.#readers = readers;
+    await this.#drop(readers);
+  }
+
   /** What every reader has cleared. */
-  async #drop(): Promise<void> {
-    const cleared = this.recording ? Math.min(...this.#readers.values()) : this.#next - 1;
+  async #drop(readers: ReadonlyMap<string, number>): Promise<void> {
+    const cleared = readers.size > 0 ? Math.min(...readers.values()) : this.#next - 1;
     await this.#records?.dropBefore(cleared + 1);
   }
 
@@ -285,12 +342,12 @@ export class Changelog implements AsyncDisposable {
     return { id, cleared, missing: Math.max(0, Math.min(first, this.#next) - 1 - cleared) };
   }
 
-  async #save(clean: boolean): Promise<void> {
+  async #save(readers: ReadonlyMap<string, number>, clean: boolean): Promise<void> {
     const saved: Saved = {
       next: this.#next,
       lastReader: this.#lastReader,
       clean,
-      readers: Object.fromEntries(this.#readers),
+      readers: Object.fromEntries(readers),
     };
     await mkdir(this.#options.folder, { recursive: true, mode: 0o700 });
     await replaceFile(this.#file, `${JSON.stringify(saved)}\n`, { durable: true });

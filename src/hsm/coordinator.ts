@@ -87,6 +87,7 @@ export class Coordinator implements AsyncDisposable {
   readonly #explicit: ExplicitRequests;
   /** The parameters, and who turns the coordinator on and off. */
   readonly control: HsmControl;
+  /** It ends with the store, which tells of changes until it is closed: the coordinator does not dispose of it. */
   readonly changelog: Changelog;
   #housekeeping: NodeJS.Timeout | undefined;
   /** Files that have lost their last name, until the journal has them. */
@@ -351,7 +352,6 @@ export class Coordinator implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#housekeeping);
     await this.#table.close();
-    await this.changelog[Symbol.asyncDispose]();
     await this.#journal?.[Symbol.asyncDispose]();
   }
 

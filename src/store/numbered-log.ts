@@ -25,6 +25,8 @@ export class NumberedLog<T extends Numbered> implements AsyncDisposable {
   #last: number;
   #file: FileHandle | undefined;
   #unsynced = false;
+  /** Why something that was appended may not be on the disk: for the next `sync`. */
+  #failure: Error | undefined;
 
   private constructor(folder: string, segmentRecords: number, segments: Segment[], last: number) {
     this.#folder = folder;
@@ -74,24 +76,30 @@ export class NumberedLog<T extends Numbered> implements AsyncDisposable {
         at += room;
       }
     } catch (error) {
-      await this.#end();
+      await this.#giveUp();
       throw error;
     } finally {
       this.#last = Math.max(this.#last, added.at(-1)?.index ?? 0);
     }
   }
 
-  /** What was appended survives a loss of power. */
+  /**
+   * What was appended survives a loss of power. Rejects once for what may not: the kernel tells a failure once, and a second
+   * try would succeed whatever is on the disk. What comes then is in another file.
+   */
   async sync(): Promise<void> {
     if (!this.#unsynced) return;
-    this.#unsynced = false;
     try {
       await this.#file?.datasync();
-      await syncDirectory(this.#folder);
     } catch (error) {
-      this.#unsynced = true;
-      throw error;
+      this.#failure = error as Error;
+      await this.#close();
     }
+    await syncDirectory(this.#folder);
+    this.#unsynced = false;
+    const failure = this.#failure;
+    this.#failure = undefined;
+    if (failure !== undefined) throw failure;
   }
 
   /** The first `limit` with numbers in this range, in order. */
@@ -129,15 +137,30 @@ export class NumberedLog<T extends Numbered> implements AsyncDisposable {
     this.#segments = [...this.#segments, { first, name }];
   }
 
+  /** Nothing goes behind a torn line. A file that has no line at all is not kept: a full disk would make one a time. */
+  async #giveUp(): Promise<void> {
+    const newest = this.#segments.at(-1);
+    const empty = this.#file !== undefined && (await this.#file.stat()).size === 0;
+    await this.#end();
+    if (!empty || newest === undefined) return;
+    this.#segments = this.#segments.slice(0, -1);
+    await rm(join(this.#folder, newest.name), { force: true });
+  }
+
+  /** Whether it is on the disk is `sync`'s to say. */
   async #end(): Promise<void> {
+    try {
+      if (this.#unsynced) await this.#file?.datasync();
+    } catch (error) {
+      this.#failure = error as Error;
+    }
+    await this.#close();
+  }
+
+  async #close(): Promise<void> {
     const file = this.#file;
     this.#file = undefined;
-    if (file === undefined) return;
-    try {
-      if (this.#unsynced) await file.datasync();
-    } finally {
-      await file.close();
-    }
+    await file?.close();
   }
 }
 

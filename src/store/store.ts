@@ -16,6 +16,8 @@ export interface StoreOptions {
   readonly addon: Addon;
   readonly log: Log;
   readonly events: StoreEvents;
+  /** Behind the last change that the store tells of, while it is still ours. */
+  readonly closed?: () => Promise<void>;
   /** Where it will be mounted: a store inside its own mount is refused. */
   readonly mountPoint?: string;
 }
@@ -63,6 +65,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
       async [Symbol.asyncDispose]() {
         try {
           await native.close();
+          await options.closed?.();
         } finally {
           lock.unlock();
         }

@@ -114,14 +114,19 @@ export class MemoryHsm implements AsyncDisposable {
 
   /** Stops the coordinator and starts another one over the same store and journal. */
   async restart(): Promise<void> {
-    await this.coordinator[Symbol.asyncDispose]();
+    await this.#stop();
     this.coordinator = this.#coordinator();
     await this.coordinator.start();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.coordinator[Symbol.asyncDispose]();
+    await this.#stop();
     await rm(this.folder, { recursive: true, force: true });
+  }
+
+  async #stop(): Promise<void> {
+    await this.coordinator[Symbol.asyncDispose]();
+    await this.coordinator.changelog[Symbol.asyncDispose]();
   }
 
   #coordinator(): Coordinator {

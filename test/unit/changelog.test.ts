@@ -1,4 +1,15 @@
-import { appendFile, mkdtemp, readdir, rm, truncate, writeFile } from 'node:fs/promises';
+import {
+  appendFile,
+  mkdtemp,
+  open,
+  readdir,
+  rm,
+  truncate,
+  writeFile,
+  type FileHandle,
+} from 'node:fs/promises';
+import { setImmediate as turn } from 'node:timers/promises';
+import { readdirSync } from 'node:fs';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
@@ -15,11 +26,32 @@ import { Changelog, type ChangelogRead } from '../../src/hsm/changelog.js';
 import { HS_DIRTY, HS_EXISTS, HUA_ARCHIVE, HUA_REMOVE, HUA_RESTORE } from '../../src/hsm/flags.js';
 import { causeErrno } from '../../src/hsm/transfer-errno.js';
 import type { Change, Fid } from '../../src/store/inodes.js';
+import { NumberedLog } from '../../src/store/numbered-log.js';
 import { MemoryHsm, quietLog } from '../helpers/memory-hsm.js';
 
 const { ECANCELED, EBUSY, EIO, ENOENT, ENODATA, ENOSPC, ETIMEDOUT } = constants.errno;
 const fid = (n: number): Fid => `[0x200000400:0x${n.toString(16)}:0x0]` as Fid;
 const bytes = (text: string): Buffer => Buffer.from(text);
+
+/** From now to the end of the test this method of every file fails, where `fails` says so; resolves to undo it. */
+async function failing(
+  t: Test,
+  method: 'appendFile' | 'writeFile' | 'datasync',
+  code: 'ENOSPC' | 'EIO',
+  fails: () => boolean,
+): Promise<void> {
+  const file = await open('/dev/null');
+  const files = Object.getPrototypeOf(file) as FileHandle;
+  await file.close();
+  const works = Reflect.get(files, method) as (...args: unknown[]) => Promise<void>;
+  const undo = (): void => void Object.assign(files, { [method]: works });
+  t.teardown(undo);
+  Object.assign(files, {
+    [method](this: FileHandle, ...args: unknown[]): Promise<void> {
+      return fails() ? Promise.reject(new FsError(code, method)) : works.apply(this, args);
+    },
+  });
+}
 
 /** Changes of a store, by hand. */
 class Changes {
@@ -341,6 +373,133 @@ await t.test('what cannot be written is marked when something can be again', asy
       [3, 'HSM'],
     ],
   );
+});
+
+await t.test(
+  'a full disk gets no file a try, tries are not made in each turn, and nobody is told a number that comes again',
+  async (t) => {
+    const { folder, changes, open } = await rig(t);
+    await using changelog = await open();
+    await changelog.register();
+    let [full, tries] = [true, 0];
+    await failing(t, 'appendFile', 'ENOSPC', () => {
+      if (full) tries++;
+      return full;
+    });
+    for (let n = 1; n <= 4; n++) {
+      changes.add(n);
+      await all(changelog);
+    }
+    t.equal(tries, 4, 'somebody asks');
+    for (let n = 5; n <= 9; n++) {
+      changes.add(n);
+      changelog.changed();
+      await turn();
+    }
+    t.equal(tries, 4);
+    t.same(await readdir(join(folder, 'changelog')), ['readers.json']);
+    const { last } = await changelog.readers();
+    const killed = await open();
+    t.ok((await killed.readers()).last >= last, 'the next daemon');
+    await killed[Symbol.asyncDispose]();
+    full = false;
+    const { records } = await all(changelog);
+    t.equal(records[0]?.name, 'records could not be written');
+    t.ok((records[0]?.index ?? 0) > last);
+  },
+);
+
+await t.test('on a full disk records can be cleared, and readers go', async (t) => {
+  const { folder, changes, open } = await rig(t);
+  await using changelog = await open();
+  await changelog.register();
+  changes.add(1);
+  await all(changelog);
+  const files = (): readonly string[] => readdirSync(join(folder, 'changelog'));
+  // As long as the records are there.
+  await failing(t, 'writeFile', 'ENOSPC', () => files().some((name) => /^\d/.test(name)));
+  t.same(await changelog.clear('cl1', 0), { id: 'cl1', cleared: 1, missing: 0 });
+  changes.add(2);
+  await all(changelog);
+  await changelog.deregister('cl1');
+  t.same(await changelog.readers(), { last: 2, readers: [] });
+});
+
+await t.test('where that cannot be written, no reader goes, and none clears', async (t) => {
+  const { changes, open } = await rig(t);
+  await using changelog = await open();
+  await changelog.register();
+  changes.add(1);
+  let full = true;
+  await failing(t, 'writeFile', 'EIO', () => full);
+  await t.rejects(changelog.deregister('cl1'), { code: 'EIO' });
+  await t.rejects(changelog.clear('cl1', 0), { code: 'EIO' });
+  t.ok(changes.on);
+  changes.add(2);
+  t.same(indices(await all(changelog)), [1, 2]);
+  full = false;
+});
+
+await t.test('what comes while the disk is slow is taken when it is done', async (t) => {
+  const { changes, open } = await rig(t);
+  await using changelog = await open();
+  await changelog.register();
+  changes.add(1);
+  let writing = true as boolean;
+  await failing(t, 'appendFile', 'EIO', () => {
+    // The store does not tell of it: something waits already.
+    if (writing) changes.add(2);
+    writing = false;
+    return false;
+  });
+  changelog.changed();
+  while (writing || changes.waiting.length > 0) await turn();
+  t.same(indices(await all(changelog)), [1, 2]);
+});
+
+await t.test('records that the disk may not have are marked, and told with the mark', async (t) => {
+  const { changes, open } = await rig(t);
+  await using changelog = await open();
+  await changelog.register();
+  changes.add(1);
+  let broken = true;
+  await failing(t, 'datasync', 'EIO', () => broken);
+  await t.rejects(all(changelog), { code: 'EIO' });
+  broken = false;
+  const { records } = await all(changelog);
+  t.same(
+    records.map(({ index, name }) => [index, name]),
+    [
+      [1, undefined],
+      [2, 'records may not be on the disk'],
+    ],
+  );
+});
+
+await t.test('a file whose end could not be synced fails the next sync, once', async (t) => {
+  const { folder } = await rig(t);
+  await using log = await NumberedLog.open<{ index: number }>(join(folder, 'log'), 1);
+  await log.append([{ index: 1 }]);
+  let broken = true;
+  await failing(t, 'datasync', 'EIO', () => broken);
+  await log.append([{ index: 2 }]);
+  broken = false;
+  await t.rejects(log.sync(), { code: 'EIO' });
+  await log.sync();
+  t.same(await log.read(1, 2, 2), [{ index: 1 }, { index: 2 }]);
+});
+
+await t.test('a changelog that cannot be written at the end says so to the next one', async (t) => {
+  const { changes, open } = await rig(t);
+  const changelog = await open();
+  await changelog.register();
+  changes.add(1);
+  let full = true;
+  await failing(t, 'appendFile', 'ENOSPC', () => full);
+  await changelog[Symbol.asyncDispose]();
+  full = false;
+  await using again = await open();
+  t.match((await all(again)).records, [{ type: 'MARK' }]);
 });
 
 await t.test('the end of a request is recorded once, with the errno of its cause', async (t) => {

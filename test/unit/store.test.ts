@@ -41,7 +41,7 @@ async function folder(t: Test): Promise<string> {
 function open(
   addon: Addon,
   path: string,
-  more: { identity?: string; mountPoint?: string } = {},
+  more: { identity?: string; mountPoint?: string; closed?: () => Promise<void> } = {},
 ): Promise<Store> {
   const events = { restoreNeeded: () => undefined };
   return openStore({ path, identity: 'account/one', fsName: 'fs', addon, log: quietLog, events, ...more });
@@ -65,6 +65,33 @@ await t.test('a store is made private, locked while it is open and free again af
   await using again = await open(addon, path);
   t.same(again.meta, store.meta, 'it is the same file system');
 });
+
+await t.test(
+  'what has to be written behind the last change of a store is, before the next daemon has it',
+  async (t) => {
+    const addon = fakeAddon();
+    const native = new MemoryStore();
+    const order: string[] = [];
+    native.close = () => {
+      order.push('store');
+      return Promise.resolve();
+    };
+    const closed = (): Promise<void> => {
+      order.push(`changelog, locks: ${addon.locked.size}`);
+      return Promise.reject(new Error('no'));
+    };
+    const own = { ...addon, openStore: () => Promise.resolve(native) };
+    const store = await open(own, join(await folder(t), 'store'), { closed });
+    await t.rejects(
+      async () => {
+        await store[Symbol.asyncDispose]();
+      },
+      { message: 'no' },
+    );
+    t.same(order, ['store', 'changelog, locks: 1']);
+    t.equal(addon.locked.size, 0);
+  },
+);
 
 await t.test('a store that is not ours alone, or would lie in its own mount, is refused', async (t) => {
   const base = await folder(t);
