@@ -87,11 +87,13 @@ export const parametersBody = z.strictObject({
   persistent: z.boolean().default(false),
 });
 
-const recordIndex = z.coerce.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
+const recordIndex = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
+/** Coercion alone takes nothing, and blanks, for 0. */
+const recordIndexText = z.string().regex(/^\d+$/, 'must be a number').transform(Number).pipe(recordIndex);
 
 export const changelogQuery = z.object({
-  start: recordIndex.default(0),
-  end: recordIndex.default(Number.MAX_SAFE_INTEGER),
+  start: recordIndexText.default(0),
+  end: recordIndexText.default(Number.MAX_SAFE_INTEGER),
   limit: z.coerce.number().int().min(1).max(10_000).default(10_000),
 });
 
