@@ -1,17 +1,28 @@
 /** Paths for people: on one line and unambiguous, whatever is in a name. */
 
+/** C0 and C1, DEL, and the two that some take for line ends. */
+const control = /[\x00-\x1f\x7f-\x9f\u2028\u2029]/;
+/** Those of them that JSON leaves as they are. */
+const raw = /[\x7f-\x9f\u2028\u2029]/g;
+
 /**
  * A path as it is when that is plain; otherwise in double quotes with JSON's escapes, and `\xNN` for each byte that is not
  * part of UTF-8. What is in quotes has `\` doubled, so that no other name reads the same.
  */
 export function pathText(path: string | Buffer): string {
   const parts = typeof path === 'string' ? [path] : utf8Parts(path);
-  const plain = parts.every((part) => typeof part === 'string' && !/[\x00-\x1f\x7f"\\]/.test(part));
+  const plain = parts.every((part) => typeof part === 'string' && !control.test(part) && !/["\\]/.test(part));
   if (plain) return parts.join('');
   const escaped = parts.map((part) =>
-    typeof part === 'string' ? JSON.stringify(part).slice(1, -1) : `\\x${part.toString(16).padStart(2, '0')}`,
+    typeof part === 'string' ? escapedText(part) : `\\x${part.toString(16).padStart(2, '0')}`,
   );
   return `"${escaped.join('')}"`;
+}
+
+function escapedText(text: string): string {
+  return JSON.stringify(text)
+    .slice(1, -1)
+    .replaceAll(raw, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }
 
 /** Runs of UTF-8 as texts, other bytes as numbers. */

@@ -71,7 +71,7 @@ export function eventOfChange(change: Change): ChangelogEvent {
   }
 }
 
-/** The line of `lfs changelog`: UTC, to the nanosecond. */
+/** The line of `lfs changelog`: UTC, to the nanosecond. A name with a space is quoted: fields end there. */
 export function recordText(record: ChangelogRecord): string {
   const { index, type, flags, time, target, parent, name, source, sourceParent, sourceName } = record;
   const ns = BigInt(time);
@@ -80,9 +80,14 @@ export function recordText(record: ChangelogRecord): string {
   const number = String(changelogTypes[type]).padStart(2, '0');
   const what = `${number}${type.padEnd(5)}`;
   const when = `${clock.slice(0, 8)}.${fraction} ${date.replaceAll('-', '.')}`;
-  const at = name === undefined ? '' : ` p=${parent ?? noFid} ${name}`;
-  const from = source === undefined ? '' : ` s=${source} sp=${sourceParent ?? noFid} ${sourceName ?? ''}`;
+  const at = name === undefined ? '' : ` p=${parent ?? noFid} ${field(name)}`;
+  const from =
+    source === undefined ? '' : ` s=${source} sp=${sourceParent ?? noFid} ${field(sourceName ?? '')}`;
   return `${index} ${what} ${when} 0x${flags.toString(16)} t=${target}${at}${from}`;
+}
+
+function field(name: string): string {
+  return name.includes(' ') && !name.startsWith('"') ? `"${name}"` : name;
 }
 
 function nameWord({ last, exists }: Change): number {

@@ -110,7 +110,7 @@ t.test('a record is a line of lfs changelog', (t) => {
   const unlink = eventOfChange({ kind: 'unlink', ...from, name: bytes('a b') });
   t.equal(
     recordText({ index: 7, ...unlink }),
-    `7 06UNLNK 13:49:47.469433938 2013.10.01 0x3 t=${fid(2)} p=${fid(1)} a b`,
+    `7 06UNLNK 13:49:47.469433938 2013.10.01 0x3 t=${fid(2)} p=${fid(1)} "a b"`,
   );
   const rename = eventOfChange({
     kind: 'rename',

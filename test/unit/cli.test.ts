@@ -326,6 +326,10 @@ t.test('people read numbers with units, and names on one line', (t) => {
   t.equal(counted(0, 'file'), '0 files');
   t.equal(pathText('a b/é'), 'a b/é');
   t.equal(pathText('a\nb'), '"a\\nb"');
+  t.equal(
+    pathText('\u007f\u0080\u0085\u009f\u00a0\u2028\u2029'),
+    '"\\u007f\\u0080\\u0085\\u009f\u00a0\\u2028\\u2029"',
+  );
   t.equal(pathText(Buffer.from('a b/é')), 'a b/é');
   t.equal(pathText(Buffer.from('é\xff\xc3/\n\xe9b\xed\xa0\x80', 'latin1')), '"\\xe9\\xff\\xc3/\\n\\xe9b\\xed\\xa0\\x80"'); // prettier-ignore
   t.equal(pathText(Buffer.concat([Buffer.from('é😀'), Buffer.from([0xff])])), '"é😀\\xff"');
