@@ -26,8 +26,9 @@ struct fuse_attr VirtualAttributes(Core& core, uint64_t id) {
   fstat(core.store->root(), &st);
   struct fuse_attr attr = {};
   attr.ino = id;
-  // As in Lustre: without CAP_DAC_READ_SEARCH the kernel refuses to look anything up in `fid`.
-  attr.mode = S_IFDIR | (id == kByFid ? 0100 : 0555);
+  // As in Lustre: without CAP_DAC_READ_SEARCH the kernel refuses to look anything up in `fid`,
+  // also to an owner who has given it up.
+  attr.mode = S_IFDIR | (id == kByFid ? 0 : 0555);
   attr.nlink = 2;
   attr.blksize = static_cast<uint32_t>(st.st_blksize);
   attr.atime = attr.mtime = attr.ctime = static_cast<uint64_t>(st.st_ctim.tv_sec);
@@ -73,8 +74,9 @@ void LookUpFid(Core& core, const RequestPtr& request) {
     return;
   }
   // A FID is good for the whole file system that the store is on: of what the kernel does not know
-  // by a name of ours, and has no copy of ours, TypeScript has to find one.
-  if (core.nodes.Find(fid) || inode->MayHaveCopy()) return AnswerLookup(core, request);
+  // by a name of ours TypeScript has to find one. A copy in the container proves nothing: a copy of
+  // the store's files has the attributes, too.
+  if (core.nodes.Find(fid)) return AnswerLookup(core, request);
   core.events.link_asked(core.questions.Keep(request), LinkAsked{lustre, 0});
 }
 

@@ -43,6 +43,8 @@ int RemoveEntry(StoreImpl& store, const std::string& path, const Fid& fid, bool 
     const auto names = store.StopNames();
     const int other = NamedStill(store, parent.get(), name, fid);
     if (other != 0) return other;
+    // How many names it has now.
+    if (fstat(fd.get(), &st) != 0) return errno;
     const int flags = S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0;
     return unlinkat(parent.get(), name.c_str(), flags) == 0 ? 0 : errno;
   };

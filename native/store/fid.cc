@@ -1,8 +1,9 @@
 #include "fid.h"
 
+#include <charconv>
 #include <cinttypes>
 #include <cstdio>
-#include <cstdlib>
+#include <string_view>
 
 namespace lustrite {
 
@@ -29,18 +30,41 @@ std::string ToString(const Fid& fid) {
   return text;
 }
 
+namespace {
+
+// "0x" and hexadecimal digits that fit, as ToString writes them, in front of `text`, which loses
+// them.
+template <typename T>
+bool TakeHex(std::string_view* text, T* value) {
+  if (!text->starts_with("0x")) return false;
+  text->remove_prefix(2);
+  const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), *value, 16);
+  text->remove_prefix(static_cast<size_t>(end - text->data()));
+  return error == std::errc();
+}
+
+bool Take(std::string_view* text, char wanted) {
+  if (!text->starts_with(wanted)) return false;
+  text->remove_prefix(1);
+  return true;
+}
+
+}  // namespace
+
 bool ScanFid(const std::string& text, struct lu_fid* lustre) {
-  int end = 0;
-  const char* at = text.c_str();
-  const bool bracket = *at == '[';
-  if (bracket) at++;
-  if (sscanf(at, "0x%16" SCNx64 ":0x%8x:0x%8x%n", &lustre->f_seq, &lustre->f_oid, &lustre->f_ver,
-             &end) != 3) {
+  std::string_view left = text;
+  const bool bracket = Take(&left, '[');
+  uint64_t seq = 0;
+  uint32_t oid = 0;
+  uint32_t ver = 0;
+  if (!TakeHex(&left, &seq) || !Take(&left, ':') || !TakeHex(&left, &oid) || !Take(&left, ':') ||
+      !TakeHex(&left, &ver) || (bracket && !Take(&left, ']')) || !left.empty()) {
     return false;
   }
-  at += end;
-  if (bracket && *at++ != ']') return false;
-  return *at == '\0' && at == text.c_str() + text.size();
+  lustre->f_seq = seq;
+  lustre->f_oid = oid;
+  lustre->f_ver = ver;
+  return true;
 }
 
 bool ParseFid(const std::string& text, Fid* fid) {

@@ -304,7 +304,13 @@ std::shared_ptr<InodeImpl> StoreImpl::GetImpl(const Fid& fid, int* error) {
   if (inode != nullptr) return inode;
   const UniqueFd fd = handles_.Open(fid, O_PATH, error);
   if (*error == ESTALE) *error = ENOENT;
-  return *error != 0 ? nullptr : GetImpl(fd.get(), error);
+  if (*error != 0) return nullptr;
+  inode = GetImpl(fd.get(), error);
+  if (inode == nullptr || inode->fid() == fid) return inode;
+  // Handles are not exact: ext4 opens the inode whatever its generation where the handle's is 0,
+  // and looks at 32 bits of its number.
+  *error = ENOENT;
+  return nullptr;
 }
 
 void StoreImpl::Forget(const Fid& fid) {

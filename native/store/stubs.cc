@@ -166,6 +166,8 @@ StubResult StubMaker::Replace(const Stub& stub, const Fid& fid) {
       const auto names = store_.StopNames();
       const int other = NamedStill(store_, parent.get(), name, fid);
       if (other != 0) return other;
+      // How many names it has now.
+      if (fstat(old.get(), &st) != 0) return errno;
       if (!S_ISDIR(st.st_mode)) return staged.TakeNameOf(parent.get(), name);
       if (unlinkat(parent.get(), name.c_str(), AT_REMOVEDIR) != 0) return errno;
       return staged.MoveTo(parent.get(), name);

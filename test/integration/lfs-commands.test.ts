@@ -428,10 +428,22 @@ async function byFid(t: Test, { mount, frontEnd }: Mounted): Promise<void> {
     await writeFile(join(mount.store, 'outside'), 'outside');
     t.equal(await readFile(at(await fidIn(mount.store, 'ns/unseen')), 'utf8'), 'unseen');
     await t.rejects(stat(at(await fidIn(mount.store, 'outside'))), { code: 'ENOENT' });
+    // A copy of the store's files has the records, too.
+    await run('cp', ['-a', join(mount.store, 'ns/sub/b.bin'), join(mount.store, 'copied')]);
+    await t.rejects(stat(at(await fidIn(mount.store, 'copied'))), { code: 'ENOENT' });
+    const [seq, oid] = (await fid(mount.at('sub/b.bin'))).slice(1).split(':');
+    await t.rejects(stat(at(`${seq}:${oid}:0x0`)), { code: 'ENOENT' }, 'another generation');
     await t.rejects(stat(at(await fidIn(mount.store, 'unlinked'))), { code: 'ENOENT' });
     for (const text of ['[0x200000400:0xfffffff0:0x1]', '[0x1:0x2:0x0]', '0x1:0x2:0x0'])
       await t.rejects(stat(at(text)), { code: 'ENOENT' }, text);
-    for (const text of ['x', '[0x200000400:0x5:0x0', '0x200000400:0x5', '[0x200000400:0x5:0x0]x'])
+    for (const text of [
+      'x',
+      '[0x200000400:0x5:0x0',
+      '0x200000400:0x5',
+      '[0x200000400:0x5:0x0]x',
+      '[ 0x200000400:0x5:0x0]',
+      '[0x200000400:-5:0x0]',
+    ])
       await t.rejects(stat(at(text)), { code: 'EINVAL' }, text);
     await rm(mount.at('unseen'));
   });
@@ -442,6 +454,8 @@ async function byFid(t: Test, { mount, frontEnd }: Mounted): Promise<void> {
     for (const folder of ['.lustre', '.lustre/fid']) t.same(await readdir(mount.at(folder)), []);
     await t.rejects(stat(mount.at('.lustre/other')), { code: 'ENOENT' });
     t.match(await runAs(nobody, 'cat', [at(text)]), { code: 1, stderr: /Permission denied/ });
+    const helpless = ['--bounding-set=-all', '--inh-caps=-all', 'cat', at(text)];
+    t.match(await run('setpriv', helpless), { code: 1, stderr: /Permission denied/ }, 'also root');
     const refused = { code: 'EPERM' };
     await t.rejects(writeFile(at('x'), 'x'), { code: 'EINVAL' });
     await t.rejects(writeFile(mount.at('.lustre/x'), 'x'), refused);

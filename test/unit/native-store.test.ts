@@ -1003,6 +1003,31 @@ void t.test('a FID that no file can have is EINVAL', { skip }, async (t) => {
     t.throws(() => store.native.state(fid as Fid), { code: 'EINVAL' }, fid);
 });
 
+void t.test('a FID opens the inode that has it, and no other generation', { skip }, async (t) => {
+  await using store = await TempStore.open();
+  await store.native.createStubs([fileStub('f')], defaults);
+  const fid = store.native.fidOf('f');
+  const [seq = '', oid = '', generation = ''] = fid.slice(1, -1).split(':');
+  t.not(generation, '0x0');
+  const [wildcard, other] = [`[${seq}:${oid}:0x0]`, `[${seq}:${oid}:0x1]`] as Fid[];
+  t.equal(await codeOf(store.native.state(wildcard as Fid)), 'ENOENT', 'whatever the generation, for ext4');
+  t.equal(await codeOf(store.native.state(other as Fid)), 'ENOENT');
+  t.equal((await store.native.state(fid)).fid, fid);
+  t.equal((await store.native.state(fid.slice(1, -1) as Fid)).fid, fid, 'without brackets');
+  for (const text of [
+    `[ ${seq}:${oid}:${generation}]`,
+    `[-${seq}:${oid}:${generation}]`,
+    `[${seq}:0x${oid}:${generation}]`,
+    `[${seq}:0x -1:${generation}]`,
+    `[${seq}:${oid}:0x100000000]`,
+    `[${seq}:${oid}:0x]`,
+    `[${seq}:${oid}:${generation}`,
+    `${seq}:${oid}:${generation}]`,
+    `[${seq}:${oid}:${generation}] `,
+  ])
+    t.throws(() => store.native.state(text as Fid), text);
+});
+
 void t.test('archive', { skip }, async (t) => {
   await t.test('a new file becomes clean with the copy that was made of it', async (t) => {
     await using store = await TempStore.open();
