@@ -71,7 +71,7 @@ export function eventOfChange(change: Change): ChangelogEvent {
   }
 }
 
-/** The line of `lfs changelog`: UTC, to the nanosecond. A name with a space is quoted: fields end there. */
+/** The line of `lfs changelog`: UTC, to the nanosecond. A name with a space is quoted: fields end there. A mark is text. */
 export function recordText(record: ChangelogRecord): string {
   const { index, type, flags, time, target, parent, name, source, sourceParent, sourceName } = record;
   const ns = BigInt(time);
@@ -80,7 +80,7 @@ export function recordText(record: ChangelogRecord): string {
   const number = String(changelogTypes[type]).padStart(2, '0');
   const what = `${number}${type.padEnd(5)}`;
   const when = `${clock.slice(0, 8)}.${fraction} ${date.replaceAll('-', '.')}`;
-  const at = name === undefined ? '' : ` p=${parent ?? noFid} ${field(name)}`;
+  const at = name === undefined ? '' : ` p=${parent ?? noFid} ${type === 'MARK' ? name : field(name)}`;
   const from =
     source === undefined ? '' : ` s=${source} sp=${sourceParent ?? noFid} ${field(sourceName ?? '')}`;
   return `${index} ${what} ${when} 0x${flags.toString(16)} t=${target}${at}${from}`;

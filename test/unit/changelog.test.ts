@@ -125,8 +125,16 @@ t.test('a record is a line of lfs changelog', (t) => {
     `8 08RENME 13:49:47.469433938 2013.10.01 0x3 t=${fid(2)} p=${fid(1)} new s=${fid(3)} sp=${fid(4)} old`,
   );
   t.equal(
-    recordText({ index: 1, type: 'MARK', flags: 0, time: '1', target: noFid, parent: noFid, name: 'killed' }),
-    '1 00MARK  00:00:00.000000001 1970.01.01 0x0 t=[0:0x0:0x0] p=[0:0x0:0x0] killed',
+    recordText({
+      index: 1,
+      type: 'MARK',
+      flags: 0,
+      time: '1',
+      target: noFid,
+      parent: noFid,
+      name: 'was killed',
+    }),
+    '1 00MARK  00:00:00.000000001 1970.01.01 0x0 t=[0:0x0:0x0] p=[0:0x0:0x0] was killed',
   );
   t.end();
 });
