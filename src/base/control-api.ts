@@ -46,7 +46,7 @@ export interface StatusReport {
   readonly lastJob?: JobView | null;
   /** The newest failure in this daemon's life: of a transfer, of a job, or any other error in its log. */
   readonly lastError: { readonly time: string; readonly message: string } | null;
-  readonly hsm: unknown;
+  readonly hsm: { readonly control?: string };
   readonly heldRequests: number;
   /** Daemons that were started before an update may lack it. */
   readonly space?: SpaceView;
@@ -138,8 +138,9 @@ export interface BulkView {
   readonly state: 'Counting' | 'InProgress' | 'Done' | 'Stopped';
   /** To be done, as counted before it began; while it counts, so far. */
   readonly total: { readonly files: number; readonly bytes: number };
-  /** Bytes also of files that are on their way. */
   readonly done: { readonly files: number; readonly bytes: number };
+  /** Bytes that have come of files that are not whole yet. */
+  readonly movedBytes: number;
   /** Files for which nothing was to do. */
   readonly there: number;
   /** Files that were left alone, by reason. */

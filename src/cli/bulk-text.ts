@@ -55,6 +55,12 @@ export function durationText(seconds: number): string {
   return `${days}d ${two(hours % 24)}h`;
 }
 
+/** With what has come of files that are not whole yet: the progress of one that stays unfinished is no result. */
+export function underWay(view: BulkView): BulkView {
+  const { done, movedBytes } = view;
+  return { ...view, done: { ...done, bytes: done.bytes + movedBytes } };
+}
+
 /** One line of progress: `hydrate: 12 of 40 files, 3.0 MiB of 10.0 MiB (30 %), 1.0 MiB/s, 4 files/s, 7s left`. */
 export function bulkLine(view: BulkView, rate: Rate | undefined): string {
   const { verb, state, total, done, failed } = view;

@@ -3,12 +3,12 @@ import { lstatSync } from 'node:fs';
 import { join } from 'node:path';
 import type { BulkView } from '../base/control-api.js';
 import { messageChain, UserError } from '../base/errors.js';
-import { isWithin, resolvedPath } from '../base/mount-table.js';
+import { isWithin, lustriteMounts, resolvedPath } from '../base/mount-table.js';
 import { registeredMounts } from '../base/registry.js';
-import { bulkLine, resultText, Speed } from './bulk-text.js';
+import { bulkLine, resultText, Speed, underWay } from './bulk-text.js';
 import { Exit, UsageError } from './failure.js';
 import { note, say, sayJson } from './output.js';
-import { refuseWithoutRoot, targetAt, type Target } from './target.js';
+import { deadText, refuseWithoutRoot, targetAt, type Target } from './target.js';
 import { follow } from './wait.js';
 
 interface Shown {
@@ -53,10 +53,11 @@ export async function release(paths: readonly string[], options: Release): Promi
 function withinMount(mounts: readonly string[], named: readonly string[]): readonly string[] {
   if (named.length === 0) return mounts;
   const [mount, other] = mounts;
+  if (mount === undefined)
+    throw new UsageError('--path goes with a mount: lustrite release MNT --path /results');
   if (other !== undefined) throw new UsageError('--path goes with one mount');
   return named.map((path) => {
-    if (mount === undefined || registeredMounts().some(({ mountPoint }) => isWithin(path, mountPoint)))
-      return path;
+    if (registeredMounts().some(({ mountPoint }) => isWithin(path, mountPoint))) return path;
     return join(mount, path);
   });
 }
@@ -85,6 +86,8 @@ function located(paths: readonly string[]): { readonly target: Target; readonly 
   const found = resolved.map(({ path, at }) => {
     const mount = mounts.filter((one) => isWithin(at, one)).sort((a, b) => b.length - a.length)[0];
     if (mount === undefined) {
+      const dead = lustriteMounts().find(({ mountPoint }) => isWithin(at, mountPoint));
+      if (dead !== undefined) throw new UserError('Unreachable', deadText(dead.mountPoint));
       throw new UserError('NotFound', `${path} is in no mount of lustrite; lustrite status lists them`);
     }
     refuseMissing(path, at);
@@ -102,7 +105,11 @@ function refuseMissing(path: string, at: string): void {
   try {
     lstatSync(at);
   } catch (error) {
-    throw new UserError('NotFound', `${path}: ${messageChain(error)}`);
+    const isMissing = (error as NodeJS.ErrnoException).code === 'ENOENT';
+    throw new UserError(
+      'NotFound',
+      `${path}: ${isMissing ? 'no such file or directory' : messageChain(error)}`,
+    );
   }
 }
 
@@ -115,7 +122,10 @@ async function bulk(
   const speed = new Speed();
   const followed = await follow(
     (signal) => client.follow<BulkView>(route, request, signal),
-    (view) => bulkLine(view, speed.add(Date.now(), view.done)),
+    (view) => {
+      const seen = underWay(view);
+      return bulkLine(seen, speed.add(Date.now(), seen.done));
+    },
     ({ state }) => state === 'Done' || state === 'Stopped',
   );
   const { last } = followed;

@@ -25,6 +25,8 @@ export async function readChangelog(
     else if (value.length > 0) say(value.map(({ text }) => text).join('\n'));
   }
   if (json === true) sayJson(all);
+  const { value } = await client.get<ChangelogReadersView>(readers);
+  if (value.length === 0) note(`nothing is recorded without a reader: lustrite changelog register ${path}`);
 }
 
 export async function registerReader(path: string, { json }: JsonOption): Promise<void> {

@@ -253,7 +253,7 @@ async function jobNamed({ client, mount }: Target, kind: Kind, name: string | un
     if (named !== undefined) return named;
     throw new UserError(
       'NotFound',
-      `${mount.mountPoint} has no ${kind} job '${name}'; lustrite ${kind} list shows them`,
+      `${mount.mountPoint} has no ${kind} job '${name}'; lustrite ${kind} list ${mount.mountPoint} shows them`,
     );
   }
   const latest = jobs.toSorted((a, b) => (startedAt(a) < startedAt(b) ? -1 : 1)).at(-1);

@@ -67,11 +67,23 @@ function text(report: StatusReport): string {
     ['files', files],
     ['job', jobText(report)],
     ...(report.space === undefined ? [] : [['disk', spaceText(report.space)] as const]),
+    ...coordinatorRow(report),
     ['held requests', String(report.heldRequests)],
     ['last error', lastError === null ? 'none' : `${lastError.time} ${lastError.message}`],
   ];
   const how = report.lingering === true ? ' (unmounted lazily; files are still open)' : '';
   return `${report.mountPoint}${how}\n${table(rows.map(([name, value]) => [`  ${name}`, value]))}`;
+}
+
+/** Only where readers wait for somebody to turn it on again, or are refused. */
+function coordinatorRow({ hsm, mountPoint }: StatusReport): readonly (readonly [string, string])[] {
+  const { control = 'enabled' } = hsm;
+  if (control === 'enabled') return [];
+  const what =
+    control === 'stopped'
+      ? 'shutdown: nothing is restored, reads of released files are refused'
+      : 'disabled: requests, and reads of released files, wait';
+  return [['coordinator', `${what}; lustrite hsm set-param ${mountPoint} hsm_control=enabled`]];
 }
 
 function spaceText(space: SpaceView): string {

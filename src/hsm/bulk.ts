@@ -1,4 +1,5 @@
 /** `lustrite hydrate` and `release`: one verb for all the files below some paths, a bounded number of them at a time. */
+import { setMaxListeners } from 'node:events';
 import { constants } from 'node:os';
 import type { Clock } from '../base/clock.js';
 import type { BulkView } from '../base/control-api.js';
@@ -73,6 +74,7 @@ export class BulkVerbs implements AsyncDisposable {
   async hydrate({ paths, concurrency, dryRun }: HydrateRequest): Promise<AsyncIterable<BulkView>> {
     const { native, coordinator, clock } = this.#options;
     this.#refuseWhileBlocked();
+    if (!dryRun) this.#refuseWhileStopped();
     // What it has restored itself does not make room for the rest.
     const usedBefore = clock.now();
     return this.#follow({
@@ -109,6 +111,14 @@ export class BulkVerbs implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     for (const work of this.#running) work.stop();
     await Promise.all([...this.#running].map(({ ended }) => ended));
+  }
+
+  /** Nothing would come: neither would it say so. */
+  #refuseWhileStopped(): void {
+    const { control } = this.#options.coordinator.status();
+    if (control === 'enabled') return;
+    const what = `no file is restored: hsm_control is ${control === 'stopped' ? 'shutdown' : control}`;
+    throw new UserError('Busy', `${what}; lustrite hsm set-param MNT hsm_control=enabled`, { status: 409 });
   }
 
   #refuseWhileBlocked(): void {
@@ -159,6 +169,8 @@ class BulkWork {
   constructor(verb: Verb, options: BulkVerbsOptions) {
     this.#verb = verb;
     this.#options = options;
+    // As many as files at a time.
+    setMaxListeners(0, this.#stop.signal);
     this.ended = this.#run();
   }
 
@@ -169,13 +181,14 @@ class BulkWork {
   view(): BulkView {
     const { name, dryRun } = this.#verb;
     const { done, there, kept, failed, failures } = this.#tally;
-    const moved = [...this.#moving].reduce((sum, fid) => sum + this.#movedOf(fid), 0);
+    const movedBytes = [...this.#moving].reduce((sum, fid) => sum + this.#movedOf(fid), 0);
     return {
       verb: name,
       dryRun,
       state: this.#state,
       total: { ...this.#total },
-      done: { files: done.files, bytes: done.bytes + moved },
+      done: { ...done },
+      movedBytes,
       there,
       kept: { ...kept },
       failed,

@@ -42,7 +42,13 @@ import { decideRequest, permitRequest, type QueuedAction } from './request-rules
 import { restoreFile } from './restore-mover.js';
 import { strictName } from './strict-name.js';
 import { causeErrno } from './transfer-errno.js';
-import { Transfer, TransferTable, type FinishedTransfer, type TransferCounts } from './transfers.js';
+import {
+  Transfer,
+  TransferTable,
+  type ControlState,
+  type FinishedTransfer,
+  type TransferCounts,
+} from './transfers.js';
 
 const { EAGAIN, ECANCELED, EBUSY, EINTR, EPERM, ENOENT, ENODATA, EIO, ESTALE } = constants.errno;
 
@@ -67,6 +73,8 @@ export interface RestoreOptions {
 }
 
 export interface HsmStatus extends TransferCounts {
+  /** What `hsm_control` says; `stopped`: shutdown. */
+  readonly control: ControlState;
   /** Why `lfs hsm_*` is refused, null when it is not. */
   readonly blocked: string | null;
   /** Explicit requests that a restart would take up again. */
@@ -326,6 +334,7 @@ export class Coordinator implements AsyncDisposable {
   status(): HsmStatus {
     return {
       ...this.#table.counts(),
+      control: this.#table.control,
       blocked: this.#blocked,
       durable: this.#journal?.size ?? 0,
       recent: this.#table.recent(),

@@ -82,6 +82,9 @@ export class JobRunner implements AsyncDisposable {
     const running = this.running();
     if (running !== undefined) throw new UserError('Conflict', isInTheWay(running));
     if (this.#stopping) throw new UserError('Conflict', 'the daemon is stopping');
+    if (this.#context.config.readOnly && (kind === 'export' || kind === 'auto-export')) {
+      throw new UserError('ReadOnly', 'the mount is read-only: nothing is exported', { status: 403 });
+    }
     const startedTime = timeOf(this.#context.clock);
     const name = request.name ?? this.#freeName(kind, startedTime);
     if (!jobNamePattern.test(name)) {

@@ -3,7 +3,7 @@ import t, { type Test } from 'tap';
 import type { BulkView } from '../../src/base/control-api.js';
 import { BlobError } from '../../src/base/errors.js';
 import { systemClock } from '../../src/base/clock.js';
-import { bulkLine, durationText, resultText, secondsLeft, Speed } from '../../src/cli/bulk-text.js';
+import { bulkLine, durationText, resultText, secondsLeft, Speed, underWay } from '../../src/cli/bulk-text.js';
 import { BulkVerbs } from '../../src/hsm/bulk.js';
 import { judgeHydrate, judgeRelease } from '../../src/hsm/bulk-rules.js';
 import { HS_ARCHIVED, HS_DIRTY, HS_EXISTS, HS_LOST, HS_NORELEASE, HS_RELEASED } from '../../src/hsm/flags.js';
@@ -121,6 +121,26 @@ t.test('a dry run moves nothing and counts what would be done', async (t) => {
   t.same(hsm.pool.calls, []);
 });
 
+t.test('a hydrate that nothing would come of is refused, and says what to do', async (t) => {
+  const { hsm, verbs } = await rig(t, three);
+  for (const value of ['disabled', 'shutdown']) {
+    await hsm.coordinator.control.set('*.hsm_control', value, false);
+    await t.rejects(verbs.hydrate({ paths: ['/'], dryRun: false }), {
+      code: 'Busy',
+      message: `no file is restored: hsm_control is ${value}; lustrite hsm set-param MNT hsm_control=enabled`,
+    });
+    t.match(await last(await verbs.hydrate({ paths: ['/'], dryRun: true })), { total: { files: 3 } });
+  }
+});
+
+t.test('bytes of files that do not become whole are no result', async (t) => {
+  const { hsm, verbs } = await rig(t, { big: 'x'.repeat(100) });
+  const views = await verbs.hydrate({ paths: ['/'], dryRun: false });
+  hsm.pool.gate = () => Promise.reject(new Error('cut off'));
+  t.match(await last(views), { done: { files: 0, bytes: 0 }, movedBytes: 0, failed: 1 });
+  t.match(underWay(view({ done: { files: 1, bytes: 3 }, movedBytes: 4 })), { done: { files: 1, bytes: 7 } });
+});
+
 t.test('paths may overlap, and each file is restored once', async (t) => {
   const { hsm, verbs } = await rig(t, three);
   const view = await last(await verbs.hydrate({ paths: ['/a/2', 'a', '/a//', '/a/1'], dryRun: false }));
@@ -221,6 +241,7 @@ const view = (change: Partial<BulkView>): BulkView => ({
   state: 'InProgress',
   total: { files: 40, bytes: 10 * 2 ** 20 },
   done: { files: 12, bytes: 3 * 2 ** 20 },
+  movedBytes: 0,
   there: 0,
   kept: {},
   failed: 0,

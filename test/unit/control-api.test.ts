@@ -26,7 +26,16 @@ const log = createLog({ level: 'fatal', pretty: false, destination: { write: () 
 
 async function* bulkViews(verb: BulkView['verb']): AsyncGenerator<BulkView> {
   const [files, bytes] = [2, 20];
-  const view = { verb, dryRun: false, total: { files, bytes }, there: 0, kept: {}, failed: 0, failures: [] };
+  const view = {
+    verb,
+    dryRun: false,
+    total: { files, bytes },
+    movedBytes: 0,
+    there: 0,
+    kept: {},
+    failed: 0,
+    failures: [],
+  };
   yield await Promise.resolve({ ...view, state: 'InProgress', done: { files: 1, bytes: 10 } });
   yield { ...view, state: 'Done', done: { files, bytes } };
 }

@@ -44,6 +44,16 @@ await t.test('one job runs at a time, and a second is refused by the name of the
   await jobs.runner.wait(exported?.name ?? '');
 });
 
+await t.test('a read-only mount imports, and exports nothing', async (t) => {
+  await using jobs = await MemoryJobs.start({ readOnly: true });
+  jobs.hsm.container.put('a', 'a');
+  for (const kind of ['export', 'auto-export'] as const)
+    await t.rejects(jobs.runner.create(kind, {}), { code: 'ReadOnly', status: 403 });
+  const job = await jobs.runner.create('import', {});
+  t.equal(stateOf(await job.done), 'Completed');
+  t.same(jobs.runner.list(), [await job.done], 'nothing else was recorded');
+});
+
 await t.test('requests that make no sense are refused before anything is recorded', async (t) => {
   await using jobs = await MemoryJobs.start();
   const { runner } = jobs;

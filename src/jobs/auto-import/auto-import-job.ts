@@ -50,7 +50,9 @@ export const autoImportJob: JobType<AutoImportRecord> = {
       const rateOfBlobImport = rate.of(sync.totalBlobsImported, clock.now());
       return withCounters(run.now(), scan, { ...sync, rateOfBlobImport }, timeOf(clock));
     };
-    coordinator.setBlocked(`the auto-import job '${begun.name}' is enabled`);
+    coordinator.setBlocked(
+      `the auto-import job '${begun.name}' is enabled; lustrite auto-import disable MNT ${begun.name}`,
+    );
     try {
       const end = await run.during(counted, { persist: false }, async () => {
         const { hierarchical } = container.namespace;
