@@ -49,6 +49,8 @@ Verdict InodeImpl::PrepareModify(pid_t pid, Wake& wake) {
   if (record_.flags & HS_RELEASED) {
     return WaitForRestore(Waiter::kRestored, pid, std::move(wake), nullptr, 0);
   }
+  // An append would go where the kernel still believes the end to be.
+  if (untold_sizes_ > 0) return Wait(Waiter::kRestored, std::move(wake), nullptr, 0);
   if (unsynced_ || BeforeModify(record_) != Before::kNothing) {
     QueueSuspend();
     return Wait(Waiter::kIdle, std::move(wake), nullptr, 0);
@@ -135,6 +137,8 @@ Verdict InodeImpl::AdmitRead(OpenFile* file, uint64_t offset, uint64_t length, p
   if (error != 0) return Verdict::Fail(error);
   const uint64_t end = offset + length < offset ? UINT64_MAX : offset + length;
   if (!(record_.flags & HS_RELEASED)) {
+    // The kernel would end the file where it still believes the end to be.
+    if (untold_sizes_ > 0) return Wait(Waiter::kRestored, std::move(wake), file, end);
     // Bytes of two versions must never meet in one reader.
     if (!file->pinned_etag.empty() && file->pinned_etag != restored_etag_) {
       return Verdict::Fail(ENODATA);

@@ -232,6 +232,8 @@ class InodeImpl final : public Inode {
   bool busy_ = false;
   // Busy with what even a reader must not see (release).
   bool closed_to_readers_ = false;
+  // Restores that have changed the size, which the kernel is still to be told.
+  int untold_sizes_ = 0;
 
   bool loaded_ = false;
   int load_error_ = 0;

@@ -156,14 +156,17 @@ void InodeImpl::Restored(int error, const Copy& copy, const std::function<void(i
         // next suspension.
         restore_.reset();
         store_->UnjournalRestore(fid_);
+        if (resized) untold_sizes_++;
         if (!resized) WakeReaders(0);
-        store_->TellInodeChanged(shared_from_this(), resized || other,
-                                 [self = shared_from_this(), this, shrunk, size = copy.size] {
-                                   const Lock inner(mutex_);
-                                   if (restore_ != nullptr) return;
-                                   if (shrunk) FailBeyond(size);
-                                   WakeReaders(0);
-                                 });
+        store_->TellInodeChanged(
+            shared_from_this(), resized || other,
+            [self = shared_from_this(), this, resized, shrunk, size = copy.size] {
+              const Lock inner(mutex_);
+              if (resized) untold_sizes_--;
+              if (restore_ != nullptr) return;
+              if (shrunk) FailBeyond(size);
+              WakeReaders(0);
+            });
       }
     }
     EndBusy(0);
