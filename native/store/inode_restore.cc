@@ -143,7 +143,6 @@ void InodeImpl::Restored(int error, const Copy& copy, const std::function<void(i
       CRASH_POINT("restore.data-durable");
       const bool resized = record_.statement->size != copy.size;
       const bool shrunk = record_.statement->size > copy.size;
-      const bool other = !record_.copy || record_.copy->etag != copy.etag;
       // Not durable yet, and readers need not wait for it: before anybody may write, the
       // suspension's fsync of this inode carries it along.
       error = Write(restore_->fd.get(), AfterRestore(record_, copy));
@@ -156,10 +155,13 @@ void InodeImpl::Restored(int error, const Copy& copy, const std::function<void(i
         // next suspension.
         restore_.reset();
         store_->UnjournalRestore(fid_);
+        // The attributes alone: a released file has no pages, and by a second invalidation the
+        // kernel ignores the size in the answer to a GETATTR that a reader has sent since the
+        // first.
         if (resized) untold_sizes_++;
         if (!resized) WakeReaders(0);
         store_->TellInodeChanged(
-            shared_from_this(), resized || other,
+            shared_from_this(), false,
             [self = shared_from_this(), this, resized, shrunk, size = copy.size] {
               const Lock inner(mutex_);
               if (resized) untold_sizes_--;
