@@ -146,6 +146,9 @@ for (const passthrough of [true, false]) {
     const second = start('cat', [file]);
     const third = start('head', ['-c', '5', file]);
     await held(mount, 1);
+    await until(async () => ((await mount.call('stats'))['handles'] ?? 0) >= 3, {
+      what: 'the others to have opened it',
+    });
     t.equal((await stat(file)).size, size, 'stat of the stub');
     await writeFile(join(mount.path, 'other'), 'x');
     t.equal(await readFile(join(mount.path, 'other'), 'utf8'), 'x', 'another file');
