@@ -118,6 +118,7 @@ void InodeImpl::CloseHandle(OpenFile* file) {
   (file->writes ? writers_ : readers_)--;
   if (!handles_open()) {
     mode_ = DataMode::kNone;
+    resized_under_handles_ = false;
     early_etag_.clear();
     store_->Closed(fid_);
     if (nameless_ && HasCopy()) store_->FileIsGone(fid_, record_);

@@ -272,7 +272,7 @@ void InodeImpl::Show(struct stat* st, bool* stable) {
   if (!S_ISREG(st->st_mode) || Loaded() != 0) return;
   // While somebody may be storing through a mapping the kernel hears nothing of new times.
   *stable = restore_ == nullptr && archive_ == nullptr && !being_written() &&
-            !(record_.statement && record_.statement->suspended);
+            !resized_under_handles_ && !(record_.statement && record_.statement->suspended);
   const bool settled = record_.statement && !record_.statement->suspended;
   const bool ours = !our_ctime_ || SameTime(*our_ctime_, st->st_ctim);
   if (settled && !(ours && SameTime(st->st_mtim, record_.statement->mtime))) {

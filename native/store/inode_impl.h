@@ -234,6 +234,10 @@ class InodeImpl final : public Inode {
   bool closed_to_readers_ = false;
   // Restores that have changed the size, which the kernel is still to be told.
   int untold_sizes_ = 0;
+  // One of the handles that are open has seen another size. The kernel marks attributes as valid
+  // before it sets the size that came with them, and a reader that looks in between ends the file
+  // at the old one: until these handles are closed, each asks for itself.
+  bool resized_under_handles_ = false;
 
   bool loaded_ = false;
   int load_error_ = 0;

@@ -159,6 +159,7 @@ void InodeImpl::Restored(int error, const Copy& copy, const std::function<void(i
         // kernel ignores the size in the answer to a GETATTR that a reader has sent since the
         // first.
         if (resized) untold_sizes_++;
+        if (resized && handles_open()) resized_under_handles_ = true;
         if (!resized) WakeReaders(0);
         store_->TellInodeChanged(
             shared_from_this(), false,

@@ -195,6 +195,40 @@ t.test('a job that waits for the storage says so, and since when', { skip: canno
   t.equal((await mount.status())?.storageOutage, undefined);
 });
 
+/** Reads every file to its end, eight at a time and three times each; prints how many had another size. */
+const readers = `
+import os, sys, threading
+root, names, size, wrong = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), []
+def whole(path):
+    file = os.open(path, os.O_RDONLY)
+    parts = []
+    while part := os.read(file, 1 << 17): parts.append(part)
+    os.close(file)
+    return b''.join(parts)
+def read_all():
+    for n in range(names):
+        for _ in range(3):
+            if whole(f'{root}/f{n}') != b'x' * size: wrong.append(n)
+threads = [threading.Thread(target=read_all) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(len(wrong))
+`;
+
+t.test(
+  'rule 2: readers side by side of blobs that became longer all get the whole',
+  { skip: cannotMount },
+  async (t) => {
+    const names = Array.from({ length: 200 }, (_, n) => `f${n}`);
+    const blobs = Object.fromEntries(names.map((name) => [name, 'x'.repeat(5000)]));
+    const { mount, container } = await MountedContainer.start(t, blobs);
+    const longer = 'x'.repeat(8000);
+    await Promise.all(names.map((name) => container.getBlockBlobClient(name).upload(longer, longer.length)));
+    const read = await run('python3', ['-c', readers, mount.path, String(names.length), '8000']);
+    t.match(read, { code: 0, stdout: '0\n' });
+  },
+);
+
 t.test('storage faults', { skip: cannotMount }, async (t) => {
   const azurite = await Azurite.start({ persist: true });
   t.teardown(() => azurite[Symbol.asyncDispose]());
