@@ -5,11 +5,15 @@
 #include <sys/statfs.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <cstring>
+#include <thread>
 
 namespace lustrite {
 namespace {
+
+constexpr int kRenumberedTries = 500;
 
 struct Buffer {
   alignas(struct file_handle) unsigned char bytes[sizeof(struct file_handle) + MAX_HANDLE_SZ];
@@ -114,9 +118,14 @@ UniqueFd Handles::Open(const Fid& fid, int flags, int* error) const {
   memcpy(buffer.payload(), template_, bytes_);
   memcpy(buffer.payload() + ino_at_, &fid.ino, static_cast<size_t>(ino_bytes_));
   memcpy(buffer.payload() + generation_at_, &fid.generation, 4);
-  UniqueFd fd(open_by_handle_at(root_, handle, flags | O_CLOEXEC));
-  *error = fd.ok() ? 0 : errno;
-  return fd;
+  for (int tries = 0;; tries++) {
+    UniqueFd fd(open_by_handle_at(root_, handle, flags | O_CLOEXEC));
+    *error = fd.ok() ? 0 : errno;
+    // Also what the kernel says while the inode's number is given to a new file (iget_locked,
+    // I_CREATING): a moment later the handle is stale.
+    if (*error != ENOMEM || tries == kRenumberedTries) return fd;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
 }
 
 }  // namespace lustrite

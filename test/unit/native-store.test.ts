@@ -15,6 +15,7 @@ import {
   openSync,
   readlinkSync,
   renameSync,
+  rmdirSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -1026,6 +1027,23 @@ void t.test('a FID opens the inode that has it, and no other generation', { skip
     `[${seq}:${oid}:${generation}] `,
   ])
     t.throws(() => store.native.state(text as Fid), text);
+});
+
+void t.test('a FID is of nothing while its inode number goes to another file', { skip }, async (t) => {
+  await using store = await TempStore.open();
+  const codes = new Set<string | undefined>();
+  for (let round = 0; round < 100; round++) {
+    mkdirSync(store.backing('d'));
+    const fid = store.native.fidOf('d');
+    rmdirSync(store.backing('d'));
+    const asked = Array.from({ length: 32 }, () => codeOf(store.native.state(fid)));
+    for (let i = 0; i < 50; i++) {
+      mkdirSync(store.backing('d'));
+      rmdirSync(store.backing('d'));
+    }
+    for (const code of await Promise.all(asked)) codes.add(code);
+  }
+  t.same([...codes], ['ENOENT']);
 });
 
 void t.test('archive', { skip }, async (t) => {
