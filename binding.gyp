@@ -60,6 +60,7 @@
         'native/fuse/dot_lustre.cc',
         'native/fuse/gate.cc',
         'native/fuse/inodes.cc',
+        'native/fuse/kernel_size.cc',
         'native/fuse/ioctl.cc',
         'native/fuse/lookup.cc',
         'native/fuse/names.cc',

@@ -81,6 +81,8 @@ class Questions {
   std::unordered_map<uint64_t, RequestPtr> kept_;
 };
 
+inline constexpr char kDotLustreName[] = ".lustre";
+
 struct Core {
   Core(std::shared_ptr<Store> store, SessionOptions options, SessionEvents events, UniqueFd fd)
       : store(std::move(store)),
@@ -101,7 +103,7 @@ struct Core {
   Table<DirHandle> listings;
   Pool pool;
   const std::shared_ptr<Gate> gate;
-  Notifier notifier{&device, &nodes};
+  Notifier notifier{&device, &nodes, options.mount_point + "/" + kDotLustreName + "/fid"};
   Questions questions;
   std::atomic<bool> passthrough{false};
   std::array<std::atomic<uint64_t>, kOpcodes> counts{};
@@ -203,7 +205,6 @@ void AnswerQuestion(Core& core, uint64_t id, int error);
 void AnswerLink(Core& core, uint64_t id, uint32_t links, const std::string& path);
 
 // dot_lustre.cc: whether a request was about `.lustre`, and was answered.
-inline constexpr char kDotLustreName[] = ".lustre";
 bool ServeDotLustre(Core& core, const RequestPtr& request);
 // A LOOKUP in `.lustre/fid` of an inode that has a name in the namespace.
 void AnswerLookup(Core& core, const RequestPtr& request);

@@ -4,6 +4,7 @@
 // from threads that serve nothing, and kinds that wait for different locks never wait for each
 // other:
 //   attributes  wait for nothing; readers are woken after them
+//   sizes       kernel_size.h; readers of a changed size are woken after that
 //   entries     wait for the directory's lock
 //   pages       wait for page locks, which a held READ has: skipped then, and nobody waits for them
 #ifndef LUSTRITE_FUSE_NOTIFIER_H_
@@ -12,19 +13,23 @@
 #include <atomic>
 
 #include "inodes.h"
+#include "kernel_size.h"
 #include "pool.h"
 
 namespace lustrite::fuse {
 
 class Notifier : public InodeObserver {
  public:
-  Notifier(Device* device, Nodes* nodes) : device_(device), nodes_(nodes) {}
+  // `by_fid`: the path of .lustre/fid.
+  Notifier(Device* device, Nodes* nodes, std::string by_fid)
+      : device_(device), nodes_(nodes), by_fid_(std::move(by_fid)) {}
   void Start();
   // Runs what is queued first: somebody waits for each `then`.
   void Stop();
 
-  void InodeChanged(const std::shared_ptr<Inode>& inode, bool data,
+  void InodeChanged(const std::shared_ptr<Inode>& inode, bool data, std::optional<NewSize> size,
                     std::function<void()> then) override;
+  std::shared_ptr<const UniqueFd> Watch(const Fid& fid) override;
   void EntryChanged(const Fid& directory, const std::string& name,
                     std::function<void()> then) override;
 
@@ -35,8 +40,11 @@ class Notifier : public InodeObserver {
  private:
   Device* const device_;
   Nodes* const nodes_;
+  const std::string by_fid_;
   std::atomic<uint64_t> entry_epoch_{0};
+  KernelSize kernel_size_;
   Sequence attributes_;
+  Sequence sizes_;
   Sequence entries_;
   Sequence pages_;
 };

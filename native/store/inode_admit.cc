@@ -66,6 +66,7 @@ Verdict InodeImpl::AdmitOpen(int flags, pid_t pid, bool passthrough_ok, Wake wak
   const bool writes = Writes(flags);
   const bool released = (record_.flags & HS_RELEASED) != 0;
   if (closed_to_readers_) return Wait(Waiter::kIdle, std::move(wake), nullptr, 0);
+  if (untold_sizes_ > 0) return Wait(Waiter::kIdle, std::move(wake), nullptr, 0);
   if (writes) {
     if (busy_) return Wait(Waiter::kIdle, std::move(wake), nullptr, 0);
     if (released && (flags & O_TRUNC) && restore_ == nullptr) {
@@ -187,8 +188,12 @@ Verdict InodeImpl::AdmitSeek(pid_t pid, Wake wake) {
   const Lock lock(mutex_);
   const int error = Loaded();
   if (error != 0) return Verdict::Fail(error);
-  if (!(record_.flags & HS_RELEASED)) return Verdict::Go();
-  return WaitForRestore(Waiter::kRestored, pid, std::move(wake), nullptr, 0);
+  if (record_.flags & HS_RELEASED) {
+    return WaitForRestore(Waiter::kRestored, pid, std::move(wake), nullptr, 0);
+  }
+  // The kernel refuses to read where it does not know of anything yet.
+  if (untold_sizes_ > 0) return Wait(Waiter::kRestored, std::move(wake), nullptr, 0);
+  return Verdict::Go();
 }
 
 Verdict InodeImpl::Truncate(off_t size, pid_t pid, Wake wake) {

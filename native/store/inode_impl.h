@@ -209,8 +209,10 @@ class InodeImpl final : public Inode {
   int SyncRecord(Lock& lock, int fd);
 
   // ---- inode_restore.cc
-  void Restored(int error, const Copy& copy, const std::function<void(int)>& done);
+  void Restored(int error, const Copy& copy, const std::shared_ptr<const UniqueFd>& watched,
+                const std::function<void(int)>& done);
   void FailBeyond(uint64_t size);
+  void TellSize(bool data, NewSize size, std::function<void()> then);
   void WakeReaders(int error);
 
   // ---- inode_archive.cc
@@ -232,7 +234,7 @@ class InodeImpl final : public Inode {
   bool busy_ = false;
   // Busy with what even a reader must not see (release).
   bool closed_to_readers_ = false;
-  // Restores that have changed the size, which the kernel is still to be told.
+  // New sizes that the kernel is still to be told.
   int untold_sizes_ = 0;
   // One of the handles that are open has seen another size. The kernel marks attributes as valid
   // before it sets the size that came with them, and a reader that looks in between ends the file

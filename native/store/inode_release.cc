@@ -103,6 +103,8 @@ int InodeImpl::EmptyBusy(Lock& lock, const NewCopy* with) {
   if (error == 0) lease = store_->leases().Take(std::move(fd), F_WRLCK, &error);
   if (error == EAGAIN || error == ETXTBSY) error = EBUSY;
   if (error == 0 && !without_data && fsync(lease->fd()) != 0) error = errno;
+  const std::shared_ptr<const UniqueFd> watched =
+      error == 0 && with != nullptr ? store_->Watch(fid_) : nullptr;
   lock.lock();
   if (error != 0) return error;
   SettleUnder(lock, lease.get(), lease->fd());
@@ -169,7 +171,13 @@ int InodeImpl::EmptyBusy(Lock& lock, const NewCopy* with) {
   sample_.reset();
   restored_etag_.clear();
   if (!(old.flags & HS_RELEASED)) store_->changes().Note({.kind = Change::kRelease, .fid = fid_});
-  store_->TellInodeChanged(shared_from_this(), true, [] {});
+  const uint64_t before =
+      old.flags & HS_RELEASED ? old.statement->size : static_cast<uint64_t>(st.st_size);
+  if (stated.size == before) {
+    store_->TellInodeChanged(shared_from_this(), true, {}, [] {});
+  } else {
+    TellSize(true, {stated.size, watched}, [] {});
+  }
   return error != 0 ? error : punched;
 }
 

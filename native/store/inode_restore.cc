@@ -128,14 +128,19 @@ void InodeImpl::FinishRestore(const Copy& copy, std::function<void(int)> done) {
     done(error);
     return;
   }
+  const bool resizes = record_.statement->size != copy.size;
   lock.unlock();
   CRASH_POINT("restore.data-written");
-  store_->syncer().Sync(fd, [self = shared_from_this(), this, copy, done](int synced) {
-    Restored(synced, copy, done);
+  const std::shared_ptr<const UniqueFd> watched = resizes ? store_->Watch(fid_) : nullptr;
+  store_->syncer().Sync(fd, [self = shared_from_this(), this, copy, watched, done](int synced) {
+    Restored(synced, copy, watched, done);
   });
 }
 
-void InodeImpl::Restored(int error, const Copy& copy, const std::function<void(int)>& done) {
+void InodeImpl::Restored(int error, const Copy& copy,
+                         const std::shared_ptr<const UniqueFd>& watched,
+                         const std::function<void(int)>& done) {
+  bool told = true;
   {
     const Lock lock(mutex_);
     if (restore_ == nullptr) error = EINVAL;  // the store was closed
@@ -155,26 +160,44 @@ void InodeImpl::Restored(int error, const Copy& copy, const std::function<void(i
         // next suspension.
         restore_.reset();
         store_->UnjournalRestore(fid_);
-        // The attributes alone: a released file has no pages, and by a second invalidation the
-        // kernel ignores the size in the answer to a GETATTR that a reader has sent since the
-        // first.
-        if (resized) untold_sizes_++;
-        if (resized && handles_open()) resized_under_handles_ = true;
-        if (!resized) WakeReaders(0);
-        store_->TellInodeChanged(
-            shared_from_this(), false,
-            [self = shared_from_this(), this, resized, shrunk, size = copy.size] {
+        // The attributes alone: a released file has no pages.
+        if (resized) {
+          told = false;
+          TellSize(false, {copy.size, watched}, [this, shrunk, size = copy.size, done] {
+            {
               const Lock inner(mutex_);
-              if (resized) untold_sizes_--;
-              if (restore_ != nullptr) return;
-              if (shrunk) FailBeyond(size);
-              WakeReaders(0);
-            });
+              if (shrunk && restore_ == nullptr) FailBeyond(size);
+            }
+            done(0);
+          });
+        } else {
+          WakeReaders(0);
+          store_->TellInodeChanged(shared_from_this(), false, {}, [] {});
+        }
       }
     }
     EndBusy(0);
   }
-  done(error);
+  if (told) done(error);
+}
+
+// Under the lock. Nobody reads the file, or opens it, before the kernel has its size; `then` runs
+// before they go on.
+void InodeImpl::TellSize(bool data, NewSize size, std::function<void()> then) {
+  untold_sizes_++;
+  if (handles_open()) resized_under_handles_ = true;
+  store_->TellInodeChanged(shared_from_this(), data, std::move(size),
+                           [self = shared_from_this(), this, then = std::move(then)] {
+                             then();
+                             const Lock lock(mutex_);
+                             untold_sizes_--;
+                             const bool readers = restore_ == nullptr;
+                             Post(TakeWaiters([readers](const Waiter& waiter) {
+                                    return readers || waiter.kind == Waiter::kIdle;
+                                  }),
+                                  0);
+                             UpdatePin();
+                           });
 }
 
 int InodeImpl::FailRestore(int error) {

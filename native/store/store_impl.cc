@@ -364,17 +364,23 @@ void StoreImpl::SetObserver(InodeObserver* observer) {
   observer_ = observer;
 }
 
-void StoreImpl::TellInodeChanged(std::shared_ptr<Inode> inode, bool data, Task then) {
-  Dispatch([this, inode = std::move(inode), data, then = std::move(then)] {
+void StoreImpl::TellInodeChanged(std::shared_ptr<Inode> inode, bool data,
+                                 std::optional<NewSize> size, Task then) {
+  Dispatch([this, inode = std::move(inode), data, size, then = std::move(then)] {
     {
       const std::lock_guard<std::mutex> lock(observer_mutex_);
       if (observer_ != nullptr) {
-        observer_->InodeChanged(inode, data, then);
+        observer_->InodeChanged(inode, data, size, then);
         return;
       }
     }
     then();
   });
+}
+
+std::shared_ptr<const UniqueFd> StoreImpl::Watch(const Fid& fid) {
+  const std::lock_guard<std::mutex> lock(observer_mutex_);
+  return observer_ == nullptr ? nullptr : observer_->Watch(fid);
 }
 
 void StoreImpl::TellEntryChanged(const Fid& directory, std::string name) {
