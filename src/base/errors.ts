@@ -62,6 +62,12 @@ export function isOutage(error: unknown): boolean {
   return error instanceof BlobError && (error.kind === 'unreachable' || error.kind === 'throttled');
 }
 
+/** The disk, or somebody's share of it, has no room. */
+export function isDiskFull(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException;
+  return code === 'ENOSPC' || code === 'EDQUOT';
+}
+
 /** A command or request was refused: what is wrong and what to do, ready to print. */
 export class UserError extends Error {
   override readonly name = 'UserError';

@@ -1,7 +1,7 @@
 /** Runs jobs, one at a time, each with a durable record that never stays InProgress without a job behind it. */
 import { setMaxListeners } from 'node:events';
 import { crashPoint } from '../base/crash.js';
-import { messageChain, UserError } from '../base/errors.js';
+import { isDiskFull, messageChain, UserError } from '../base/errors.js';
 import { autoExportJob } from './export/auto-export-job.js';
 import { autoImportJob } from './auto-import/auto-import-job.js';
 import { exportJob } from './export/export-job.js';
@@ -68,8 +68,10 @@ export class JobRunner implements AsyncDisposable {
       const at = timeOf(this.#context.clock);
       const again = this.#run === undefined ? await type.resume(this.#context, record, at) : undefined;
       if (again === undefined) {
-        this.#set(await type.interrupted(this.#context, record, at));
-        await this.#records.write(this.get(record.name), { durable: true });
+        const over = await type.interrupted(this.#context, record, at);
+        this.#endLog(over);
+        this.#set(over);
+        await unlessDiskFull(this.#records.write(over, { durable: true }));
       } else {
         log.info({ job: record.name, kind: record.kind }, 'an interrupted job goes on');
         await this.#begin(again, true).recorded;
@@ -204,7 +206,7 @@ export class JobRunner implements AsyncDisposable {
     // Each request in flight listens; Node takes more than ten for a leak and says so.
     setMaxListeners(0, abort.signal, stop.signal);
     this.#set(record);
-    const recorded = this.#records.create(record);
+    const recorded = resumed ? unlessDiskFull(this.#records.create(record)) : this.#records.create(record);
     const done = this.#execute(record, recorded, resumed, { signal: abort.signal, stop: stop.signal });
     this.#run = { name: record.name, abort, stop, done };
     return { recorded, done };
@@ -288,15 +290,19 @@ export class JobRunner implements AsyncDisposable {
     log: JobLog,
     work: () => Promise<T>,
   ): Promise<JobEnd<T>> {
+    const ended = (): JobEnd<T> => ({ kind: signal.reason === canceled ? 'canceled' : 'stopped' });
     const refresh = setInterval(() => {
+      // A daemon that is killed has told what it did so far.
+      void log.written();
       const now = current();
       this.#set(now);
       if (persist) void this.#records.write(now, { durable: false }).catch(() => undefined);
     }, refreshMs);
     try {
-      return { kind: 'done', result: await work() };
+      const result = await work();
+      return signal.aborted ? ended() : { kind: 'done', result };
     } catch (error) {
-      if (signal.aborted) return { kind: signal.reason === canceled ? 'canceled' : 'stopped' };
+      if (signal.aborted) return ended();
       const failure =
         error instanceof JobFailure
           ? error
@@ -335,6 +341,26 @@ export class JobRunner implements AsyncDisposable {
     crashPoint('job.log-written');
   }
 
+  /** Of a job that a daemon before this one has left: with what that had written of it. */
+  #endLog(record: JobRecord): void {
+    const upload = async (): Promise<void> => {
+      const jobLog = await this.#openLog(record, true);
+      const message = `the ${record.kind} job is over: the daemon had ended while it ran`;
+      jobLog.add({ level: 'info', code: stateOf(record), message });
+      await jobLog.close(AbortSignal.timeout(logUploadMs));
+    };
+    const { log } = this.#context;
+    const uploaded = upload()
+      .catch((error: unknown) => {
+        log.warn(
+          { job: record.name, cause: messageChain(error) },
+          'the log of an interrupted job has no end',
+        );
+      })
+      .finally(() => this.#uploads.delete(uploaded));
+    this.#uploads.add(uploaded);
+  }
+
   #set(record: JobRecord): void {
     this.#jobs.set(record.name, record);
     this.#watchers.wake(record.name);
@@ -360,6 +386,16 @@ function stopVerb(record: JobRecord): string {
 
 function isInTheWay(record: JobRecord): string {
   const { kind, name } = record;
-  const how = stopVerb(record) === 'cancel' ? 'wait for it or cancel it' : 'disable it first';
-  return `the ${kind} job '${name}' is running; ${how}`;
+  const verb = stopVerb(record);
+  const how = verb === 'cancel' ? 'wait for it or cancel it' : 'disable it first';
+  return `the ${kind} job '${name}' is running; ${how}: lustrite ${kind} ${verb} MNT ${name}`;
+}
+
+/** At a start: whoever has files in the store shall get at them, and can make room. */
+async function unlessDiskFull(written: Promise<void>): Promise<void> {
+  try {
+    await written;
+  } catch (error) {
+    if (!isDiskFull(error)) throw error;
+  }
 }

@@ -223,6 +223,7 @@ export class MemoryStore implements NativeStore {
   }
 
   async barrier(): Promise<void> {
+    await this.before('barrier', nothing);
     await Promise.resolve();
   }
 

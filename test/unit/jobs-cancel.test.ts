@@ -103,6 +103,15 @@ const rows: readonly Row[] = [
     },
   },
   {
+    what: 'the wait for the disk',
+    kind: 'import',
+    async start(jobs, hold) {
+      jobs.hsm.container.put('a', 'x');
+      hold.store(jobs, 'barrier');
+      await importing(jobs);
+    },
+  },
+  {
     what: 'the copy of its log',
     kind: 'import',
     async start(jobs, hold) {

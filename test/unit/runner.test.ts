@@ -246,6 +246,13 @@ await t.test('what a dead daemon left otherwise ends honestly', async (t) => {
       t.match(now.properties.status, { errorCode: 'Interrupted', errorMessage: message });
     t.same(await onDisk(jobs, name), now);
     t.equal(jobs.runner.running(), undefined);
+    const logged = (): string =>
+      [...jobs.logs.logs]
+        .find(([blob]) => blob.includes(`/${name}/`))?.[1]
+        .split('\n')
+        .at(-2) ?? '';
+    const isEnd = (): boolean => logged().includes(`"code":"${after}"`) && logged().includes('had ended');
+    await until(isEnd, { what: `the end of the log of ${name} in the container` });
   }
 });
 

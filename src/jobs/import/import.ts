@@ -64,7 +64,8 @@ export async function runImport(
       return onPage === undefined ? pages : shown(pages, onPage);
     });
   }
-  await options.native.barrier();
+  // Seconds, where the file system has a lot to write.
+  await unlessAborted(() => options.native.barrier(), signal);
   run.tellUnmapped();
   return run.result();
 }
