@@ -78,16 +78,20 @@ uint64_t BootId() {
   return static_cast<uint64_t>(now.tv_sec) * 1000000000 + static_cast<uint64_t>(now.tv_nsec);
 }
 
+constexpr char kIdName[] = "trusted.lustrite.store";
+
+bool IsFull(int error) { return error == ENOSPC || error == EDQUOT; }
+
 // Whether a write after a look always moves the times (multigrain timestamps: Linux 6.13, by file
 // system). Measured: ext2 and ext3 have the magic number of ext4 and the kernel's tick.
 bool TimesTellWrites(int fd) {
   for (int tries = 0; tries < 16; tries++) {
     struct stat before = {};
     struct stat after = {};
-    if (fstat(fd, &before) != 0 || pwrite(fd, "x", 1, 0) != 1 || fstat(fd, &after) != 0 ||
-        SameTime(before.st_mtim, after.st_mtim)) {
-      return false;
-    }
+    if (fstat(fd, &before) != 0) return false;
+    // Longer each time, which takes no block: a disk that is full now need not stay so.
+    if (pwrite(fd, "x", 1, 0) != 1 && ftruncate(fd, tries + 1) != 0) return false;
+    if (fstat(fd, &after) != 0 || SameTime(before.st_mtim, after.st_mtim)) return false;
   }
   return true;
 }
@@ -149,16 +153,26 @@ int StoreImpl::Prepare(const std::string& path, std::string* why) {
   return error != 0 ? error : Identify();
 }
 
+// Of a disk without room for a try: whether it was good enough for a store before.
+bool StoreImpl::TrustAsBefore() {
+  uint64_t id = 0;
+  if (fgetxattr(root_.get(), kIdName, &id, sizeof id) != static_cast<ssize_t>(sizeof id)) {
+    errno = ENOSPC;
+    return false;
+  }
+  probe_.privileged = probe_.punch_hole = probe_.leases = true;
+  return true;
+}
+
 // Kept where the records are: a copy of the namespace with its attributes is whole.
 int StoreImpl::Identify() {
-  constexpr char kName[] = "trusted.lustrite.store";
-  const ssize_t got = fgetxattr(root_.get(), kName, &id_, sizeof id_);
+  const ssize_t got = fgetxattr(root_.get(), kIdName, &id_, sizeof id_);
   if (got == static_cast<ssize_t>(sizeof id_) && id_ != 0) return 0;
   if (got < 0 && errno != ENODATA) return errno;
   do {
     if (getrandom(&id_, sizeof id_, 0) != static_cast<ssize_t>(sizeof id_)) return EIO;
   } while (id_ == 0);
-  if (fsetxattr(root_.get(), kName, &id_, sizeof id_, 0) != 0) return errno;
+  if (fsetxattr(root_.get(), kIdName, &id_, sizeof id_, 0) != 0) return errno;
   // Before the first record that needs it.
   return fsync(root_.get()) == 0 ? 0 : errno;
 }
@@ -187,13 +201,14 @@ int StoreImpl::Probe(std::string* why) {
   const char* name = "probe";
   unlinkat(staging_.get(), name, 0);
   UniqueFd fd(openat(staging_.get(), name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-  if (!fd.ok()) return errno;
+  if (!fd.ok()) return IsFull(errno) && TrustAsBefore() ? 0 : errno;
   unlinkat(staging_.get(), name, 0);
   struct stat before = {};
   struct stat after = {};
   const std::string sample(kRecordRoom, 'x');
   fstat(fd.get(), &before);
   if (fsetxattr(fd.get(), "trusted.lustrite", sample.data(), sample.size(), 0) != 0) {
+    if (IsFull(errno) && TrustAsBefore()) return 0;
     return lacks(errno == EPERM
                      ? "trusted.* attributes take root's CAP_SYS_ADMIN"
                      : "it keeps no trusted.* attributes (" + std::string(strerror(errno)) + ")");
@@ -227,7 +242,8 @@ int StoreImpl::Recover() {
     // begins with a punch.
     if (inode != nullptr) inode->RecoverRestore();
   }
-  return ftruncate(journal_.get(), 0) == 0 ? 0 : errno;
+  // What stays punches only what is released all the same.
+  return ftruncate(journal_.get(), 0) == 0 || IsFull(errno) ? 0 : errno;
 }
 
 int StoreImpl::JournalRestore(const Fid& fid) {

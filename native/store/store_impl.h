@@ -128,6 +128,7 @@ class StoreImpl final : public Store, public std::enable_shared_from_this<StoreI
  private:
   int Prepare(const std::string& path, std::string* why);
   int Identify();
+  bool TrustAsBefore();
   int Probe(std::string* why);
   int Recover();
 

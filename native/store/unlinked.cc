@@ -33,7 +33,10 @@ std::string LineOf(const Fid& fid, const Record& record) {
 int Unlinked::Open(int store) {
   if (mkdirat(store, "unlinked", 0700) != 0 && errno != EEXIST) return errno;
   directory_.reset(openat(store, "unlinked", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-  return directory_.ok() ? Renew() : errno;
+  if (!directory_.ok()) return errno;
+  // A full disk keeps no store from opening: the next note tries again.
+  const int error = Renew();
+  return error == ENOSPC || error == EDQUOT ? 0 : error;
 }
 
 int Unlinked::Renew() {
@@ -48,10 +51,11 @@ int Unlinked::Renew() {
 void Unlinked::Note(const Fid& fid, const Record& record) {
   const std::string line = LineOf(fid, record);
   const std::lock_guard lock(mutex_);
-  if (size_ >= kMostBytes) {
+  if (log_.ok() && size_ >= kMostBytes) {
+    log_.reset();
     if (renameat(directory_.get(), "log", directory_.get(), "log.old") != 0) return;
-    if (Renew() != 0) return;
   }
+  if (!log_.ok() && Renew() != 0) return;
   // Of a line that was cut short a reader makes nothing, nor of the next one, which it runs into.
   const ssize_t written = write(log_.get(), line.data(), line.size());
   if (written > 0) size_ += written;

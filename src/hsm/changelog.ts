@@ -2,13 +2,13 @@
  * The changelog (lustre-hsm 6): what happened to files, for readers who are registered. As in Lustre nothing is recorded
  * while there is none, and a record stays until every reader has cleared it, or is among too many.
  */
-import { mkdir, readFile } from 'node:fs/promises';
+import { mkdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../base/clock.js';
 import type { ChangelogReaderView } from '../base/control-api.js';
-import { messageChain, UserError } from '../base/errors.js';
+import { isDiskFull, messageChain, UserError } from '../base/errors.js';
 import type { Log } from '../base/log.js';
-import { replaceFile } from '../store/atomic-file.js';
+import { replaceFile, syncDirectory } from '../store/atomic-file.js';
 import type { NativeStore } from '../store/inodes.js';
 import { NumberedLog } from '../store/numbered-log.js';
 import { eventOfChange, noFid, type ChangelogEvent, type ChangelogRecord } from './changelog-record.js';
@@ -50,6 +50,8 @@ export class Changelog implements AsyncDisposable {
   readonly #options: ChangelogOptions;
   readonly #most: number;
   readonly #file: string;
+  /** The same of a daemon that had no room to say in it that it may be killed. */
+  readonly #unclean: string;
   #records: NumberedLog<ChangelogRecord> | undefined;
   #readers: ReadonlyMap<string, number> = new Map();
   #lastReader = 0;
@@ -69,11 +71,12 @@ export class Changelog implements AsyncDisposable {
     this.#options = options;
     this.#most = options.most ?? mostRecords;
     this.#file = join(options.folder, 'readers.json');
+    this.#unclean = join(options.folder, 'readers.unclean.json');
   }
 
   /** Goes on for the readers that there are. */
   async start(): Promise<void> {
-    const saved = await readSaved(this.#file);
+    const saved = (await readSaved(this.#file)) ?? (await this.#readUnclean());
     if (saved === undefined) return;
     this.#lastReader = saved.lastReader;
     this.#readers = new Map(Object.entries(saved.readers));
@@ -81,9 +84,15 @@ export class Changelog implements AsyncDisposable {
     this.#next = Math.max(saved.next, records.last + 1);
     this.#durable = this.#next - 1;
     if (!this.recording) return;
-    await this.#save(this.#readers, false);
+    try {
+      await this.#save(this.#readers, false);
+    } catch (error) {
+      if (!isDiskFull(error)) throw error;
+      if (saved.clean) await this.#makeUnclean();
+    }
     this.#options.native.setTellChanges(true);
     if (!saved.clean) this.#mark('killed: records may be missing');
+    this.#schedule();
   }
 
   /** Somebody is registered. */
@@ -314,7 +323,7 @@ export class Changelog implements AsyncDisposable {
     try {
       await this.#save(readers, clean);
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error;
+      if (!isDiskFull(error)) throw error;
       // Whoever asked gives up records: that makes room.
       await this.#drop(readers);
       await this.#save(readers, clean);
@@ -342,6 +351,25 @@ export class Changelog implements AsyncDisposable {
     return { id, cleared, missing: Math.max(0, Math.min(first, this.#next) - 1 - cleared) };
   }
 
+  /** The file says that all is written: without room for another one its name can say otherwise. */
+  async #makeUnclean(): Promise<void> {
+    try {
+      await rename(this.#file, this.#unclean);
+      await syncDirectory(this.#options.folder);
+    } catch (error) {
+      const cause = messageChain(error);
+      this.#options.log.warn(
+        { cause },
+        'if this daemon is killed, the changelog does not tell what it lacks then',
+      );
+    }
+  }
+
+  async #readUnclean(): Promise<Saved | undefined> {
+    const saved = await readSaved(this.#unclean);
+    return saved && { ...saved, clean: false };
+  }
+
   async #save(readers: ReadonlyMap<string, number>, clean: boolean): Promise<void> {
     const saved: Saved = {
       next: this.#next,
@@ -351,6 +379,7 @@ export class Changelog implements AsyncDisposable {
     };
     await mkdir(this.#options.folder, { recursive: true, mode: 0o700 });
     await replaceFile(this.#file, `${JSON.stringify(saved)}\n`, { durable: true });
+    await rm(this.#unclean, { force: true });
   }
 }
 

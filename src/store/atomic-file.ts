@@ -1,5 +1,5 @@
 /** Small files that are either the old or the new version, never a part of one. */
-import { open, rename } from 'node:fs/promises';
+import { open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
 /** Replaces `path` by `text`. `durable`: on disk when it resolves; otherwise it survives a crash of the daemon only. */
@@ -13,10 +13,14 @@ export async function replaceFile(
   try {
     await file.writeFile(text);
     if (options.durable) await file.sync();
+    await rename(next, path);
+  } catch (error) {
+    // On a disk that is full it would keep what room there is.
+    await rm(next, { force: true });
+    throw error;
   } finally {
     await file.close();
   }
-  await rename(next, path);
   if (options.durable) await syncDirectory(dirname(path));
 }
 

@@ -2,8 +2,9 @@
  * The explicit HSM requests that are not done yet, on disk: one checked line a fact. A line that is damaged (a torn tail,
  * a lost page) is dropped, the others count.
  */
-import { open, readFile, rename, type FileHandle } from 'node:fs/promises';
+import { open, readFile, rename, rm, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
+import { isDiskFull } from '../base/errors.js';
 import { syncDirectory } from './atomic-file.js';
 import { checkedLine, checkedValue } from './checked-line.js';
 import type { Copy, Fid } from './inodes.js';
@@ -30,7 +31,8 @@ const compactBytes = 1 << 20;
 
 export class Journal implements AsyncDisposable {
   readonly #path: string;
-  #file: FileHandle;
+  /** Undefined where a full disk had no room for one. */
+  #file: FileHandle | undefined;
   #size: number;
   #nextId: number;
   readonly #live: Map<number, JournalEntry>;
@@ -42,15 +44,14 @@ export class Journal implements AsyncDisposable {
   #nextSync: Promise<void> | undefined;
   #lastSync: Promise<unknown> = Promise.resolve();
   /** A write or a sync failed, perhaps in the middle of a line: the next write begins with a new file. */
-  #torn = false;
+  #torn: boolean;
   readonly #syncFailed: (error: unknown) => void;
   /** Lines that were dropped when the journal was read. */
   readonly damaged: number;
 
   private constructor(
     path: string,
-    file: FileHandle,
-    size: number,
+    { file, size, torn }: JournalFile,
     replayed: Replayed,
     syncFailed: (error: unknown) => void,
   ) {
@@ -58,13 +59,15 @@ export class Journal implements AsyncDisposable {
     this.#path = path;
     this.#file = file;
     this.#size = size;
+    this.#torn = torn;
     this.#live = replayed.live;
     this.#nextId = replayed.lastId + 1;
     this.damaged = replayed.damaged;
   }
 
   /**
-   * Reads the journal of a folder, without its finished entries and damaged lines, and rewrites it so.
+   * Reads the journal of a folder, without its finished entries and damaged lines, and rewrites it so; on a full disk
+   * with the next write: who has files there can still get at them, and make room.
    *
    * @param syncFailed is told when a sync fails that nobody waits for; the next write tries with a new file
    */
@@ -75,8 +78,13 @@ export class Journal implements AsyncDisposable {
       throw error;
     });
     const replayed = replay(text);
-    const { file, size } = await rewrite(path, replayed.live);
-    return new Journal(path, file, size, replayed, syncFailed);
+    let file: JournalFile = { file: undefined, size: text.length, torn: true };
+    try {
+      file = await rewrite(path, replayed.live);
+    } catch (error) {
+      if (!isDiskFull(error)) throw error;
+    }
+    return new Journal(path, file, replayed, syncFailed);
   }
 
   /** How many are not done. */
@@ -116,7 +124,7 @@ export class Journal implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#last;
     await this.#lastSync;
-    await this.#file.close();
+    await this.#file?.close();
   }
 
   /** Everything pending goes in one write, also for those who come while another write runs. */
@@ -139,7 +147,7 @@ export class Journal implements AsyncDisposable {
       return;
     }
     try {
-      await this.#file.appendFile(bytes);
+      await this.#file?.appendFile(bytes);
     } catch (error) {
       this.#torn = true;
       throw error;
@@ -154,7 +162,7 @@ export class Journal implements AsyncDisposable {
         this.#nextSync = undefined;
         const file = this.#file;
         try {
-          await file.datasync();
+          await file?.datasync();
         } catch (error) {
           // A file that took this one's place meanwhile was on disk before it did.
           if (file !== this.#file) return;
@@ -172,9 +180,16 @@ export class Journal implements AsyncDisposable {
     const next = await rewrite(this.#path, this.#live);
     this.#file = next.file;
     this.#size = next.size;
-    this.#torn = false;
-    await old.close();
+    this.#torn = next.torn;
+    await old?.close();
   }
+}
+
+interface JournalFile {
+  readonly file: FileHandle | undefined;
+  /** Bytes. */
+  readonly size: number;
+  readonly torn: boolean;
 }
 
 interface Replayed {
@@ -211,10 +226,7 @@ export function line(fact: Fact): string {
   return checkedLine(fact);
 }
 
-async function rewrite(
-  path: string,
-  live: ReadonlyMap<number, JournalEntry>,
-): Promise<{ file: FileHandle; size: number }> {
+async function rewrite(path: string, live: ReadonlyMap<number, JournalEntry>): Promise<JournalFile> {
   const next = `${path}.new`;
   const bytes = Buffer.from([...live.values()].map((add) => line({ add })).join(''));
   const file = await open(next, 'w', 0o600);
@@ -225,7 +237,8 @@ async function rewrite(
     await syncDirectory(join(path, '..'));
   } catch (error) {
     await file.close();
+    await rm(next, { force: true });
     throw error;
   }
-  return { file, size: bytes.length };
+  return { file, size: bytes.length, torn: false };
 }

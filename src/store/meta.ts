@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
-import { UserError } from '../base/errors.js';
+import { isDiskFull, UserError } from '../base/errors.js';
 import { replaceFile } from './atomic-file.js';
 
 /** Grows when an older lustrite could damage the store. */
@@ -53,10 +53,17 @@ export function nextMeta(path: string, text: string | null, wanted: StoreIdentit
   return { ...found, format: storeFormat, bootId };
 }
 
-/** Reads, checks and rewrites meta.json; durable when it resolves. */
+/** Reads, checks and rewrites meta.json; durable when it resolves, unless the disk is full and it says whose the store is. */
 export async function openMeta(path: string, wanted: StoreIdentity): Promise<StoreMeta> {
-  const meta = nextMeta(path, await readOrNull(path), wanted);
-  await replaceFile(path, `${JSON.stringify(meta, null, 2)}\n`, { durable: true });
+  const text = await readOrNull(path);
+  const meta = nextMeta(path, text, wanted);
+  const next = `${JSON.stringify(meta, null, 2)}\n`;
+  if (next === text) return meta;
+  try {
+    await replaceFile(path, next, { durable: true });
+  } catch (error) {
+    if (text === null || !isDiskFull(error)) throw error;
+  }
   return meta;
 }
 
