@@ -41,6 +41,8 @@ export interface ArchiveRequest {
   readonly fid: Fid;
   readonly blobs: BlobNames;
   readonly archiveId: number;
+  /** Awaited before the file is clean: whatever the container shall have by then. */
+  readonly uploaded?: ((blobs: BlobNames) => Promise<void>) | undefined;
 }
 
 /** What is in the container under the name before we write it. */
@@ -80,6 +82,7 @@ export async function archiveFile(
     }
     const version = await upload(context, { fid, blob }, plan, { ...hooks, onProgress }, quiet);
     crashPoint('archive.uploaded');
+    await request.uploaded?.(blobs);
     const copy: Copy = { blob, ...version };
     const state = await native.finishArchive(plan.token, copy);
     return state === 'clean'

@@ -16,7 +16,7 @@ import type { Copy, Fid, FileState, HsmRequest, HsmStateSet, ShownAction } from 
 import { Journal, type JournalEntry } from '../store/journal.js';
 import type { Store } from '../store/store.js';
 import { unlinkedCopy } from '../store/unlinked.js';
-import { archiveFile, type ArchiveOutcome, type BlobNames } from './archive-mover.js';
+import { archiveFile, type ArchiveOutcome, type ArchiveRequest, type BlobNames } from './archive-mover.js';
 import { BlobOwners } from './blob-owner.js';
 import { callerOf } from './caller.js';
 import { Changelog } from './changelog.js';
@@ -234,14 +234,15 @@ export class Coordinator implements AsyncDisposable {
 
   /**
    * Archives a file under its path; waits for its turn and its end. `path`: where it is, text or, where that is not
-   * UTF-8, bytes; `links`: further names of it that get the same blob, those that it has no more are left out. Never
-   * rejects.
+   * UTF-8, bytes; `links`: further names of it that get the same blob, those that it has no more are left out. `uploaded`
+   * is awaited with the blobs that were written, before the file is clean. Never rejects.
    */
   async archive(
     fid: Fid,
     options: {
       readonly path: string | Uint8Array;
       readonly links?: readonly (string | Uint8Array)[];
+      readonly uploaded?: ArchiveRequest['uploaded'];
       readonly signal?: AbortSignal;
     },
   ): Promise<ArchiveOutcome> {
@@ -262,7 +263,7 @@ export class Coordinator implements AsyncDisposable {
     }
     let outcome: ArchiveOutcome = { kind: 'canceled' };
     const transfer = new Transfer(fid, HUA_ARCHIVE, 'archive', state.size, async (self) => {
-      outcome = await this.#archive(state, blobs, 0, self);
+      outcome = await this.#archive(state, blobs, 0, self, options.uploaded);
       throwUnlessArchived(outcome);
     });
     await this.#table.run(transfer, options.signal).catch(() => undefined);
@@ -413,6 +414,7 @@ export class Coordinator implements AsyncDisposable {
     names: readonly string[],
     archiveId: number,
     self: Transfer,
+    uploaded?: ArchiveRequest['uploaded'],
   ): Promise<ArchiveOutcome> {
     const { native } = this.#context;
     const { fid } = state;
@@ -428,9 +430,10 @@ export class Coordinator implements AsyncDisposable {
         const now = await namesLeft(native, fid, before.blobs);
         if (typeof now === 'string') return { kind: now };
         const { blobs, nlink } = now;
+        const id = archiveId || state.archiveId || this.control.parameters.defaultArchiveId;
         const outcome = await archiveFile(
           this.#context,
-          { fid, blobs, archiveId: archiveId || state.archiveId || this.control.parameters.defaultArchiveId },
+          { fid, blobs, archiveId: id, uploaded },
           { signal: self.signal, onProgress: (bytes) => this.#table.progress(self, bytes) },
         );
         if (native.renames() !== renames) this.#owners.displaced();

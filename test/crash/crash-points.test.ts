@@ -141,6 +141,19 @@ async function hasFailedExport(t: Test, { lab }: Stage): Promise<void> {
   );
 }
 
+/** The next export has written what this one had not, directories, too. */
+function isExported(...directories: readonly string[]): NonNullable<Scenario['then']> {
+  return async (t, stage) => {
+    const { lab, file } = stage;
+    await hasFailedExport(t, stage);
+    await exportAll(stage);
+    for (const directory of directories) {
+      const { metadata } = await lab.client.getBlobClient(file(directory)).getProperties();
+      t.equal(metadata?.['hdi_isfolder'], 'true', directory);
+    }
+  };
+}
+
 /** Another client writes the blob of a file here, and an import takes it over whatever the file is. */
 async function overwritten({ lab, file }: Stage, name: string): Promise<void> {
   const body = content(`another ${file(name)}`, 150_000);
@@ -472,10 +485,11 @@ const scenarios: readonly Scenario[] = [
     point: 'export.file',
     title: 'an export of several files dies behind the first',
     async prepare(stage) {
-      for (const name of ['one', 'two', 'three']) await create(stage, name);
+      await mkdir(stage.at('above'));
+      for (const name of ['one', 'two', 'three']) await create(stage, `above/${name}`);
     },
     drive: exportAll,
-    then: hasFailedExport,
+    then: isExported('above'),
   },
   {
     point: 'export.directory',
@@ -485,7 +499,7 @@ const scenarios: readonly Scenario[] = [
       await create(stage, 'deep/er/file', 10);
     },
     drive: exportAll,
-    then: hasFailedExport,
+    then: isExported('deep', 'deep/er'),
   },
   {
     point: 'auto-import.scanned',

@@ -95,10 +95,14 @@ async function writeDirectory(
   await container.setMetadata(name, rest, { ifMatch: found.etag, signal });
 }
 
-/** Writes a symlink's blob: its size in bytes, or undefined when the container has exactly this one. */
+/**
+ * Writes a symlink's blob: its size in bytes, or undefined when the container has exactly this one. `written` is awaited
+ * behind that, before the link is recorded as exported.
+ */
 export async function exportSymlink(
   options: StubExportOptions,
   entry: WalkEntry,
+  written: () => Promise<void>,
 ): Promise<number | undefined> {
   const { native, container, coordinator, extended, signal } = options;
   const target = entry.target ?? (await native.readlink(entry.fid));
@@ -120,6 +124,7 @@ export async function exportSymlink(
     const all = { ...kept, metadata: { ...kept.metadata, ...metadata } };
     const version: BlobVersion =
       same ?? (await container.write(name, body, { ...all, ...condition, signal }));
+    if (same === undefined) await written();
     const { etag, size, lastModifiedMs } = version;
     if (entry.nlink > 1) return same === undefined ? body.length : undefined;
     try {

@@ -5,6 +5,7 @@ import { crashPoint } from '../../base/crash.js';
 import { messageChain } from '../../base/errors.js';
 import { unlessAborted } from '../../base/unless-aborted.js';
 import { pathText } from '../../base/path-text.js';
+import { explained, isRefused } from '../../blob/advice.js';
 import { blobOfPath } from '../../blob/names.js';
 import type { Container } from '../../blob/port.js';
 import type { ArchiveOutcome } from '../../hsm/archive-mover.js';
@@ -50,10 +51,12 @@ export interface ExportOptions {
 const walkBatch = 512;
 const tries = 3;
 const firstPauseMs = 200;
+/** Files that an account refuses, with none that it takes, before the others are not tried. */
+const mostRefused = 100;
 
 /**
  * Resolves when everything was tried, with the first thing that failed; the counters say how many did. Rejects with a
- * JobFailure or the signal's reason.
+ * JobFailure, also where the account refuses everything, or the signal's reason.
  */
 export async function runExport(options: ExportOptions): Promise<string | undefined> {
   return new Export(options).run();
@@ -79,6 +82,7 @@ class Export {
   readonly #linked = new Map<Fid, WalkEntry[]>();
 
   #firstProblem: string | undefined;
+  #refused = 0;
 
   constructor(options: ExportOptions) {
     this.#options = options;
@@ -95,16 +99,23 @@ class Export {
       for await (const entry of this.#changed(directory, prefix)) {
         signal.throwIfAborted();
         counted ??= this.#count(directory, prefix, over.signal);
+        if (this.#refused >= mostRefused && this.#isRefused()) break;
         await files.start(() => this.#entry(entry));
         await log.drained();
       }
       for (const entries of this.#linked.values()) {
         signal.throwIfAborted();
+        if (this.#refused >= mostRefused && this.#isRefused()) break;
         await files.start(() => this.#links(entries));
         await log.drained();
       }
       await files.finish();
       signal.throwIfAborted();
+      if (this.#isRefused())
+        throw new JobFailure(
+          'StorageRefused',
+          `nothing could be exported, the first: ${this.#firstProblem ?? '?'}`,
+        );
       return this.#firstProblem;
     } finally {
       over.abort();
@@ -250,7 +261,15 @@ class Export {
     const { clock, coordinator, signal } = this.#options;
     const names = [entry, ...links];
     this.#discovered(entry.size, names.length);
-    const wanted = { path: pathOf(entry), links: links.map(pathOf), signal };
+    const wanted = {
+      path: pathOf(entry),
+      links: links.map(pathOf),
+      // Before the file is clean: no later export would come to what is above it.
+      uploaded: async (blobs: readonly string[]) => {
+        for (const blob of blobs) await this.#ancestors(blob);
+      },
+      signal,
+    };
     let outcome: ArchiveOutcome = { kind: 'canceled' };
     for (let attempt = 1; attempt <= tries; attempt++) {
       outcome = await coordinator.archive(entry.fid, wanted);
@@ -260,11 +279,11 @@ class Export {
     }
     if (partly && outcome.kind === 'archived') await this.#stayDirty(entry);
     crashPoint('export.file');
-    for (const name of names) await this.#tally(name, outcome);
+    for (const name of names) this.#tally(name, outcome);
     return outcome.kind;
   }
 
-  async #tally(entry: WalkEntry, outcome: ArchiveOutcome): Promise<void> {
+  #tally(entry: WalkEntry, outcome: ArchiveOutcome): void {
     const { counters } = this.#options;
     const path = pathOf(entry);
     switch (outcome.kind) {
@@ -274,7 +293,6 @@ class Export {
           return;
         }
         this.#exported(outcome.copy.size);
-        await this.#ancestors(entry.path);
         return;
       case 'gone':
       case 'not-needed':
@@ -295,7 +313,7 @@ class Export {
         this.#log('warn', path, outcome.code, outcome.reason);
         return;
       case 'failed':
-        this.#fail(path, codeOf(outcome.error), messageChain(outcome.error));
+        this.#failed(path, outcome.error);
         return;
       case 'canceled':
         this.#fail(path, 'Canceled', 'the transfer was canceled');
@@ -307,16 +325,15 @@ class Export {
     const { memory, signal } = this.#options;
     if (memory?.novelty(entry) === 'same') return;
     try {
-      const size = await exportSymlink(this.#options, entry);
+      const size = await exportSymlink(this.#options, entry, () => this.#ancestors(entry.path));
       memory?.exported(entry);
       if (size === undefined) return;
       this.#discovered(size, 1);
       this.#exported(size);
-      await this.#ancestors(entry.path);
     } catch (error) {
       signal.throwIfAborted();
       this.#discovered(0, 1);
-      this.#fail(pathOf(entry), codeOf(error), messageChain(error));
+      this.#failed(pathOf(entry), error);
     }
   }
 
@@ -382,9 +399,21 @@ class Export {
       return result;
     } catch (error) {
       signal.throwIfAborted();
-      this.#fail(path, codeOf(error), messageChain(error));
+      this.#failed(path, error);
       return undefined;
     }
+  }
+
+  /** Nothing came through, and nothing will. */
+  #isRefused(): boolean {
+    const { totalFilesExported, totalFilesFailed } = this.#options.counters;
+    return this.#refused > 0 && this.#refused === totalFilesFailed && totalFilesExported === 0;
+  }
+
+  #failed(path: FilePath, error: unknown): void {
+    if (isRefused(error)) this.#refused++;
+    const { workerConfig } = this.#options.container;
+    this.#fail(path, codeOf(error), messageChain(isRefused(error) ? explained(error, workerConfig) : error));
   }
 
   #fail(path: FilePath | undefined, code: string, message: string): void {
