@@ -106,7 +106,8 @@ export class HsmControl {
   }
 
   #named(pattern: string): readonly string[] {
-    const names = [controlName, ...readable, ...parameterTable.map(({ name }) => name)].sort();
+    const lines = [controlName, ...counts, ...parameterTable.map(({ name }) => name)].sort();
+    const names = [...lines, ...listings];
     const found = names.filter((name) => parameterMatches(pattern, name, this.#options.fsName));
     if (found.length === 0) throw new FsError(ENOENT, `no parameter is called '${pattern}'`);
     return found;
@@ -184,14 +185,9 @@ export class HsmControl {
   }
 }
 
-const readable = [
-  'hsm.actions',
-  'hsm.active_requests',
-  'hsm.agents',
-  'hsm.archive_count',
-  'hsm.remove_count',
-  'hsm.restore_count',
-] as const;
+const counts = ['hsm.archive_count', 'hsm.remove_count', 'hsm.restore_count'] as const;
+/** Many lines each: behind whatever else a pattern names. */
+const listings = ['hsm.agents', 'hsm.active_requests', 'hsm.actions'] as const;
 
 /** It happens and is over. */
 function isEvent(command: string): boolean {

@@ -453,7 +453,7 @@ t.test('a refused value changes nothing, of any parameter that the pattern names
   ];
   const rows: readonly Row[] = [
     ['hsm.max_requests', '0', { code: 'EINVAL', message: /a whole number from 1/ }],
-    ['hsm.*', '5', { code: 'EACCES', message: /hsm.actions can only be read/ }],
+    ['hsm.*', '5', { code: 'EACCES', message: /hsm.archive_count can only be read/ }],
     ['hsm.*_request_mask', '5', { code: 'EINVAL', message: /the requests are/ }],
     ['hsm.actions', '1', { code: 'EACCES', message: /hsm.actions can only be read/ }],
     ['hsm.nothing', '1', { code: 'ENOENT', message: /no parameter is called 'hsm.nothing'/ }],
