@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -199,6 +200,8 @@ void OnRemovexattr(Core& core, const RequestPtr& request);
 
 void OnIoctl(Core& core, const RequestPtr& request);
 void OnInterrupt(Core& core, const RequestPtr& request);
+// Keeps a request that TypeScript answers; no id when its caller has given up.
+std::optional<uint64_t> Question(Core& core, const RequestPtr& request);
 // TypeScript's answer to a question.
 void AnswerQuestion(Core& core, uint64_t id, int error);
 // The same for a LinkAsked that has an answer; `path` is shorter than LUSTRITE_PATH_BYTES.

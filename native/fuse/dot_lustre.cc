@@ -77,7 +77,7 @@ void LookUpFid(Core& core, const RequestPtr& request) {
   // by a name of ours TypeScript has to find one. A copy in the container proves nothing: a copy of
   // the store's files has the attributes, too.
   if (core.nodes.Find(fid)) return AnswerLookup(core, request);
-  core.events.link_asked(core.questions.Keep(request), LinkAsked{lustre, 0});
+  if (const auto id = Question(core, request)) core.events.link_asked(*id, LinkAsked{lustre, 0});
 }
 
 void ServeVirtual(Core& core, const RequestPtr& request) {

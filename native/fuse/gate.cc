@@ -109,6 +109,14 @@ void Gate::Interrupt(uint64_t unique) {
   End(held, EINTR);
 }
 
+bool Gate::WasInterrupted(uint64_t unique) {
+  std::lock_guard lock(mutex_);
+  auto early = std::find(early_.begin(), early_.end(), unique);
+  if (early == early_.end()) return false;
+  *early = 0;
+  return true;
+}
+
 void Gate::Close() {
   std::vector<HeldPtr> all;
   std::thread watch;

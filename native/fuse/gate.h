@@ -41,6 +41,9 @@ class Gate : public std::enable_shared_from_this<Gate> {
   // INTERRUPT: ends a held request with EINTR; one that is about to be held is ended when it is.
   void Interrupt(uint64_t unique);
 
+  // Whether a request that nobody has held was interrupted; true once.
+  bool WasInterrupted(uint64_t unique);
+
   // Ends every held request; later ones fail at once.
   void Close();
 

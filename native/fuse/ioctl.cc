@@ -68,7 +68,7 @@ void StateSet(Core& core, const RequestPtr& request, const NodePtr& node) {
   }
   HsmStateSet set{CallerOf(*request), node->fid, {}};
   memcpy(&set.change, request->after(sizeof(in)), sizeof(set.change));
-  core.events.state_set(core.questions.Keep(request), std::move(set));
+  if (const auto id = Question(core, request)) core.events.state_set(*id, std::move(set));
 }
 
 void HsmAsk(Core& core, const RequestPtr& request) {
@@ -83,7 +83,7 @@ void HsmAsk(Core& core, const RequestPtr& request) {
     request->ReplyError(EINVAL);
     return;
   }
-  core.events.request(core.questions.Keep(request), std::move(ask));
+  if (const auto id = Question(core, request)) core.events.request(*id, std::move(ask));
 }
 
 void LinkAsk(Core& core, const RequestPtr& request) {
@@ -98,7 +98,8 @@ void LinkAsk(Core& core, const RequestPtr& request) {
     return;
   }
   memcpy(&ask, request->after(sizeof(in)), sizeof(ask));
-  core.events.link_asked(core.questions.Keep(request), LinkAsked{ask.fid, ask.link});
+  const auto id = Question(core, request);
+  if (id) core.events.link_asked(*id, LinkAsked{ask.fid, ask.link});
 }
 
 // The number that lustre-hsm 8 asks for: equal numbers, equal data; 0 without data.
@@ -197,11 +198,17 @@ void AnswerLink(Core& core, uint64_t id, uint32_t links, const std::string& path
 void OnInterrupt(Core& core, const RequestPtr& request) {
   request->NoReply();
   const uint64_t unique = request->in<fuse_interrupt_in>().unique;
-  if (RequestPtr question = core.questions.TakeByUnique(unique)) {
-    question->ReplyError(EINTR);
-    return;
-  }
+  // In this order: whoever keeps the question looks for the interrupt behind that.
   core.gate->Interrupt(unique);
+  if (RequestPtr question = core.questions.TakeByUnique(unique)) question->ReplyError(EINTR);
+}
+
+std::optional<uint64_t> Question(Core& core, const RequestPtr& request) {
+  const uint64_t unique = request->unique();
+  const uint64_t id = core.questions.Keep(request);
+  if (!core.gate->WasInterrupted(unique)) return id;
+  if (RequestPtr question = core.questions.Take(id)) question->ReplyError(EINTR);
+  return std::nullopt;
 }
 
 }  // namespace lustrite::fuse
