@@ -143,6 +143,7 @@ export class Coordinator implements AsyncDisposable {
       log,
       readOnly: config.readOnly,
       parameters: () => this.control.parameters,
+      stopped: () => this.#table.control === 'stopped',
       unlinked: async (fid) => (await unlinkedCopy(this.#unlinkedDir, fid))?.copy,
       restoring: (fid) => this.#table.restoreOf(fid)?.asked !== undefined,
       cancel: (fid) => this.#table.cancel(fid),

@@ -17,7 +17,7 @@ import {
 } from './request-rules.js';
 import { decideStateSet } from './state-set-rules.js';
 
-const { EINVAL, EIO, ENODATA, ENOENT, EROFS, ESTALE } = constants.errno;
+const { EAGAIN, EINVAL, EIO, ENODATA, ENOENT, EROFS, ESTALE } = constants.errno;
 
 export type NewRequest = Omit<JournalEntry, 'id' | 'at'>;
 
@@ -26,6 +26,8 @@ export interface ExplicitRequestsOptions {
   readonly log: Log;
   readonly readOnly: boolean;
   readonly parameters: () => HsmParameters;
+  /** Nobody takes requests; a release asks nobody. */
+  readonly stopped: () => boolean;
   /** The copy of a file that has no name any more, where that is known. */
   readonly unlinked: (fid: Fid) => Promise<Copy | undefined>;
   /** A restore of the file waits or runs that somebody has asked for by name. */
@@ -46,6 +48,8 @@ export class ExplicitRequests {
 
   /** Items in order; at the first refused one it stops with that errno, what came before it stays (lustre-hsm 2.3). */
   request(request: HsmRequest): Promise<number> {
+    // Before anybody looks at what is needed (lustre-hsm 3.1).
+    if (request.action !== HUA_RELEASE && this.#options.stopped()) return Promise.resolve(EAGAIN);
     switch (request.action) {
       case HUA_ARCHIVE:
       case HUA_RESTORE:

@@ -177,7 +177,11 @@ export const parameters: Theme = {
         await lab.set('hsm_control=shutdown');
         t.match(await stat(lab.at('f')), { size: 7, blocks: 1 });
         t.match(await run('cat', [lab.at('f')]), noData);
-        t.match(await lab.lfs('hsm_restore', 'f'), { code: 11, stderr: /Resource temporarily unavailable/ });
+        for (const request of ['archive', 'restore', 'remove', 'cancel']) {
+          const refused = { code: 11, stderr: /Resource temporarily unavailable/ };
+          t.match(await lab.lfs(`hsm_${request}`, 'f'), refused, request);
+        }
+        await lab.ok('hsm_release', 'f');
         await lab.set('hsm_control=enabled');
         t.equal(await lab.text('f'), 'content');
       },

@@ -6,6 +6,7 @@ import { BlobError, FsError } from '../../src/base/errors.js';
 import {
   HUA_ARCHIVE,
   HUA_CANCEL,
+  HUA_RELEASE,
   HUA_REMOVE,
   HUA_RESTORE,
   requestNames,
@@ -224,11 +225,11 @@ t.test(
         intervalMs: 1,
       });
     await Promise.all(['read', 'joined', 'runs'].map(letGo));
-    for (const action of [HUA_ARCHIVE, HUA_RESTORE, HUA_REMOVE]) {
-      const fid = action === HUA_RESTORE ? read : hsm.store.write('new', 'x');
-      const wanted = action === HUA_REMOVE ? 0 : EAGAIN;
-      t.equal(await hsm.coordinator.request(request(action, [fid])), wanted, String(action));
-    }
+    const idle = hsm.store.write('new', 'x');
+    for (const action of [HUA_ARCHIVE, HUA_RESTORE, HUA_REMOVE, HUA_CANCEL])
+      for (const fid of [read, idle, waits])
+        t.equal(await hsm.coordinator.request(request(action, [fid])), EAGAIN, `${action} ${fid}`);
+    t.equal(await hsm.coordinator.request(request(HUA_RELEASE, [read])), 0, 'a release asks nobody');
     hsm.store.events.length = 0;
     hsm.coordinator.restoreNeeded(read, 1);
     await letGo('read');
@@ -237,11 +238,9 @@ t.test(
     t.equal(hsm.pool.calls.length, 1);
 
     hsm.pool.gate = () => undefined;
-    t.equal(await hsm.coordinator.request(request(HUA_CANCEL, [waits])), 0, 'and can be canceled');
     await set(hsm, 'hsm_control=enabled');
-    await Promise.all([flags(hsm, 'runs', 0x09), flags(hsm, 'joined', 0x09)]);
+    await Promise.all(['runs', 'waits', 'joined'].map((path) => flags(hsm, path, 0x09)));
     await until(() => hsm.coordinator.status().durable === 0, { what: 'the journal', intervalMs: 1 });
-    t.equal(hsm.store.flags('waits'), 0x0d);
     t.equal(hsm.store.flags('read'), 0x0d, 'nobody reads it any more');
     t.equal(hsm.store.openFds, 0);
   },
