@@ -12,6 +12,11 @@ namespace lustrite::fuse {
 
 namespace {
 
+// A genuine `lfs` knows no other numbers (lustre-hsm 4.3).
+static_assert(LL_IOC_HSM_STATE_GET == 0x802066d3);
+static_assert(LL_IOC_HSM_STATE_SET == 0x401866d4);
+static_assert(LL_IOC_HSM_ACTION == 0x801866dc);
+
 // The kernel's numbers of the calling task's groups; none when it is gone.
 std::vector<uint32_t> GroupsOf(pid_t pid) {
   std::vector<uint32_t> groups;
