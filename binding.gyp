@@ -33,6 +33,7 @@
         'native/store/beneath.cc',
         'native/store/changes.cc',
         'native/store/crash_points.cc',
+        'native/store/credentials.cc',
         'native/store/entries.cc',
         'native/store/extended_attributes.cc',
         'native/store/fid.cc',

@@ -352,6 +352,25 @@ bool FromJs(const Napi::Value& value, Copy* copy) {
   return true;
 }
 
+bool FromJs(const Napi::Value& value, Credentials* who) {
+  if (!value.IsObject()) return Refuse(value.Env(), "a caller is missing");
+  const Napi::Object object = value.As<Napi::Object>();
+  const Napi::Value groups = object.Get("groups");
+  const Napi::Value capabilities = object.Get("capabilities");
+  if (!Field(object, "uid", &who->uid) || !Field(object, "gid", &who->gid)) return false;
+  if (!groups.IsArray() || !capabilities.IsBigInt())
+    return Refuse(value.Env(), "groups or capabilities are missing");
+  bool lossless = false;
+  who->capabilities = capabilities.As<Napi::BigInt>().Uint64Value(&lossless);
+  const Napi::Array numbers = groups.As<Napi::Array>();
+  for (uint32_t i = 0; i < numbers.Length(); i++) {
+    double group = 0;
+    if (!NumberFromJs(numbers.Get(i), &group)) return false;
+    who->groups.push_back(static_cast<gid_t>(group));
+  }
+  return true;
+}
+
 bool FromJs(const Napi::Value& value, Stub* stub) {
   if (!value.IsObject()) return Refuse(value.Env(), "a stub is missing");
   const Napi::Object object = value.As<Napi::Object>();

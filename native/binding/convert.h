@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../store/changes.h"
+#include "../store/credentials.h"
 #include "../store/entries.h"
 #include "../store/inode_impl.h"
 #include "../store/stubs.h"
@@ -28,6 +29,7 @@ Napi::Value ShownStatToJs(Napi::Env env, const struct stat& st);
 // False, with a TypeError thrown, for what is not of the type.
 bool FromJs(const Napi::Value& value, Fid* fid);
 bool FromJs(const Napi::Value& value, Copy* copy);
+bool FromJs(const Napi::Value& value, Credentials* who);
 bool FromJs(const Napi::Value& value, Stub* stub);
 bool FromJs(const Napi::Value& value, StubDefaults* defaults);
 bool FromJs(const Napi::Value& value, Attributes* attributes);

@@ -72,6 +72,7 @@ class StoreObject : public Napi::ObjectWrap<StoreObject> {
   Napi::Value FinishArchive(const Info& info);
   Napi::Value AbortArchive(const Info& info);
   Napi::Value Release(const Info& info);
+  Napi::Value MayWrite(const Info& info);
   Napi::Value ChangeFlags(const Info& info);
   Napi::Value MarkModified(const Info& info);
   Napi::Value ForgetCopy(const Info& info);
@@ -154,6 +155,7 @@ Napi::Function StoreObject::Define(Napi::Env env) {
                       InstanceMethod<&S::FinishArchive>("finishArchive"),
                       InstanceMethod<&S::AbortArchive>("abortArchive"),
                       InstanceMethod<&S::Release>("release"),
+                      InstanceMethod<&S::MayWrite>("mayWrite"),
                       InstanceMethod<&S::ChangeFlags>("changeFlags"),
                       InstanceMethod<&S::MarkModified>("markModified"),
                       InstanceMethod<&S::ForgetCopy>("forgetCopy"),
@@ -725,6 +727,16 @@ Napi::Value StoreObject::AbortArchive(const Info& info) {
 
 Napi::Value StoreObject::Release(const Info& info) {
   return OnInode(info, "release", [](StoreImpl&, InodeImpl& inode) { return inode.Release(); });
+}
+
+Napi::Value StoreObject::MayWrite(const Info& info) {
+  Credentials who;
+  if (!FromJs(info[1], &who)) return info.Env().Undefined();
+  return OnInode(info, "mayWrite", [who = std::move(who)](StoreImpl&, InodeImpl& inode) {
+    int error = 0;
+    const UniqueFd fd = inode.OpenBacking(O_PATH | O_NOFOLLOW, &error);
+    return error != 0 ? error : lustrite::MayWrite(fd.get(), who);
+  });
 }
 
 Napi::Value StoreObject::ChangeFlags(const Info& info) {

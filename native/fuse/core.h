@@ -13,6 +13,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "../store/credentials.h"
 #include "../store/store.h"
 #include "gate.h"
 #include "handles.h"
@@ -36,10 +37,8 @@ struct SessionOptions {
 
 // Who sent a request, as the kernel says.
 struct Caller {
-  uint32_t uid = 0;
-  uint32_t gid = 0;
+  Credentials credentials;
   int32_t pid = 0;
-  std::vector<uint32_t> groups;
 };
 
 struct HsmRequest {

@@ -3,8 +3,6 @@
 #include <fcntl.h>
 
 #include <cerrno>
-#include <cstdio>
-#include <cstdlib>
 
 #include "core.h"
 
@@ -17,34 +15,9 @@ static_assert(LL_IOC_HSM_STATE_GET == 0x802066d3);
 static_assert(LL_IOC_HSM_STATE_SET == 0x401866d4);
 static_assert(LL_IOC_HSM_ACTION == 0x801866dc);
 
-// The kernel's numbers of the calling task's groups; none when it is gone.
-std::vector<uint32_t> GroupsOf(pid_t pid) {
-  std::vector<uint32_t> groups;
-  const std::string path = "/proc/" + std::to_string(pid) + "/status";
-  FILE* file = fopen(path.c_str(), "re");
-  if (!file) return groups;
-  char* line = nullptr;
-  size_t room = 0;
-  while (getline(&line, &room, file) > 0) {
-    if (strncmp(line, "Groups:", 7) != 0) continue;
-    char* at = line + 7;
-    for (;;) {
-      char* end = nullptr;
-      const unsigned long group = strtoul(at, &end, 10);
-      if (end == at) break;
-      groups.push_back(static_cast<uint32_t>(group));
-      at = end;
-    }
-    break;
-  }
-  free(line);
-  fclose(file);
-  return groups;
-}
-
 Caller CallerOf(const Request& request) {
   const auto& header = request.header();
-  return {header.uid, header.gid, static_cast<int32_t>(header.pid), GroupsOf(request.pid())};
+  return {CredentialsOf(header.uid, header.gid, request.pid()), request.pid()};
 }
 
 template <class Out>

@@ -65,12 +65,14 @@ struct Callbacks {
 
 Napi::Object ToJs(Napi::Env env, const fuse::Caller& caller) {
   Napi::Object object = Napi::Object::New(env);
-  object.Set("uid", Napi::Number::New(env, caller.uid));
-  object.Set("gid", Napi::Number::New(env, caller.gid));
+  const Credentials& who = caller.credentials;
+  object.Set("uid", Napi::Number::New(env, who.uid));
+  object.Set("gid", Napi::Number::New(env, who.gid));
   object.Set("pid", Napi::Number::New(env, caller.pid));
-  Napi::Array groups = Napi::Array::New(env, caller.groups.size());
-  for (size_t i = 0; i < caller.groups.size(); i++) {
-    groups.Set(static_cast<uint32_t>(i), Napi::Number::New(env, caller.groups[i]));
+  object.Set("capabilities", Napi::BigInt::New(env, who.capabilities));
+  Napi::Array groups = Napi::Array::New(env, who.groups.size());
+  for (size_t i = 0; i < who.groups.size(); i++) {
+    groups.Set(static_cast<uint32_t>(i), Napi::Number::New(env, who.groups[i]));
   }
   object.Set("groups", groups);
   return object;

@@ -27,7 +27,7 @@ const HSS_SETMASK = 1;
 const HSS_CLEARMASK = 2;
 const HSS_ARCHIVE_ID = 4;
 
-const root: Caller = { uid: 0, gid: 0, groups: [], pid: 0 };
+const root: Caller = { uid: 0, gid: 0, groups: [], pid: 0, capabilities: 2n ** 64n - 1n };
 
 const u32 = z.number().int().nonnegative();
 const fid = z

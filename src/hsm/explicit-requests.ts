@@ -130,9 +130,10 @@ export class ExplicitRequests {
     for (const fid of new Set(fids)) {
       const state = await this.#state(fid);
       if (typeof state === 'number') return state;
-      const refusal = state.type === 'file' ? permitRelease(state, caller, readOnly) : EINVAL;
+      const refusal = state.type === 'file' ? permitRelease(state.flags, readOnly) : EINVAL;
       if (refusal !== 0) return refusal;
       try {
+        await native.mayWrite(fid, caller);
         await native.release(fid);
       } catch (error) {
         log.debug({ fid, cause: messageChain(error) }, 'release refused');

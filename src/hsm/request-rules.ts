@@ -11,6 +11,7 @@ import {
   HS_EXISTS,
   HS_LOST,
   HS_NOARCHIVE,
+  HS_NORELEASE,
   HS_RELEASED,
   HUA_ARCHIVE,
   HUA_REMOVE,
@@ -18,7 +19,7 @@ import {
 } from './flags.js';
 import type { RequestMasks } from './parameters.js';
 
-const { EPERM, EROFS, EACCES } = constants.errno;
+const { EPERM, EROFS } = constants.errno;
 
 export type QueuedAction = typeof HUA_ARCHIVE | typeof HUA_RESTORE | typeof HUA_REMOVE;
 
@@ -68,17 +69,25 @@ function matches(rule: RequestRule, flags: number, otherArchive: boolean): boole
   return (flags & all) === all && (flags & none) === 0 && (rule.otherArchive === undefined || otherArchive);
 }
 
-/** CAP_SYS_ADMIN, as far as a user id tells. */
-export function isPrivileged(caller: Caller): boolean {
-  return caller.uid === 0;
+/** Of capabilities(7). */
+export const CAP_FOWNER = 3;
+const CAP_SYS_ADMIN = 21;
+
+export function hasCapability({ capabilities }: Caller, capability: number): boolean {
+  return ((capabilities >> BigInt(capability)) & 1n) === 1n;
 }
 
-/** Whose file it is, as far as permissions go; undefined: the file is gone, and only root may name it. */
+/** Whom Lustre takes for an administrator, whatever the user id. */
+export function isPrivileged(caller: Caller): boolean {
+  return hasCapability(caller, CAP_SYS_ADMIN);
+}
+
+/** Whose file it is, as far as permissions go; undefined: the file is gone, and only the privileged may name it. */
 export type Owned = { readonly uid: number; readonly gid: number } | undefined;
 
 /**
- * The errno that refuses a queued action or a cancel to this caller, 0 when it may (lustre-hsm 2.4): root may
- * everything, others what the mask of the class they fall into says; a read-only mount allows restores only.
+ * The errno that refuses a queued action or a cancel to this caller, 0 when it may (lustre-hsm 2.4): CAP_SYS_ADMIN
+ * may everything, others what the mask of the class they fall into says; a read-only mount allows restores only.
  */
 export function permitRequest(
   action: number,
@@ -100,14 +109,12 @@ function isMember({ gid, groups }: Caller, group: number): boolean {
   return gid === group || groups.includes(group);
 }
 
-/** The errno that refuses a release, 0 when the caller may: it needs write permission on the file, nothing else. */
-export function permitRelease(
-  file: { readonly mode: number; readonly uid: number; readonly gid: number },
-  caller: Caller,
-  readOnly: boolean,
-): number {
-  if (readOnly) return EROFS;
-  if (isPrivileged(caller)) return 0;
-  const shift = file.uid === caller.uid ? 6 : isMember(caller, file.gid) ? 3 : 0;
-  return ((file.mode >> shift) & 0o2) === 0 ? EACCES : 0;
+/**
+ * The errno that refuses a release before the kernel is asked whether the caller may write the file (lustre-hsm 3.3):
+ * what is not to be released at all comes first.
+ */
+export function permitRelease(flags: number, readOnly: boolean): number {
+  const kept = (flags & (HS_DIRTY | HS_NORELEASE | HS_LOST)) !== 0 || (flags & HS_ARCHIVED) === 0;
+  if (kept) return EPERM;
+  return readOnly ? EROFS : 0;
 }

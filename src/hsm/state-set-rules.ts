@@ -10,7 +10,7 @@ import {
   HS_LOST,
   HS_RELEASED,
 } from './flags.js';
-import { isPrivileged } from './request-rules.js';
+import { CAP_FOWNER, hasCapability, isPrivileged } from './request-rules.js';
 
 const { EINVAL, EPERM } = constants.errno;
 
@@ -55,7 +55,7 @@ export function decideStateSet(
   if (impossibleFlags.some(({ all, none }) => (flags & all) === all && (flags & none) === 0)) {
     return refused(EINVAL);
   }
-  if (!isPrivileged(caller) && caller.uid !== file.uid) return refused(EPERM);
+  if (!hasCapability(caller, CAP_FOWNER) && caller.uid !== file.uid) return refused(EPERM);
   if (((flags ^ file.flags) & HS_RELEASED) !== 0) return refused(EPERM);
   if (flags === file.flags && (archiveId === 0 || archiveId === file.archiveId)) return { kind: 'nothing' };
   return { kind: 'change', set, clear, archiveId };

@@ -284,6 +284,9 @@ export interface NativeStore {
   // ---- release (lustre-hsm 3.3): EPERM, EBUSY, … ; already released: resolves.
   release(fid: Fid): Promise<void>;
 
+  /** Rejects with what open(2) for writing would say to him: mode, ACLs and capabilities as the kernel judges them. */
+  mayWrite(fid: Fid, caller: Omit<Caller, 'pid'>): Promise<void>;
+
   /** Sets and clears flag bits durably; TypeScript has already applied lustre-hsm 2.2. `archiveId` 0 = unchanged. */
   changeFlags(fid: Fid, set: number, clear: number, archiveId: number): Promise<void>;
   /**
@@ -358,6 +361,8 @@ export interface Caller {
   readonly gid: number;
   readonly groups: readonly number[];
   readonly pid: number;
+  /** Effective ones, bits of capabilities(7); none that hold in a user namespace of the caller's own only. */
+  readonly capabilities: bigint;
 }
 
 export interface HsmRequest {

@@ -11,7 +11,7 @@ interface Exclusion {
 export const exclusions: Readonly<Record<FrontEnd, readonly Exclusion[]>> = {
   native: [],
   'fuse-native': [
-    { ids: ['1A', '24b', '24c'], reason: 'lfs is for root alone: the package does not tell who asks' },
+    { ids: ['1A', '24b', '24c', '2.4'], reason: 'lfs is for root alone: the package does not tell who asks' },
     { ids: ['1.3f'], reason: 'the package makes no special files' },
     { ids: ['4.2'], reason: 'there are no extended attributes of users' },
     { ids: ['12r'], reason: 'the package has no lseek: the kernel answers, and restores nothing' },

@@ -1,14 +1,15 @@
 /** Who may do what. */
 import { chmod, chown } from 'node:fs/promises';
 import { runAs, type User } from '../helpers/as-user.js';
-import { states } from '../helpers/lfs.js';
-import { run } from '../helpers/run.js';
+import { lfsPath, states } from '../helpers/lfs.js';
+import { ok, run } from '../helpers/run.js';
 import { hsm, type Theme } from './theme.js';
 
 const user: User = { uid: 1234, gid: 2345 };
 const friend: User = { uid: 1235, gid: 2346, groups: [2345] };
 const stranger: User = { uid: 1236, gid: 2347 };
 const refused = { code: 1, stderr: /Operation not permitted/ };
+const denied = { code: 13, stderr: /Permission denied/ };
 
 export const permissions: Theme = {
   cases: [
@@ -70,10 +71,32 @@ export const permissions: Theme = {
       t.match(await lab.lfsAs(user, 'hsm_cancel', 'released'), refused);
       open();
       await lab.untilFlags('released', states.clean);
-      t.match(await lab.lfsAs(stranger, 'hsm_release', 'clean'), { code: 13, stderr: /Permission denied/ });
+      t.match(await lab.lfsAs(stranger, 'hsm_release', 'new'), refused, 'its flags come first');
+      t.match(await lab.lfsAs(stranger, 'hsm_release', 'clean'), denied);
       t.match(await lab.lfsAs(user, 'hsm_release', 'clean'), { code: 0 }, 'who may write may release');
       t.equal(await lab.flags('clean'), states.stub);
-      t.match(await lab.lfsAs(stranger, 'hsm_state', 'clean'), { code: 13, stderr: /Permission denied/ });
+      t.match(await lab.lfsAs(stranger, 'hsm_state', 'clean'), denied);
+    }),
+
+    hsm('2.4', 'an ACL and capabilities count as the kernel counts them', async (t, lab) => {
+      for (const name of ['named', 'masked', 'new']) {
+        await lab.write(name, 'content');
+        await chown(lab.at(name), user.uid, user.gid);
+      }
+      await ok('setfacl', ['-m', `u:${stranger.uid}:rw`, lab.at('named')]);
+      await ok('setfacl', ['-m', `u:${stranger.uid}:rw,g::r`, lab.at('masked')]);
+      for (const name of ['named', 'masked']) await lab.container.archived(lab.blobName(name));
+      t.match(await lab.lfsAs(friend, 'hsm_release', 'masked'), denied, 'the mode shows the mask');
+      t.match(await lab.lfsAs(stranger, 'hsm_release', 'named'), { code: 0, stderr: '' });
+      t.equal(await lab.flags('masked'), states.clean);
+      t.equal(await lab.flags('named'), states.stub);
+      const without = ['--bounding-set=-sys_admin', '--inh-caps=-all', lfsPath];
+      t.match(
+        await run('setpriv', [...without, 'hsm_archive', lab.at('new')]),
+        refused,
+        'root is but a name',
+      );
+      t.equal(await lab.flags('new'), states.new);
     }),
 
     hsm('24g', 'a write by somebody who does not own the file makes it dirty', async (t, lab) => {
@@ -102,6 +125,7 @@ export const permissions: Theme = {
       ] as const) {
         t.match(await lab.lfs(command, name), { code: 30, stderr: /Read-only file system/ }, command);
       }
+      t.match(await lab.lfs('hsm_release', 'archive'), refused, 'its flags come first');
       t.equal(await lab.flags('archive'), states.new);
       t.equal(await lab.flags('clean'), states.clean);
       await lab.ok('hsm_restore', 'restore');

@@ -7,6 +7,7 @@ import { HS_ARCHIVED, HS_DIRTY, HS_EXISTS, HS_LOST, HS_NORELEASE, HS_RELEASED } 
 import type {
   ArchivePlan,
   Attributes,
+  Caller,
   Change,
   Copy,
   Fid,
@@ -24,8 +25,20 @@ import type {
   WalkEntry,
 } from '../../src/native/binding.js';
 
-const { EALREADY, EBUSY, EEXIST, EINVAL, ENODATA, ENOENT, ENOTDIR, ENOTEMPTY, ENOTSUP, EPERM, ESTALE } =
-  constants.errno;
+const {
+  EACCES,
+  EALREADY,
+  EBUSY,
+  EEXIST,
+  EINVAL,
+  ENODATA,
+  ENOENT,
+  ENOTDIR,
+  ENOTEMPTY,
+  ENOTSUP,
+  EPERM,
+  ESTALE,
+} = constants.errno;
 
 /** Of a call that is for no one file. */
 const nothing = '' as Fid;
@@ -368,6 +381,14 @@ export class MemoryStore implements NativeStore {
     if (node.writers + node.readers > 0) throw new FsError(EBUSY, 'open');
     node.flags |= HS_RELEASED;
     node.data = Buffer.alloc(0);
+  }
+
+  /** By the mode alone: ACLs and capabilities are the kernel's. */
+  async mayWrite(fid: Fid, { uid, gid, groups }: Omit<Caller, 'pid'>): Promise<void> {
+    await Promise.resolve();
+    const node = this.#node(fid);
+    const shift = uid === node.uid ? 6 : gid === node.gid || groups.includes(node.gid) ? 3 : 0;
+    if (uid !== 0 && ((node.mode >> shift) & 0o2) === 0) throw new FsError(EACCES, 'not to be written');
   }
 
   async changeFlags(fid: Fid, set: number, clear: number, archiveId: number): Promise<void> {

@@ -14,6 +14,7 @@ import { loadAddon } from '../../src/native/binding.js';
 import type { Fid, HsmRequest } from '../../src/store/inodes.js';
 import { openStore, type Store } from '../../src/store/store.js';
 import { TransferPool } from '../../src/workers/pool.js';
+import { root } from '../helpers/callers.js';
 import { Azurite } from '../helpers/azurite.js';
 import { quietLog, testConfig } from '../helpers/memory-hsm.js';
 import { until } from '../helpers/poll.js';
@@ -111,7 +112,7 @@ class Rig implements AsyncDisposable {
       action,
       fids: paths.map((path) => this.fid(path)),
       archiveId: 0,
-      caller: { uid: 0, gid: 0, groups: [], pid: process.pid },
+      caller: root,
       data: Buffer.alloc(0),
     };
     return this.coordinator.request(request);

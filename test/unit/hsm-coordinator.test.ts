@@ -10,14 +10,14 @@ import {
   HUA_REMOVE,
   HUA_RESTORE,
 } from '../../src/hsm/flags.js';
-import type { Caller, Fid, HsmRequest } from '../../src/store/inodes.js';
+import type { Fid, HsmRequest } from '../../src/store/inodes.js';
+import { caller, root } from '../helpers/callers.js';
 import { gate, MemoryHsm, testConfig } from '../helpers/memory-hsm.js';
 import { until } from '../helpers/poll.js';
 
 const { EAGAIN, EBUSY, EINVAL, ENODATA, ENOENT, ENOSPC, EPERM, EROFS } = constants.errno;
 
-const root: Caller = { uid: 0, gid: 0, groups: [], pid: 1 };
-const user: Caller = { uid: 1000, gid: 1000, groups: [], pid: 1 };
+const user = caller(1000);
 
 function request(action: number, fids: readonly Fid[], caller = root, archiveId = 0): HsmRequest {
   return { action, fids, caller, archiveId, data: Buffer.alloc(0) };

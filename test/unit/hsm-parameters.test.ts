@@ -1,8 +1,10 @@
 /** The coordinator's parameters by lctl's names (lustre-hsm 5.1, 5.2), and what each of them does. */
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { constants } from 'node:os';
 import t from 'tap';
 import { BlobError, FsError } from '../../src/base/errors.js';
+import { callerOf } from '../../src/hsm/caller.js';
 import {
   HUA_ARCHIVE,
   HUA_CANCEL,
@@ -18,13 +20,13 @@ import {
   parameterMatches,
   parameterTable,
 } from '../../src/hsm/parameters.js';
-import { permitRequest } from '../../src/hsm/request-rules.js';
+import { isPrivileged, permitRequest } from '../../src/hsm/request-rules.js';
 import type { Caller, Fid, HsmRequest } from '../../src/store/inodes.js';
+import { caller, root } from '../helpers/callers.js';
 import { gate, MemoryHsm } from '../helpers/memory-hsm.js';
 import { until } from '../helpers/poll.js';
 
 const { EAGAIN, EINVAL, ENODATA, EPERM, EROFS } = constants.errno;
-const root: Caller = { uid: 0, gid: 0, groups: [], pid: 1 };
 
 function parameter(name: string) {
   const found = parameterTable.find((one) => one.name === `hsm.${name}`);
@@ -126,9 +128,9 @@ t.test('a pattern names parameters by path, or by the end of one', (t) => {
 t.test('24c: the request masks say what others than root may ask for', (t) => {
   const file = { uid: 1000, gid: 50 };
   const callers = {
-    user: { uid: 1000, gid: 1, groups: [], pid: 1 },
-    group: { uid: 2, gid: 1, groups: [50], pid: 1 },
-    other: { uid: 2, gid: 2, groups: [], pid: 1 },
+    user: caller(1000, 1),
+    group: caller(2, 1, [50]),
+    other: caller(2),
   } satisfies Record<string, Caller>;
   const actions: Readonly<Partial<Record<RequestName, number>>> = {
     ARCHIVE: HUA_ARCHIVE,
@@ -140,10 +142,10 @@ t.test('24c: the request masks say what others than root may ask for', (t) => {
   for (const who of ['user', 'group', 'other'] as const) {
     for (const [name, action] of Object.entries(actions)) {
       const masks = { ...none, [who]: [name as RequestName] };
-      for (const [what, caller] of Object.entries(callers)) {
+      for (const [what, asks] of Object.entries(callers)) {
         const wanted = what === who ? 0 : EPERM;
         const title = `${name} by ${what} under ${who}_request_mask=${name}`;
-        t.equal(permitRequest(action, caller, file, { readOnly: false, masks }), wanted, title);
+        t.equal(permitRequest(action, asks, file, { readOnly: false, masks }), wanted, title);
       }
       t.equal(permitRequest(action, root, file, { readOnly: false, masks: none }), 0, 'root may everything');
       const readOnly = permitRequest(action, root, file, { readOnly: true, masks });
@@ -355,6 +357,34 @@ t.test('a reader that is shut out is let go, also from what somebody asked for b
 });
 
 const notRoot = process.getuid?.() === 0 ? false : 'takes another user';
+
+t.test('capabilities are those of our user namespace, whoever has them', { skip: notRoot }, async (t) => {
+  const nobody = { uid: 65534, gid: 65534 };
+  const rows: readonly (readonly [
+    args: readonly string[],
+    ids: object,
+    uid: number,
+    administrator: boolean,
+  ])[] = [
+    [['setpriv', '--reuid=0'], {}, 0, true],
+    [['setpriv', '--bounding-set=-sys_admin', '--inh-caps=-all'], {}, 0, false],
+    [['unshare', '--user', '--map-root-user'], nobody, 65534, false],
+    [
+      ['setpriv', '--reuid=65534', '--inh-caps=+sys_admin', '--ambient-caps=+sys_admin', '--clear-groups'],
+      {},
+      65534,
+      true,
+    ],
+  ];
+  for (const [[program = '', ...args], ids, uid, administrator] of rows) {
+    const process = spawn(program, [...args, 'sh', '-c', 'echo; read line'], ids);
+    t.teardown(() => process.kill());
+    await once(process.stdout, 'data');
+    const by = await callerOf(process.pid ?? 0);
+    t.equal(by.uid, uid, program);
+    t.equal(isPrivileged(by), administrator, [program, ...args].join(' '));
+  }
+});
 
 t.test(
   'a reader without the mask is refused, but never a restore that runs',

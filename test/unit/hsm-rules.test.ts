@@ -6,20 +6,22 @@ import {
   HUA_ARCHIVE,
   HUA_CANCEL,
   HUA_REMOVE,
-  HUA_RELEASE,
   HUA_RESTORE,
 } from '../../src/hsm/flags.js';
 import { defaultParameters } from '../../src/hsm/parameters.js';
 import { decideRequest, permitRelease, permitRequest } from '../../src/hsm/request-rules.js';
 import { decideStateSet } from '../../src/hsm/state-set-rules.js';
 import type { Caller } from '../../src/store/inodes.js';
+import { caller, root } from '../helpers/callers.js';
 
-const { EACCES, EINVAL, EPERM, EROFS } = constants.errno;
+const { EINVAL, EPERM, EROFS } = constants.errno;
 
-const root: Caller = { uid: 0, gid: 0, groups: [], pid: 1 };
-const owner: Caller = { uid: 1000, gid: 1000, groups: [], pid: 1 };
-const member: Caller = { uid: 1001, gid: 1001, groups: [7, 50], pid: 1 };
-const other: Caller = { uid: 1002, gid: 1002, groups: [], pid: 1 };
+const owner = caller(1000);
+const other = caller(1002);
+/** Root whose capabilities were taken, and a user who was given some. */
+const bare = caller(0);
+const administrator: Caller = { ...other, capabilities: 1n << 21n };
+const fowner: Caller = { ...other, capabilities: 1n << 3n };
 
 await t.test('flags are worded in the order of lfs hsm_state', (t) => {
   const rows: readonly (readonly [number, string])[] = [
@@ -88,7 +90,7 @@ await t.test('an archive to another archive id than the file has is refused once
   t.end();
 });
 
-await t.test('only root may do more than restore, and a read-only mount allows nothing else', (t) => {
+await t.test('it takes CAP_SYS_ADMIN to do more than restore; a read-only mount allows nothing else', (t) => {
   const rows: readonly (readonly [number, Caller, boolean, number])[] = [
     [HUA_RESTORE, other, false, 0],
     [HUA_RESTORE, other, true, 0],
@@ -100,6 +102,10 @@ await t.test('only root may do more than restore, and a read-only mount allows n
     [HUA_REMOVE, other, false, EPERM],
     [HUA_CANCEL, root, false, 0],
     [HUA_CANCEL, other, false, EPERM],
+    [HUA_ARCHIVE, bare, false, EPERM],
+    [HUA_RESTORE, bare, false, 0],
+    [HUA_ARCHIVE, administrator, false, 0],
+    [HUA_ARCHIVE, fowner, false, EPERM],
   ];
   for (const [action, caller, readOnly, errno] of rows) {
     t.equal(
@@ -111,22 +117,24 @@ await t.test('only root may do more than restore, and a read-only mount allows n
   t.end();
 });
 
-await t.test('a release needs write permission on the file and nothing else', (t) => {
-  const file = (mode: number) => ({ mode, uid: 1000, gid: 50 });
-  const rows: readonly (readonly [number, Caller, boolean, number])[] = [
-    [0o444, root, false, 0],
-    [0o644, root, true, EROFS],
-    [0o644, owner, false, 0],
-    [0o466, owner, false, EACCES],
-    [0o664, member, false, 0],
-    [0o646, member, false, EACCES],
-    [0o646, other, false, 0],
-    [0o644, other, false, EACCES],
+await t.test('a release is refused for its flags before anything else', (t) => {
+  const rows: readonly (readonly [flags: number, readOnly: boolean, errno: number])[] = [
+    [0x00, false, EPERM],
+    [0x00, true, EPERM],
+    [0x01, true, EPERM],
+    [0x0b, true, EPERM],
+    [0x19, true, EPERM],
+    [0x1d, true, EPERM],
+    [0x4d, false, EPERM],
+    [0x08, false, 0],
+    [0x09, false, 0],
+    [0x0d, false, 0],
+    [0x29, false, 0],
+    [0x09, true, EROFS],
+    [0x0d, true, EROFS],
   ];
-  for (const [mode, caller, readOnly, errno] of rows) {
-    t.equal(permitRelease(file(mode), caller, readOnly), errno, `${mode.toString(8)} by ${caller.uid}`);
-  }
-  t.equal(actionName(HUA_RELEASE), 'RELEASE');
+  for (const [flags, readOnly, errno] of rows)
+    t.equal(permitRelease(flags, readOnly), errno, `0x${flags.toString(16)}${readOnly ? ', read-only' : ''}`);
   t.end();
 });
 
@@ -148,6 +156,10 @@ await t.test('hsm_set and hsm_clear follow the checks of lustre-hsm 2.2 in their
     { what: 'norelease by its owner', flags: 0x09, set: 0x10, caller: owner, wanted: 'change' },
     { what: 'norelease by somebody else', flags: 0x09, set: 0x10, caller: other, wanted: EPERM },
     { what: 'dirty by its owner', flags: 0x09, set: 0x02, caller: owner, wanted: 'change' },
+    { what: 'archived by root without capabilities', flags: 0x01, set: 0x08, caller: bare, wanted: EPERM },
+    { what: 'archived by an administrator', flags: 0x01, set: 0x08, caller: administrator, wanted: EPERM },
+    { what: 'norelease with CAP_FOWNER', flags: 0x09, set: 0x10, caller: fowner, wanted: 'change' },
+    { what: 'archived with CAP_FOWNER', flags: 0x01, set: 0x08, caller: fowner, wanted: EPERM },
     { what: 'dirty on a new file', flags: 0x00, set: 0x02, wanted: EINVAL },
     { what: 'dirty on a released file', flags: 0x0d, set: 0x02, wanted: EINVAL },
     { what: 'lost without archived', flags: 0x01, set: 0x40, wanted: EINVAL },

@@ -28,8 +28,9 @@ import { join } from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
 import t from 'tap';
 import { posixAclsOf } from '../../src/blob/posix-acl.js';
-import type { Fid, StubResult, WalkEntry } from '../../src/native/binding.js';
+import type { Caller, Fid, StubResult, WalkEntry } from '../../src/native/binding.js';
 import { aclOf } from '../helpers/acl.js';
+import { caller, root } from '../helpers/callers.js';
 import { until } from '../helpers/poll.js';
 import { StoreImage } from '../helpers/store-image.js';
 import {
@@ -155,6 +156,45 @@ void t.test('stubs', { skip }, async (t) => {
     t.match(await store.state('a/b/file.bin'), { flags: 0x0d, archiveId: 1, size, mtimeNs, copy: stub.copy });
     const shown = await store.native.stat('a/b/file.bin');
     t.match(shown, { size, blocks: 1, mtimeNs }, 'one block is shown, so that tar takes it for no hole');
+  });
+
+  await t.test('who may write a file is for the kernel to say: mode, ACL and capabilities', async (t) => {
+    await using store = await TempStore.open();
+    const file = (path: string, mode: number): string => {
+      const backing = store.backing(path);
+      writeFileSync(backing, '');
+      chownSync(backing, 1000, 50);
+      chmodSync(backing, mode);
+      return backing;
+    };
+    const [CAP_DAC_OVERRIDE, CAP_SYS_ADMIN] = [1n << 1n, 1n << 21n];
+    const [owner, member, other, bare] = [caller(1000), caller(1001, 7, [8, 50]), caller(1002), caller(0)];
+    const answer = (path: string, by: Caller): Promise<string> =>
+      codeOf(store.native.mayWrite(store.native.fidOf(path), by));
+    const rows: readonly (readonly [mode: number, by: Caller, code: string])[] = [
+      [0o444, root, 'no error'],
+      [0o444, bare, 'EACCES'],
+      [0o444, { ...other, capabilities: CAP_DAC_OVERRIDE }, 'no error'],
+      [0o444, { ...other, capabilities: CAP_SYS_ADMIN }, 'EACCES'],
+      [0o644, owner, 'no error'],
+      [0o466, owner, 'EACCES'],
+      [0o664, member, 'no error'],
+      [0o664, caller(1001, 50), 'no error'],
+      [0o646, member, 'EACCES'],
+      [0o646, other, 'no error'],
+      [0o646, bare, 'no error'],
+      [0o644, other, 'EACCES'],
+    ];
+    for (const [mode, by, code] of rows) {
+      const path = mode.toString(8);
+      file(path, mode);
+      t.equal(await answer(path, by), code, `${path} by ${by.uid}`);
+    }
+    execFileSync('setfacl', ['-m', 'u:1002:rw', file('user', 0o640)]);
+    t.equal(await answer('user', other), 'no error', 'a named user');
+    execFileSync('setfacl', ['-m', 'u:1002:rw,g::r', file('group', 0o660)]);
+    t.equal(statSync(store.backing('group')).mode & 0o777, 0o660, 'the mask, which the mode shows');
+    t.equal(await answer('group', member), 'EACCES', 'what it may not');
   });
 
   await t.test('owner and mode of a stub are its own, whatever its directory hands down', async (t) => {

@@ -10,6 +10,7 @@ import { hydratesAtOnce } from '../../src/hsm/bulk-rules.js';
 import { HUA_CANCEL, HUA_RESTORE } from '../../src/hsm/flags.js';
 import type { RoomOptions } from '../../src/hsm/space-manager.js';
 import type { Fid, HsmRequest } from '../../src/store/inodes.js';
+import { root } from '../helpers/callers.js';
 import { gate, MemoryHsm, quietLog } from '../helpers/memory-hsm.js';
 import { until } from '../helpers/poll.js';
 
@@ -64,8 +65,7 @@ async function rig(t: Test, paths: readonly string[], size = 3): Promise<Rig> {
 }
 
 function request(action: number, fids: readonly Fid[]): HsmRequest {
-  const caller = { uid: 0, gid: 0, groups: [], pid: 1 };
-  return { action, archiveId: 0, fids, data: Buffer.alloc(0), caller };
+  return { action, archiveId: 0, fids, data: Buffer.alloc(0), caller: root };
 }
 
 async function last(views: AsyncIterable<BulkView>): Promise<BulkView | undefined> {
