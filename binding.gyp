@@ -105,6 +105,7 @@
         'native/lfs/hsm_state.c',
         'native/lfs/layout.c',
         'native/lfs/lfs.c',
+        'native/lfs/link.c',
         'native/lfs/mount.c',
         'native/lfs/path2fid.c',
         'native/lfs/predicate.c',

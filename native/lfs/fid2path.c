@@ -9,13 +9,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "fid.h"
 #include "lfs.h"
+#include "link.h"
 #include "mount.h"
-#include "socket.h"
 
 struct fid2path {
   bool print_fid;
@@ -31,14 +30,6 @@ struct fid2path {
   int root;
   char *point;
 };
-
-static int find_link(const struct fid2path *options, struct lustrite_fid2path *ask) {
-  if (ioctl(options->root, LUSTRITE_IOC_FID2PATH, ask) == 0) return 0;
-  if (errno != ENOTTY && errno != ENOSYS) return errno;
-  int error = socket_fid2path(options->root, options->point, ask);
-  /* The socket is root's. */
-  return error == EACCES ? EPERM : error;
-}
 
 static void print_link(const struct fid2path *options, const char *fid,
                        const struct lustrite_fid2path *found) {
@@ -66,7 +57,7 @@ static int show(const struct fid2path *options, const char *text) {
   for (uint32_t link = ask.link;; link++) {
     ask.fid = fid;
     ask.link = link;
-    int error = find_link(options, &ask);
+    int error = link_find(options->root, options->point, &ask);
     /* A name that went meanwhile is no failure after others. */
     if (error == ENODATA && options->link < 0 && link > 0) return 0;
     if (error != 0) {
@@ -74,7 +65,6 @@ static int show(const struct fid2path *options, const char *text) {
               options->place, text, strerror(error));
       return error;
     }
-    ask.path[sizeof(ask.path) - 1] = '\0';
     ask.link = link;
     print_link(options, text, &ask);
     if (options->link >= 0 || link + 1 >= ask.links) return 0;

@@ -122,6 +122,16 @@ async function names(t: Test, { mount, name }: Mounted): Promise<void> {
     t.equal(await said('fid2path', name, both.slice(1, -1)), 'other\nsub/own\n');
     t.equal(await said('fid2path', '-f', '-c', name, both), `${both} 0 other\n${both} 1 sub/own\n`);
     t.equal(await said('fid2path', '--link', '1', own, both), `${own}\n`);
+    const parents = [`${await fid(mount.path)}/other`, `${await fid(mount.at('sub'))}/own`];
+    t.equal(await said('path2fid', '--parents', own), `${parents.join('\t')}\n`);
+    t.equal(
+      await said('path2fid', '--parents', own, mount.at('sub')),
+      `${own}: ${parents.join('\t')}\n${mount.at('sub')}: ${await fid(mount.path)}/sub\n`,
+    );
+    t.equal(
+      await said('path2fid', own, mount.at('sub')),
+      `${own}: ${both}\n${mount.at('sub')}: ${await fid(mount.at('sub'))}\n`,
+    );
     t.equal(await said('fid2path', '-0', '-n', name, both), 'other\0own\0');
     t.equal(await said('fid2path', mount.path, await fid(mount.at('sub'))), `${mount.at('sub')}\n`);
     t.equal(await said('fid2path', mount.path, await fid(mount.path)), `${mount.path}//\n`);
