@@ -69,7 +69,9 @@ static int parse_options(int argc, char *argv[], uint32_t action, struct request
         return unrecognized_option(argv);
     }
   }
-  return optind == argc && chosen->filelist == NULL ? SHOW_HELP : 0;
+  /* From 2.16 on that is nothing to do. */
+  const bool nothing = optind == argc && chosen->filelist == NULL;
+  return nothing && compat_2_15() ? SHOW_HELP : 0;
 }
 
 static int resolve_path(const char *path, dev_t *device, struct lu_fid *fid) {

@@ -159,7 +159,6 @@ t.test('a usage error prints the help of the command on stderr and exits 4', asy
       [command, 'a', '-a', '1'],
       notForThis,
     ]),
-    ...requests.map((command): [string[], string] => [[command, '-m', '.'], '']),
     ...requests.map((command): [string[], string] => [
       [command, 'dir'],
       'error: "dir" is not a regular file\n',
@@ -383,6 +382,16 @@ t.test('LUSTRITE_LFS_COMPAT=2.15 words failures as Lustre 2.15 and stops at the 
   ];
   for (const [args, stderr] of cases)
     t.same(await run(args, until215), { status: 2, stdout: '', stderr }, args.join(' '));
+});
+
+t.test('options without a file are nothing to do, and a usage error of Lustre 2.15', async (t) => {
+  for (const command of requests) {
+    const args = [command, '-m', '.'];
+    t.same(await run(args), { status: 0, stdout: '', stderr: '' }, command);
+    const { status, stderr } = await run(args, until215);
+    t.equal(status, 4, command);
+    t.match(stderr, new RegExp(`usage: ${command} `));
+  }
 });
 
 t.test('hsm_state needs read permission', { skip: process.getuid?.() !== 0 && 'not root' }, async (t) => {
