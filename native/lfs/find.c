@@ -247,7 +247,8 @@ static int parse_options(int argc, char *argv[], struct find *find, struct range
       status = add_predicate(find, (enum test)test, negation > 0, optarg);
     else if (c == 1 && !is_path)
       negation = 2;
-    else if (c == '0')
+    /* -p is print0, and -P the print that is always done. */
+    else if (c == '0' || c == 'p')
       find->end = '\0';
     else if (c == 'd')
       status = take_depth("mindepth", optarg, &find->min_depth);

@@ -549,7 +549,16 @@ t.test(
       t.same({ status, stderr }, { status: 0, stderr: '' }, args.join(' '));
       t.same(stdout.split('\n').slice(0, -1).sort(), [...paths].sort(), args.join(' '));
     }
-    t.equal((await run(['find', 'tree', '-type', 'f', '-name', 'n*', '-print0'])).stdout, `${recent}\0`);
+    for (const [option, end] of [
+      ['-print0', '\0'],
+      ['-0', '\0'],
+      ['-p', '\0'],
+      ['-print', '\n'],
+      ['-P', '\n'],
+    ] as const) {
+      const { stdout } = await run(['find', 'tree', '-type', 'f', '-name', 'n*', option]);
+      t.equal(stdout, `${recent}${end}`, option);
+    }
     const { stdout } = await run(['find', 'tree']);
     t.ok(stdout.indexOf('tree/sub\n') < stdout.indexOf('tree/sub/deep\n'));
 
