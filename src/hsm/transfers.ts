@@ -4,7 +4,7 @@ import type { Clock } from '../base/clock.js';
 import { FsError, messageChain } from '../base/errors.js';
 import type { Log } from '../base/log.js';
 import type { Fid, NativeStore, ShownAction } from '../store/inodes.js';
-import { actionName, EXTENT_EOF, HPS_RUNNING, HPS_WAITING, HUA_RESTORE } from './flags.js';
+import { actionName, EXTENT_EOF, HPS_RUNNING, HPS_WAITING, HUA_CANCEL, HUA_RESTORE } from './flags.js';
 import { errnoOf } from './movers.js';
 import { RequestQueue, type Queued, type RequestClass } from './queue.js';
 
@@ -50,6 +50,8 @@ export class Transfer implements Queued {
   /** Of RoomOptions, for a restore; undefined from when anybody waits for it, also one who gives up. */
   usedBefore: number | undefined;
   succeeded = false;
+  /** By a request of its own (hsm_cancel), not by a purge or whoever gave it up. */
+  cancelAsked = false;
   #abort = new AbortController();
   #resolve: () => void = () => undefined;
   #reject: (error: unknown) => void = () => undefined;
@@ -155,7 +157,7 @@ export class TransferTable {
   readonly #options: TransferTableOptions;
   readonly #queue: RequestQueue<Transfer>;
   readonly #byFid = new Map<Fid, readonly Transfer[]>();
-  readonly #finished: (FinishedTransfer & { readonly listed: ListedRequest })[] = [];
+  readonly #finished: (FinishedTransfer & { readonly listed: readonly ListedRequest[] })[] = [];
   readonly #totals = { restored: 0, archived: 0, removed: 0, failed: 0, bytesRestored: 0, bytesArchived: 0 };
   #lastError: FinishedTransfer | undefined;
   #control: ControlState = 'enabled';
@@ -211,7 +213,7 @@ export class TransferTable {
 
   /** What waits and runs, oldest first, and what has ended since `sinceMs`. */
   listed(sinceMs: number): readonly ListedRequest[] {
-    const ended = this.#finished.filter(({ at }) => at >= sinceMs).map(({ listed }) => listed);
+    const ended = this.#finished.filter(({ at }) => at >= sinceMs).flatMap(({ listed }) => listed);
     const active = [...this.#byFid.values()].flat().map((transfer) => listedRequest(transfer));
     return [...ended, ...active].sort((a, b) => a.cookie - b.cookie);
   }
@@ -296,9 +298,12 @@ export class TransferTable {
     if (this.#byFid.get(transfer.fid)?.[0] === transfer) this.#show(transfer.fid);
   }
 
-  /** Cancels what waits or runs for a file. */
+  /** Somebody asks to cancel what waits or runs for a file. */
   cancel(fid: Fid): void {
-    for (const transfer of this.#byFid.get(fid) ?? []) this.#cancel(transfer);
+    for (const transfer of this.#byFid.get(fid) ?? []) {
+      transfer.cancelAsked = true;
+      this.#cancel(transfer);
+    }
   }
 
   cancelAll(): void {
@@ -439,7 +444,9 @@ export class TransferTable {
       ...(errno === undefined ? {} : { errno }),
       ...(failure === undefined ? {} : { cause: messageChain(cause) }),
     };
-    this.#finished.push({ ...finished, listed: listedRequest(transfer, finished.result) });
+    const listed = [listedRequest(transfer, finished.result)];
+    if (transfer.cancelAsked && finished.result === 'CANCELED') listed.push(cancelOf(transfer));
+    this.#finished.push({ ...finished, listed });
     if (this.#finished.length > 2 * maxFinished) this.#finished.splice(0, maxFinished);
     const totals = this.#totals;
     if (finished.result === 'FAILED') {
@@ -472,6 +479,11 @@ export class TransferTable {
   #show(fid: Fid): void {
     this.#options.native.showAction(fid, this.shown(fid));
   }
+}
+
+/** The record of the cancel itself, which has the cookie of what it has ended (lustre-hsm 3.1, 5.3). */
+function cancelOf(transfer: Transfer): ListedRequest {
+  return { ...listedRequest(transfer, 'SUCCEED'), action: actionName(HUA_CANCEL), data: '', canceled: false };
 }
 
 function listedRequest(

@@ -257,6 +257,7 @@ t.test('103: a purge cancels everything, and the coordinator goes on', async (t)
   await set(hsm, 'hsm_control=purge', true);
   await until(() => hsm.coordinator.status().durable === 0, { what: 'the journal', intervalMs: 1 });
   t.equal(get(hsm, 'hsm.actions').match(/status=CANCELED/g)?.length, 3);
+  t.notMatch(get(hsm, 'hsm.actions'), 'action=CANCEL');
   hsm.pool.gate = () => undefined;
   await hsm.restart();
   t.equal(get(hsm, 'hsm_control'), 'enabled', 'it is no setting');
@@ -496,6 +497,32 @@ t.test('a refused value changes nothing, of any parameter that the pattern names
   t.throws(() => hsm.coordinator.control.get(['nothing']), FsError);
   await hsm.restart();
   t.same(now(), before, 'nor persistently');
+});
+
+t.test('200, 201: a cancel is a request that is listed with the cookie of what it ended', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const fids = (await released(hsm, 'runs', 'waits')) as [Fid, Fid];
+  hsm.pool.gate = () => new Promise(() => undefined);
+  await set(hsm, 'hsm.max_requests=1');
+  t.equal(await hsm.coordinator.request(request(HUA_RESTORE, fids)), 0);
+  await until(() => hsm.pool.calls.length === 1, { what: 'the download', intervalMs: 1 });
+  t.equal(await hsm.coordinator.request(request(HUA_CANCEL, fids)), 0);
+  await until(() => hsm.coordinator.status().durable === 0, { what: 'the journal', intervalMs: 1 });
+  const columns = get(hsm, 'hsm.actions')
+    .split('\n')
+    .map((line) => line.split(' '))
+    .map((line) => ({ fid: line[3]?.slice(4), cookie: line[5], said: `${line[6] ?? ''} ${line[12] ?? ''}` }));
+  const cookies = new Set(columns.map(({ cookie }) => cookie));
+  t.equal(cookies.size, 2);
+  for (const fid of fids) {
+    const about = columns.filter((line) => line.fid === fid);
+    t.same(
+      about.map(({ said }) => said),
+      ['action=RESTORE status=CANCELED', 'action=CANCEL status=SUCCEED'],
+    );
+    t.equal(about[0]?.cookie, about[1]?.cookie);
+  }
+  t.equal(hsm.coordinator.status().recent.length, 2, 'the history is of transfers');
 });
 
 t.test('requests are listed to the letter, and finished ones for the grace delay', async (t) => {
