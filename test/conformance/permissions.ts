@@ -28,6 +28,8 @@ export const permissions: Theme = {
       t.equal(await lab.state('f'), '(0x00000023) exists dirty never_archive');
       await chmod(lab.at('f'), 0o666);
       t.match(await lab.lfsAs(stranger, 'hsm_clear --dirty', 'f'), refused, 'writable is not owned');
+      await chmod(lab.at('f'), 0o644);
+      t.match(await lab.lfsAs(stranger, 'hsm_clear --dirty', 'f'), denied, 'nor even written');
       t.match(await lab.lfsAs(user, 'hsm_clear --exists', 'f'), refused);
       await lab.ok('hsm_clear --exists --dirty --noarchive', 'f');
       t.equal(await lab.state('f'), '(0x00000000)');

@@ -1,7 +1,18 @@
 /** What `lfs hsm_state`, `hsm_set` and `hsm_clear` say, and what makes a file dirty. */
-import { chmod, link, mkdir, readFile, rename, stat, symlink, truncate, utimes } from 'node:fs/promises';
+import {
+  chmod,
+  copyFile,
+  link,
+  mkdir,
+  readFile,
+  rename,
+  stat,
+  symlink,
+  truncate,
+  utimes,
+} from 'node:fs/promises';
 import { HS, states } from '../helpers/lfs.js';
-import { ok, run, shell } from '../helpers/run.js';
+import { ok, run, shell, start } from '../helpers/run.js';
 import { hsm, type Theme } from './theme.js';
 
 const { EXISTS, DIRTY, ARCHIVED, NORELEASE, NOARCHIVE, LOST } = HS;
@@ -151,16 +162,33 @@ export const state: Theme = {
       for (const [command, name, code] of table)
         t.equal((await lab.lfs(command, name)).code, code, `${command} ${name}`);
       t.equal(await lab.state('link'), '(0x00000009) exists archived, archive_id:1', 'of the target');
+      await copyFile('/bin/sleep', lab.at('program'));
+      const { child, ended } = start(lab.at('program'), ['600']);
+      t.match(await lab.lfs('hsm_set --norelease', 'program'), { code: 26, stderr: /Text file busy/ });
+      child.kill();
+      await ended;
+      await lab.ok('hsm_set --norelease', 'program');
       const several = await lab.lfs('hsm_state', 'missing', 'f', 'd');
       t.match(several, { code: 2, stdout: `${lab.at('f')}: (0x00000009)`, stderr: /No such file/ });
       t.match(several.stderr, /Inappropriate ioctl/, '2.16 goes on after an error');
     }),
 
-    hsm('1.3f', 'a fifo has no state either, and nobody waits for its other end', async (t, lab) => {
-      await ok('mkfifo', [lab.at('fifo')]);
-      t.equal((await lab.lfs('hsm_state', 'fifo')).code, 25);
-      t.equal((await lab.lfs('hsm_archive', 'fifo')).code, 4);
-    }),
+    hsm(
+      '1.3f',
+      'fifos and sockets have no state either, and nobody waits for their other end',
+      async (t, lab) => {
+        await ok(
+          'python3',
+          ['-c', 'import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])', 's'],
+          { cwd: lab.path },
+        );
+        t.match(await lab.lfs('hsm_state', 's'), { code: 6, stderr: /No such device or address/ });
+        t.equal((await lab.lfs('hsm_archive', 's')).code, 4);
+        await ok('mkfifo', [lab.at('fifo')]);
+        t.equal((await lab.lfs('hsm_state', 'fifo')).code, 25);
+        t.equal((await lab.lfs('hsm_archive', 'fifo')).code, 4);
+      },
+    ),
 
     hsm('3.6', 'metadata of a released file changes without a restore', async (t, lab) => {
       await lab.stub('f', 'content');
