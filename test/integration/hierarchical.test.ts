@@ -227,7 +227,7 @@ await t.test(
   },
 );
 
-await t.test('prefixes are paths', options, async (t) => {
+await t.test('prefixes are paths, and overlap as strings', options, async (t) => {
   const container = await containerOf(['data/x/1', 'data/y', 'data-2/z', 'data2', 'data2.d/1', 'other']);
   const flags = ['--no-import', '--hierarchical-namespace', 'on'];
   await using mount = await TestMount.start(t, { container, env, flags });
@@ -242,7 +242,8 @@ await t.test('prefixes are paths', options, async (t) => {
   };
   t.equal(await walked(['/nothing']), 0);
   t.same(await pathsOf(mount), []);
-  t.equal(await walked(['/data', '/data2']), 5);
+  t.match(await walked(['/data', '/data2']), "the import prefixes '/data' and '/data2' overlap");
+  t.equal(await walked(['/data/', '/data2']), 5);
   t.same(await pathsOf(mount), ['data', 'data/x', 'data/x/1', 'data/y', 'data2']);
   t.equal(await walked(['data/x/']), 2);
   t.equal(await walked(['/']), 10);

@@ -116,16 +116,14 @@ await t.test(
 );
 
 await t.test(
-  'prefixes that overlap since the account counts as flat end the job, on disk, too',
+  'prefixes that overlap since the account counts as hierarchical end the job, on disk, too',
   async (t) => {
     await using jobs = await MemoryJobs.start();
     const { container } = jobs.hsm;
-    container.namespace = { hierarchical: true, source: 'account' };
-    container.put('data', '', { hdi_isfolder: 'true' });
     container.put('data/f', 'x');
-    await autoImport(jobs, 'Skip', ['/data', '/data2']);
+    await autoImport(jobs, 'Skip', ['/data/f', '/data//f']);
     await jobs.runner[Symbol.asyncDispose]();
-    container.namespace = { hierarchical: false, source: 'nobody' };
+    container.namespace = { hierarchical: true, source: 'account' };
     await jobs.restart();
     await jobs.runner.wait('auto');
     const disk = JSON.parse(

@@ -52,37 +52,39 @@ const pathPrefixes: readonly PrefixRow[] = [
   [['/data/'], ['data']],
   [['//data//x/'], ['data/x']],
   [
-    ['/data', '/data2', 'data-2'],
-    ['data', 'data2', 'data-2'],
+    ['/data/', '/data2', '/x/data'],
+    ['data', 'data2', 'x/data'],
   ],
-  [
-    ['/data/x', '/data/x2'],
-    ['data/x', 'data/x2'],
-  ],
+  [['/data', '/data2'], /^the import prefixes '\/data' and '\/data2' overlap$/],
+  [['/data/x2', '/data/x'], overlap],
   [['/data', '/data/x'], /^the import prefixes '\/data' and '\/data\/x' overlap$/],
   [['/data/x', '/data'], overlap],
   [['/data', 'data/'], overlap],
+  [['data//x', 'data/x/y'], overlap],
   [['/', '/x'], overlap],
   [['/a/../b'], /^the import prefix '\/a\/\.\.\/b' is no path in the account: /],
   [['a\\b'], /is no path in the account: /],
 ];
 
-await t.test('prefixes are strings on flat accounts and paths on hierarchical ones', (t) => {
-  for (const [hierarchical, rows] of [
-    [false, flatPrefixes],
-    [true, pathPrefixes],
-  ] as const) {
-    for (const [given, wanted] of rows) {
-      const title = `${hierarchical ? 'paths' : 'strings'} ${JSON.stringify(given)}`;
-      if (!(wanted instanceof RegExp)) t.same(blobPrefixes(given, hierarchical), wanted, title);
-      else {
-        const error = { name: 'UserError', code: 'InvalidParameter', message: wanted };
-        t.throws(() => blobPrefixes(given, hierarchical), error, title);
+await t.test(
+  'prefixes are strings on flat accounts and paths on hierarchical ones, and overlap as strings',
+  (t) => {
+    for (const [hierarchical, rows] of [
+      [false, flatPrefixes],
+      [true, pathPrefixes],
+    ] as const) {
+      for (const [given, wanted] of rows) {
+        const title = `${hierarchical ? 'paths' : 'strings'} ${JSON.stringify(given)}`;
+        if (!(wanted instanceof RegExp)) t.same(blobPrefixes(given, hierarchical), wanted, title);
+        else {
+          const error = { name: 'UserError', code: 'InvalidParameter', message: wanted };
+          t.throws(() => blobPrefixes(given, hierarchical), error, title);
+        }
       }
     }
-  }
-  t.end();
-});
+    t.end();
+  },
+);
 
 await t.test('names of jobs follow the rule of ARM', (t) => {
   const rows: readonly (readonly [string, boolean])[] = [

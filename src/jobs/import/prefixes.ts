@@ -5,22 +5,23 @@ import { unaddressable } from '../../blob/names.js';
 
 /**
  * The prefixes as listings take them, '' for the root; none: the whole container. Without the leading '/' that stands for
- * the root, on a hierarchical account without slashes at their ends. Refuses prefixes of which one holds what the other
- * does: string-wise on flat accounts, as AMLFS does (`/data` and `/data2`), else path-wise (`/data` and `/data/x`).
+ * the root, on a hierarchical account without slashes at their ends. Refuses prefixes of which one begins with the other,
+ * as AMLFS does on both kinds of account (`/data` and `/data2`, seed 000), and paths of which one lies below the other.
  */
 export function blobPrefixes(prefixes: readonly string[], hierarchical: boolean): readonly string[] {
-  const stripped =
-    prefixes.length === 0
-      ? ['']
-      : prefixes.map((prefix) => (hierarchical ? pathOf(prefix) : prefix.replace(/^\/+/, '')));
-  for (const [at, one] of stripped.entries()) {
-    for (const [other, two] of stripped.entries()) {
-      if (at === other || !isUnderPrefix(two, one, hierarchical)) continue;
+  if (prefixes.length === 0) return [''];
+  const strings = prefixes.map((prefix) => prefix.replace(/^\/+/, ''));
+  const listed = hierarchical ? prefixes.map(pathOf) : strings;
+  for (const [at, one] of listed.entries()) {
+    for (const [other, two] of listed.entries()) {
+      if (at === other) continue;
+      const begins = strings[other]?.startsWith(strings[at] ?? '') === true;
+      if (!begins && !isUnderPrefix(two, one, hierarchical)) continue;
       const [first, second] = [prefixes[at] ?? '', prefixes[other] ?? ''];
       throw new UserError('InvalidParameter', `the import prefixes '${first}' and '${second}' overlap`);
     }
   }
-  return stripped;
+  return listed;
 }
 
 function pathOf(prefix: string): string {
