@@ -49,11 +49,8 @@ for (const { source, kills } of [
       await others.overwrite(touched);
       await lab.untilReady();
 
-      const { kept, wanted } = others.wanted();
-      const found = await readTree(lab.at(''));
-      const got = new Map([...found].filter(([path]) => wanted.has(path) || !kept.has(path)));
       // An import sets them by what the test does not say, and applications by their writes.
-      const wrong = differences(wanted, got, ['mtime']);
+      const wrong = differences(others.wanted(), await readTree(lab.at('')), ['mtime']);
       t.same(wrong, [], `the same names, content, modes and owners, seed ${dice.seed}`);
       t.ok(
         [...others.files.keys()].some((name) => !used(name)),
@@ -68,6 +65,9 @@ for (const { source, kills } of [
   );
 }
 
+/** By the defaults of the mount. */
+const impliedDirectory: Entry = { kind: 'directory', mode: 0o755, uid: 0, gid: 0, mtime: 0, size: 0 };
+
 interface Blob {
   readonly body: Buffer;
   readonly mode: number;
@@ -77,8 +77,6 @@ interface Blob {
 class Others {
   readonly files = new Map<string, Blob>();
   readonly #folders = new Map<string, number>();
-  /** What names of blobs have implied so far: it stays without them. */
-  readonly #implied = new Set<string>();
   readonly #client: ContainerClient;
   readonly #dice: Dice;
   readonly #feed: HourlyFeed | undefined;
@@ -139,9 +137,11 @@ class Others {
     await this.#feed?.tell();
   }
 
-  /** What the mount has to show, and the names of directories that it may keep. */
-  wanted(): { readonly wanted: Tree; readonly kept: ReadonlySet<string> } {
+  /** What the mount has to show, with the directories that names of blobs imply. */
+  wanted(): Tree {
     const common = { uid: 7, gid: 8, mtime: 0 };
+    const above = [...this.files.keys()].map((name) => name.slice(0, name.lastIndexOf('/')));
+    const implied = above.map((name): [string, Entry] => [name, impliedDirectory]);
     const folders = [...this.#folders].map(([name, mode]): [string, Entry] => [
       name,
       { ...common, kind: 'directory', mode, size: 0 },
@@ -150,7 +150,7 @@ class Others {
       const sha256 = createHash('sha256').update(body).digest('hex');
       return [name, { ...common, kind: 'file', mode, size: body.length, sha256 }];
     });
-    return { wanted: new Map([...folders, ...files]), kept: this.#implied };
+    return new Map([...implied, ...folders, ...files]);
   }
 
   #newName(): string {
@@ -161,7 +161,6 @@ class Others {
     const mode = this.#dice.pick(modes);
     await this.#client.getBlockBlobClient(name).uploadData(body, { metadata: posix(mode) });
     this.files.set(name, { body, mode });
-    this.#implied.add(name.slice(0, name.lastIndexOf('/')));
     this.#feed?.add('BlobCreated', this.#client.containerName, name);
   }
 

@@ -2,7 +2,14 @@
 import type { ConflictMode } from '../../src/jobs/import/conflict-mode.js';
 import { noImportCounters } from '../../src/jobs/import/import-record.js';
 import { withoutRoot, type During } from './jobs-operations.js';
-import type { Attributes, Blob, Counts, Entry, Reference } from './jobs-reference.js';
+import {
+  ancestors,
+  type Attributes,
+  type Blob,
+  type Counts,
+  type Entry,
+  type Reference,
+} from './jobs-reference.js';
 import { testDefaults } from './memory-jobs.js';
 
 /** An import job; the full sync of auto-import; what follows it. */
@@ -64,16 +71,15 @@ export class ReferenceImport {
         this.#tree.change(change);
       }
       this.#tree.begin();
-      this.#emptied();
+      this.#removeImplied(this.#emptied());
       const wanted = this.#wanted(changed);
-      this.#delete(
-        wanted.filter((name) => !blobs.has(name)),
-        deletions,
-      );
+      const absent = wanted.filter((name) => !blobs.has(name));
+      const emptied = this.#delete(absent, deletions);
       const present = wanted.filter((name) => blobs.has(name));
       for (const name of present) this.#left.delete(name);
       this.#import(present, 'sync');
       if (this.#hasFailed()) return failed;
+      if (deletions) this.#removeImplied([...absent, ...emptied]);
     }
     const { totalBlobsWalked: __, ...sync } = this.#counts;
     const named = (prefix: string, counts: object): Counts =>
@@ -184,8 +190,7 @@ export class ReferenceImport {
   #metDirectory(there: Entry, stub: Entry, phase: Phase): How | 'left' {
     const { mode, owner } = there.attributes;
     if (mode === stub.attributes.mode && owner === stub.attributes.owner) return 'preexisting';
-    const isImplied = there.copy === undefined && mode === implied.mode && owner === implied.owner;
-    if (phase === 'import' || !isImplied) {
+    if (phase === 'import' || !isImplied(there)) {
       if (this.#keeps()) return this.#conflict();
       this.#counts.totalConflicts++;
     }
@@ -237,9 +242,10 @@ export class ReferenceImport {
     return this.#mode === 'Skip' || this.#mode === 'Fail';
   }
 
-  /** Blobs that are gone, children first. */
-  #delete(absent: readonly string[], enabled: boolean): void {
+  /** Blobs that are gone, children first; the directories that go because they are empty now. */
+  #delete(absent: readonly string[], enabled: boolean): readonly string[] {
     const { entries } = this.#tree;
+    const emptied: string[] = [];
     for (const name of absent) this.#tree.saveOthers(name, entries.get(name));
     for (const name of [...absent].sort().reverse()) {
       const there = entries.get(name);
@@ -247,7 +253,7 @@ export class ReferenceImport {
       if (there.kind === 'directory') {
         if (!enabled || (there.copy !== undefined && there.copy.name !== name)) continue;
         this.#left.set(name, there);
-        this.#emptied();
+        emptied.push(...this.#emptied());
         continue;
       }
       const modified = there.modified || there.copy?.name !== name;
@@ -264,19 +270,37 @@ export class ReferenceImport {
       entries.delete(name);
       this.#counts.deletions++;
     }
-    this.#emptied();
+    return [...emptied, ...this.#emptied()];
   }
 
-  #emptied(): void {
+  /** Directories that only names of blobs imply go with the last of them: those above what is gone. */
+  #removeImplied(gone: readonly string[]): void {
+    const { entries, blobs } = this.#tree;
+    for (const name of [...new Set(gone.flatMap(ancestors))].sort().reverse()) {
+      const there = entries.get(name);
+      if (there?.kind !== 'directory' || !isImplied(there) || blobs.has(name)) continue;
+      if (!this.#tree.isFull(name)) entries.delete(name);
+    }
+  }
+
+  #emptied(): readonly string[] {
+    const emptied: string[] = [];
     for (const [name, entry] of [...this.#left].sort(([a], [b]) => (a < b ? 1 : -1))) {
       const gone = this.#tree.entries.get(name) !== entry;
       if (!gone && this.#tree.isFull(name)) continue;
       this.#left.delete(name);
+      emptied.push(name);
       if (gone) continue;
       this.#tree.entries.delete(name);
       this.#counts.deletions++;
     }
+    return emptied;
   }
+}
+
+/** Nothing says what it is but names below it. */
+function isImplied({ copy, attributes: { mode, owner } }: Entry): boolean {
+  return copy === undefined && mode === implied.mode && owner === implied.owner;
 }
 
 function agree(one: Attributes, other: Attributes): boolean {

@@ -9,17 +9,18 @@ export function auto(jobs: MemoryJobs): AutoImportRecord['properties']['status']
   return (jobs.runner.get('auto') as AutoImportRecord).properties.status;
 }
 
-/** Enables the job 'auto', by listing and with deletions; resolves when its blob sync has begun. */
+/** Enables the job 'auto', by listing; resolves when its blob sync has begun. */
 export async function autoImport(
   jobs: MemoryJobs,
   mode: ConflictMode = 'Skip',
   prefixes?: readonly string[],
+  enableDeletions = true,
 ): Promise<void> {
   await jobs.runner.create('auto-import', {
     name: 'auto',
     prefixes,
     conflictResolutionMode: mode,
-    enableDeletions: true,
+    enableDeletions,
     changeSource: 'listing',
     changeSourceReason: 'as asked for',
     pollIntervalMs: 1,

@@ -8,6 +8,7 @@ import {
 } from '../../src/jobs/auto-import/auto-import-record.js';
 import { syncCounters } from '../helpers/auto-import.js';
 import { ChangeFeedWriter, type EventType } from '../helpers/change-feed-writer.js';
+import { ancestors } from '../../src/jobs/import/import.js';
 import { conflictModes, type ConflictMode } from '../../src/jobs/import/conflict-mode.js';
 import { MemoryJobs } from '../helpers/memory-jobs.js';
 import { until } from '../helpers/poll.js';
@@ -255,8 +256,9 @@ await t.test(
     }
     await rig.hour([['BlobCreated', 'the-last']]);
     await rig.until('the end', () => rig.paths.includes('the-last'));
-    const found = rig.paths.filter((path) => !/^d\d+$/.test(path));
     const expected = [...container.blobs.keys()].sort();
+    t.strictSame(rig.paths, [...new Set([...expected, ...expected.flatMap(ancestors)])].sort());
+    const found = rig.paths.filter((path) => container.blobs.has(path));
     t.strictSame(found, expected);
     const copies = await store.lookup(found);
     t.strictSame(

@@ -11,6 +11,7 @@ import { SourceGap, type Changes, type ChangeSource } from './change-source.js';
 import { scanActions, scanAgainActions, syncActions } from '../import/conflict.js';
 import type { ConflictMode } from '../import/conflict-mode.js';
 import { begunDeletions, Deletions, type DeletionPlan } from './deletions.js';
+import { removeImplied } from './implied-directories.js';
 import { lookAt } from './look.js';
 import type { ImportDefaults } from '../import/blob-stub.js';
 import { importBlobs, runImport, type MutableImportCounters } from '../import/import.js';
@@ -176,9 +177,11 @@ class AutoImport {
   ): Promise<AutoImportProgress> {
     const busy = new Set(waiting);
     const left = new Map(Object.entries(this.#progress.left));
-    if (absent.length > 0) await this.#delete(absent, busy, left);
+    const gone = absent.length > 0 ? await this.#delete(absent, busy, left) : [];
     for (const { name } of present) left.delete(directoryOf(name));
     if (present.length > 0) await this.#import(present, busy);
+    // Behind what is new, which keeps the directories that it lies in.
+    await this.#removeImplied(gone);
     await this.#options.native.barrier();
     this.#forgetSaid(busy);
     const names = new Set([...absent, ...present.map(({ name }) => name)].map(directoryOf));
@@ -218,7 +221,12 @@ class AutoImport {
     }
   }
 
-  async #delete(absent: readonly string[], busy: Set<string>, left: Map<string, Fid>): Promise<void> {
+  /** Resolves with the paths that no blob has any more, gone or not. */
+  async #delete(
+    absent: readonly string[],
+    busy: Set<string>,
+    left: Map<string, Fid>,
+  ): Promise<readonly string[]> {
     const deletions = this.#deletions(busy, left);
     const planned = await deletions.plan(absent, this.#begun);
     const deleting = begunDeletions(planned);
@@ -229,7 +237,12 @@ class AutoImport {
     }
     await deletions.run(planned);
     // What was in them may be gone now.
-    await deletions.emptied(left);
+    const emptied = await deletions.emptied(left);
+    return [...absent.map(directoryOf), ...emptied];
+  }
+
+  async #removeImplied(gone: readonly string[]): Promise<void> {
+    if (this.#options.enableDeletions && gone.length > 0) await removeImplied(this.#options, gone);
   }
 
   #deletions(busy: Set<string>, left: Map<string, Fid>): Deletions {
@@ -252,9 +265,12 @@ class AutoImport {
   /** Directories that were not empty when their blobs were deleted. */
   async #retryLeft(): Promise<void> {
     const left = new Map(Object.entries(this.#progress.left));
-    const before = left.size;
-    await this.#deletions(new Set(), left).emptied(left);
-    if (left.size === before) return;
+    const emptied = await this.#deletions(new Set(), left).emptied(left);
+    if (emptied.length === 0) return;
+    await this.#options.native.barrier();
+    // They are counted, and what is above them is not done: only that comes again.
+    await this.#move(this.#progress);
+    await this.#removeImplied(emptied);
     await this.#options.native.barrier();
     await this.#move({ ...this.#progress, left: Object.fromEntries(left) });
   }

@@ -254,12 +254,16 @@ export class Deletions {
     this.#options.log.add({ level, blob, path, code, message });
   }
 
-  /** Deletes, and takes from `left`, the directories that are empty now. */
-  async emptied(left: Map<string, Fid>): Promise<void> {
+  /** Deletes, and takes from `left`, the directories that are empty now; resolves with their paths. */
+  async emptied(left: Map<string, Fid>): Promise<readonly string[]> {
+    const emptied: string[] = [];
     // Whatever lies below a directory sorts behind it.
     for (const [path, fid] of [...left].sort(([a], [b]) => (a < b ? 1 : -1))) {
-      if (await this.#directory(path, fid)) left.delete(path);
+      if (!(await this.#directory(path, fid))) continue;
+      left.delete(path);
+      emptied.push(path);
     }
+    return emptied;
   }
 
   /** Deletes a directory whose blob is gone; false: something is in it. */

@@ -151,7 +151,11 @@ export function actionOf(
   return existing.copy?.blob === blob.copy?.blob && isCopyOf(existing, blob) ? 'release' : 'replace';
 }
 
-function isImplied({ copy, uid, gid, mode }: Existing, implied: ImpliedAttributes): boolean {
+/** Whether a directory is as an import makes it of the names of blobs below it. */
+export function isImplied(
+  { copy, uid, gid, mode }: Pick<Existing, 'copy' | 'uid' | 'gid' | 'mode'>,
+  implied: ImpliedAttributes,
+): boolean {
   const isDefault = uid === implied.uid && gid === implied.gid && (mode & permissionBits) === implied.dirMode;
   return copy === undefined && isDefault;
 }
