@@ -2,16 +2,18 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { request } from 'undici';
-import { median, perTenThousand, seconds } from './rig.js';
+import { median, perTenThousand, roundsOf, seconds } from './rig.js';
 
 /** @typedef {{ importedFiles: number, deletions: number, totalErrors: number, totalConflicts: number, lastTimeFullySynchronized?: string }} Events */
 /** @typedef {{ properties: { status: { totalBlobsWalked: number, blobSyncEvents: Events } } }} AutoImport */
 
 /** @param {import('./rig.js').Rig} rig @param {import('./rig.js').BenchOptions} options */
 export async function benchAutoImport(rig, { rounds, sizes, changes, latency }) {
-  for (const names of sizes)
+  for (const names of sizes) {
+    const of = { rounds: roundsOf(names, rounds), names, latency, changes: Math.min(changes, names) };
     for (const source of /** @type {const} */ (['listing', 'feed']))
-      await autoImportOf(rig, { rounds, names, source, latency, changes: Math.min(changes, names) });
+      await autoImportOf(rig, { ...of, source });
+  }
 }
 
 /** @param {import('./rig.js').Rig} rig @param {{ rounds: number, names: number, source: 'listing' | 'feed', latency: number, changes: number }} options */

@@ -3,14 +3,14 @@ import { randomBytes } from 'node:crypto';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Agent, request } from 'undici';
-import { inParallel, median, perTenThousand, report, seconds } from './rig.js';
+import { inParallel, median, perTenThousand, report, roundsOf, seconds } from './rig.js';
 
 const WIDTH = 16;
 
 /** @param {import('./rig.js').Rig} rig @param {import('./rig.js').BenchOptions} options */
 export async function benchExport(rig, { rounds, files, sizes }) {
   await besidePuts(rig, { rounds, files });
-  for (const names of sizes) await exportOf(rig, { rounds, names });
+  for (const names of sizes) await exportOf(rig, { rounds: roundsOf(names, rounds), names });
 }
 
 /** @param {import('./rig.js').Rig} rig @param {{ rounds: number, files: number }} options */

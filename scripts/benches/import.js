@@ -2,11 +2,11 @@
 import { statfsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Agent, request } from 'undici';
-import { perTenThousand, report, seconds } from './rig.js';
+import { perTenThousand, report, roundsOf, seconds } from './rig.js';
 
 /** @param {import('./rig.js').Rig} rig @param {import('./rig.js').BenchOptions} options */
 export async function benchImport(rig, { rounds, sizes, latency }) {
-  for (const names of sizes) await importOf(rig, { rounds, names, latency });
+  for (const names of sizes) await importOf(rig, { rounds: roundsOf(names, rounds), names, latency });
 }
 
 /** @param {import('./rig.js').Rig} rig @param {{ rounds: number, names: number, latency: number }} options */

@@ -14,14 +14,15 @@ const HELP = `Usage: scripts/bench [import|hydrate|export|auto-import|restorer|q
 Measures lustrite beside a bare GET/PUT loop against the same Azurite, interleaved, and prints medians.
 Needs root, /dev/fuse and a built tree (scripts/test.sh or npm ci builds it).
 
-  --rounds N    interleaved rounds a figure (default 3)
-  --names N,... names in the import, auto-import and export benches, one after the other (default 100000)
+  --rounds N    interleaved rounds a figure (default 3; of a million names or more always one)
+  --names N,... names in the import, auto-import and export benches, one after the other, so that growth is visible
+                (default 10000,100000,1000000)
   --changes N   changes of those names that auto-import follows (default 20000)
   --latency MS  that a page of their listings takes (default 0)
   --files N     small files in the hydrate, export, restorer and queue benches (default 1000)
   --mib N       size of the big blob (default 1024)
 
-Example: scripts/bench import auto-import --names 10000,100000,1000000 --rounds 1`;
+Example: scripts/bench import auto-import --names 10000 --rounds 1`;
 
 /** @returns the options of the command line; ends the process where one is unknown or has no value */
 function commandLine() {
@@ -30,7 +31,7 @@ function commandLine() {
       allowPositionals: true,
       options: {
         rounds: { type: 'string', default: '3' },
-        names: { type: 'string', default: '100000' },
+        names: { type: 'string', default: '10000,100000,1000000' },
         changes: { type: 'string', default: '20000' },
         latency: { type: 'string', default: '0' },
         files: { type: 'string', default: '1000' },
