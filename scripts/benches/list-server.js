@@ -1,7 +1,7 @@
 /**
  * `node list-server.js N`: a container of N blobs that can be listed and looked up, its pages made before the clock
  * starts. Names are `dNNN/fNNNNNNN` with the metadata AMLFS writes. Answers Get Container Properties, List Blobs and Get
- * Blob Properties to anybody. `--latency MS`: how long each page takes. `POST /change?count=C` overwrites three of five of C blobs, deletes one and makes a new one.
+ * Blob Properties to anybody. `--latency MS`: how long each page and each look-up of a blob take. `POST /change?count=C` overwrites three of five of C blobs, deletes one and makes a new one.
  * `--feed`: a change feed tells of that.
  */
 import { createServer } from 'node:http';
@@ -14,6 +14,7 @@ const { values: flags } = parseArgs({
   args: process.argv.slice(3),
   options: { feed: { type: 'boolean', default: false }, latency: { type: 'string', default: '0' } },
 });
+const latencyMs = Number(flags.latency);
 const total = Number(process.argv[2] ?? '100000');
 /** Every fifth name is free at first, for the blobs that come later. @param {number} i */
 const firstVersion = (i) => (i % 5 === 4 ? 0 : 1);
@@ -101,6 +102,26 @@ async function change(count) {
   return changes.size;
 }
 
+/** @param {number} i @param {import('node:http').ServerResponse} answer */
+function lookUp(i, answer) {
+  if (versions[i] === 0) {
+    answer.writeHead(404, { ...common, 'x-ms-error-code': 'BlobNotFound' }).end();
+    return;
+  }
+  /** @type {[string, string][]} */
+  const meta = Object.entries(metadata).map(([key, value]) => [`x-ms-meta-${key}`, value]);
+  answer
+    .writeHead(200, {
+      ...common,
+      ...Object.fromEntries(meta),
+      etag: `"${etagOf(i)}"`,
+      'last-modified': modified,
+      'content-length': String(i % 100000),
+      'x-ms-blob-type': 'BlockBlob',
+    })
+    .end();
+}
+
 const common = { 'x-ms-version': '2026-04-06', 'x-ms-request-id': '0' };
 const server = createServer((incoming, answer) => {
   const url = new URL(incoming.url ?? '/', 'http://localhost');
@@ -118,7 +139,7 @@ const server = createServer((incoming, answer) => {
   if (query.get('comp') === 'list') {
     const body = listed(query);
     const headers = { ...common, 'content-type': 'application/xml', 'content-length': body.length };
-    setTimeout(() => answer.writeHead(200, headers).end(body), Number(flags.latency));
+    setTimeout(() => answer.writeHead(200, headers).end(body), latencyMs);
     return;
   }
   const blob = /\/f(\d+)$/.exec(url.pathname)?.[1];
@@ -127,23 +148,9 @@ const server = createServer((incoming, answer) => {
     answer.writeHead(found, { ...common, etag: '"0x1"', 'last-modified': modified }).end();
     return;
   }
-  const i = Number(blob);
-  if (versions[i] === 0) {
-    answer.writeHead(404, { ...common, 'x-ms-error-code': 'BlobNotFound' }).end();
-    return;
-  }
-  /** @type {[string, string][]} */
-  const meta = Object.entries(metadata).map(([key, value]) => [`x-ms-meta-${key}`, value]);
-  answer
-    .writeHead(200, {
-      ...common,
-      ...Object.fromEntries(meta),
-      etag: `"${etagOf(i)}"`,
-      'last-modified': modified,
-      'content-length': String(i % 100000),
-      'x-ms-blob-type': 'BlockBlob',
-    })
-    .end();
+  // A timer would take a millisecond.
+  if (latencyMs === 0) lookUp(Number(blob), answer);
+  else setTimeout(() => lookUp(Number(blob), answer), latencyMs);
 });
 server.keepAliveTimeout = 600_000;
 server.listen(0, '127.0.0.1', () => {

@@ -18,7 +18,7 @@ Needs root, /dev/fuse and a built tree (scripts/test.sh or npm ci builds it).
   --names N,... names in the import, auto-import and export benches, one after the other, so that growth is visible
                 (default 10000,100000,1000000)
   --changes N   changes of those names that auto-import follows (default 20000)
-  --latency MS  that a page of their listings takes (default 0)
+  --latency MS  that a page of their listings and a look-up of a blob take (default 0)
   --files N     small files in the hydrate, export, restorer and queue benches (default 1000)
   --mib N       size of the big blob (default 1024)
 

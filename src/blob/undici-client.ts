@@ -15,6 +15,9 @@ const retriableCode: Readonly<Record<string, string>> = {
   UND_ERR_BODY_TIMEOUT: 'ETIMEDOUT',
 };
 
+/** More than an auto-import looks up at a time (128), so that everybody else finds one that is free. */
+const defaultConnections = 192;
+
 /** Slower than this and an upload counts as stalled: the answer's time limit grows with the body by it. */
 const slowestUploadBytesPerMs = 64;
 
@@ -43,7 +46,7 @@ export class UndiciClient implements HttpClient {
     this.#outage = options.outage;
     this.#stallMs = options.stallMs;
     this.#agent = new Agent({
-      connections: options.connections ?? 128,
+      connections: options.connections ?? defaultConnections,
       pipelining: 1,
       keepAliveTimeout: 30_000,
       bodyTimeout: options.stallMs,

@@ -6,8 +6,8 @@ import type { Container, ListedBlob } from '../../blob/port.js';
 import { Parallel } from '../parallel.js';
 import type { Changes } from './change-source.js';
 
-/** Look-ups in flight: 2,000 a second where an answer takes 30 ms. */
-const parallelLooks = 64;
+/** Look-ups in flight: amlfs 2.5 has 2,000 changes a second, and this many are 4,000 where an answer takes 30 ms. */
+const parallelLooks = 128;
 
 /**
  * Rejects with the BlobError of the first look-up that failed otherwise than with `missing`, and where the container
