@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import type { ContainerClient } from '@azure/storage-blob';
 import type { Test } from 'tap';
+import type { ImportStatus } from '../../src/jobs/import/import-record.js';
 import { Azurite } from './azurite.js';
 import { FaultServer, type Match } from './fault-server.js';
 import { hsmFlags, lfs, states } from './lfs.js';
@@ -149,8 +150,13 @@ export class MountedContainer {
 
   /** Imports what has no name yet; the state in which the job ended. */
   async import(): Promise<string> {
+    return (await this.imported()).state;
+  }
+
+  /** The same, with what the job has counted. */
+  async imported(): Promise<ImportStatus> {
     const request = { conflictResolutionMode: 'Skip', maximumErrors: -1 };
-    return (await this.mount.job('import', request)).properties.status.state;
+    return (await this.mount.job('import', request)).properties.status as ImportStatus;
   }
 }
 

@@ -3,6 +3,8 @@ import { appendFile, chmod, chown, lchown, lstat, mkdir, mkdtemp, readFile, read
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
+import { noImportCounters } from '../../src/jobs/import/import-record.js';
+import { importCounters } from '../helpers/auto-import.js';
 import { dialects, type Meaning, type WrittenBlob } from '../helpers/dialects.js';
 import { MountedContainer } from '../helpers/mounted-container.js';
 import { cannotMount } from '../helpers/mounts.js';
@@ -26,7 +28,18 @@ t.test('containers of other tools', { skip: cannotMount }, async (t) => {
     for (const [{ name, body = '', metadata = {} }] of rows)
       await container.getBlockBlobClient(`${dialect}/${name}`).upload(body, body.length, { metadata });
   }
-  t.equal(await lab.import(), 'CompletedPartial', 'there is a pipe');
+  const all = await lab.imported();
+  t.equal(all.state, 'CompletedPartial', 'there is a pipe');
+  const rows = dialects.flatMap((dialect) => dialect.rows);
+  const [importedFiles, importedDirectories, importedSymlinks, totalErrors] = (
+    ['file', 'directory', 'symlink', undefined] as const
+  ).map((kind) => rows.filter(([, , meaning]) => meaning?.kind === kind).length);
+  const counted = { importedFiles, importedDirectories, importedSymlinks, totalErrors };
+  t.same(importCounters(all), {
+    ...{ ...noImportCounters, ...counted },
+    totalBlobsWalked: rows.length,
+    totalBlobsImported: rows.length - (totalErrors ?? 0),
+  });
 
   const written = async (prefix: string): Promise<readonly WrittenBlob[]> => {
     const blobs: WrittenBlob[] = [];
@@ -126,7 +139,12 @@ t.test('a container that rclone has written', { skip: cannotMount }, async (t) =
   // As 1.63 and later write it, which Debian 12 does not have.
   const metadata = { hdi_isfolder: 'true', mtime: '2021-03-04T05:06:07.000000000Z' };
   await lab.container.getBlockBlobClient('empty/').upload('', 0, { metadata });
-  t.equal(await lab.import(), 'Completed');
+  const all = await lab.imported();
+  t.equal(all.state, 'Completed');
+  t.same(importCounters(all), {
+    ...{ ...noImportCounters, importedFiles: 4, importedDirectories: 1 },
+    ...{ totalBlobsWalked: 5, totalBlobsImported: 5 },
+  });
 
   await t.test('shows its files with their times, and directories with and without a marker', async (t) => {
     for (const [path, content] of Object.entries(files)) {
