@@ -17,8 +17,8 @@ type Phase = 'import' | 'scan' | 'sync';
 
 const noCounts = { ...noImportCounters, deletions: 0 };
 
-/** Statistics of a job that failed may be incomplete. */
-const failed: Counts = { state: 'Failed' };
+/** The first conflict is the last, and nothing here is an error; the other statistics of a job that failed may be incomplete. */
+const failed: Counts = { state: 'Failed', totalConflicts: 1, totalErrors: 0 };
 
 type How = 'imported' | 'preexisting';
 

@@ -36,6 +36,8 @@ const importCounters = [
   'totalErrors',
   'totalConflicts',
 ] as const;
+/** Of an import that failed: whatever else it has done depends on how it goes through its batches. */
+const failureCounters = ['totalErrors', 'totalConflicts'] as const;
 const exportCounters = [
   'filesDiscovered',
   'totalFilesExported',
@@ -123,7 +125,7 @@ export class JobsUnderTest implements AsyncDisposable {
         const request = { prefixes, conflictResolutionMode: mode, maximumErrors: -1 };
         const { done } = await this.#jobs.runner.create('import', request);
         const { status } = ((await done) as ImportRecord).properties;
-        if (status.state === 'Failed') return { state: status.state };
+        if (status.state === 'Failed') return picked(status, ['state', ...failureCounters]);
         return picked(status, ['state', 'totalBlobsWalked', ...importCounters]);
       }
       case 'export': {
@@ -214,7 +216,9 @@ export class JobsUnderTest implements AsyncDisposable {
       await this.#pauses.next(done);
       if (statusNow().state !== 'Failed') continue;
       await this.#over(done);
-      return { state: 'Failed' };
+      const { state, blobSyncEvents, ...scan } = statusNow();
+      const both = failureCounters.map((counter) => [counter, scan[counter] + blobSyncEvents[counter]]);
+      return { state, ...(Object.fromEntries(both) as Counts) };
     }
     await this.#disable(name, done);
     const status = statusNow();
