@@ -103,7 +103,7 @@ struct Core {
   Table<DirHandle> listings;
   Pool pool;
   const std::shared_ptr<Gate> gate;
-  Notifier notifier{&device, &nodes, options.mount_point + "/" + kDotLustreName + "/fid"};
+  Notifier notifier{&device, &nodes, options.mount_point};
   Questions questions;
   std::atomic<bool> passthrough{false};
   std::array<std::atomic<uint64_t>, kOpcodes> counts{};

@@ -20,16 +20,14 @@ namespace lustrite::fuse {
 
 class Notifier : public InodeObserver {
  public:
-  // `by_fid`: the path of .lustre/fid.
-  Notifier(Device* device, Nodes* nodes, std::string by_fid)
-      : device_(device), nodes_(nodes), by_fid_(std::move(by_fid)) {}
+  Notifier(Device* device, Nodes* nodes, std::string mount_point)
+      : device_(device), nodes_(nodes), kernel_size_(std::move(mount_point)) {}
   void Start();
   // Runs what is queued first: somebody waits for each `then`.
   void Stop();
 
-  void InodeChanged(const std::shared_ptr<Inode>& inode, bool data, std::optional<NewSize> size,
+  void InodeChanged(const std::shared_ptr<Inode>& inode, bool data, std::optional<uint64_t> size,
                     std::function<void()> then) override;
-  std::shared_ptr<const UniqueFd> Watch(const Fid& fid) override;
   void EntryChanged(const Fid& directory, const std::string& name,
                     std::function<void()> then) override;
 
@@ -40,7 +38,6 @@ class Notifier : public InodeObserver {
  private:
   Device* const device_;
   Nodes* const nodes_;
-  const std::string by_fid_;
   std::atomic<uint64_t> entry_epoch_{0};
   KernelSize kernel_size_;
   Sequence attributes_;

@@ -13,7 +13,7 @@
 namespace lustrite {
 namespace {
 
-constexpr int kRenumberedTries = 50;
+constexpr int kRenumberedTries = 20;
 
 struct Buffer {
   alignas(struct file_handle) unsigned char bytes[sizeof(struct file_handle) + MAX_HANDLE_SZ];

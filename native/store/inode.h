@@ -140,13 +140,6 @@ class Inode : public std::enable_shared_from_this<Inode> {
   void* front_end_data = nullptr;
 };
 
-// A size that a file has got behind the kernel's back.
-struct NewSize {
-  uint64_t bytes = 0;
-  // Of InodeObserver::Watch, before the store said so to anybody.
-  std::shared_ptr<const UniqueFd> watched;
-};
-
 // What a front end does when the store changes an inode behind the kernel's back. Called with no
 // lock held.
 class InodeObserver {
@@ -156,10 +149,7 @@ class InodeObserver {
   // after the kernel was told and, where the file has a new `size`, ends the file there: whoever
   // reads on would else get zeros behind a smaller size, or nothing behind a larger one.
   virtual void InodeChanged(const std::shared_ptr<Inode>& inode, bool data,
-                            std::optional<NewSize> size, std::function<void()> then) = 0;
-  // Of a file whose size is about to change, by which its observer can see what the kernel has;
-  // null where the kernel does not know the file. Not under a lock: it is looked up.
-  virtual std::shared_ptr<const UniqueFd> Watch(const Fid& fid) = 0;
+                            std::optional<uint64_t> size, std::function<void()> then) = 0;
   // A name appeared, vanished or changed in a directory (import, remove).
   virtual void EntryChanged(const Fid& directory, const std::string& name,
                             std::function<void()> then) = 0;

@@ -209,10 +209,9 @@ class InodeImpl final : public Inode {
   int SyncRecord(Lock& lock, int fd);
 
   // ---- inode_restore.cc
-  void Restored(int error, const Copy& copy, const std::shared_ptr<const UniqueFd>& watched,
-                const std::function<void(int)>& done);
+  void Restored(int error, const Copy& copy, const std::function<void(int)>& done);
   void FailBeyond(uint64_t size);
-  void TellSize(bool data, NewSize size, std::function<void()> then);
+  void TellSize(bool data, uint64_t size, std::function<void()> then);
   void WakeReaders(int error);
 
   // ---- inode_archive.cc

@@ -103,8 +103,6 @@ int InodeImpl::EmptyBusy(Lock& lock, const NewCopy* with) {
   if (error == 0) lease = store_->leases().Take(std::move(fd), F_WRLCK, &error);
   if (error == EAGAIN || error == ETXTBSY) error = EBUSY;
   if (error == 0 && !without_data && fsync(lease->fd()) != 0) error = errno;
-  const std::shared_ptr<const UniqueFd> watched =
-      error == 0 && with != nullptr ? store_->Watch(fid_) : nullptr;
   lock.lock();
   if (error != 0) return error;
   SettleUnder(lock, lease.get(), lease->fd());
@@ -176,7 +174,7 @@ int InodeImpl::EmptyBusy(Lock& lock, const NewCopy* with) {
   if (stated.size == before) {
     store_->TellInodeChanged(shared_from_this(), true, {}, [] {});
   } else {
-    TellSize(true, {stated.size, watched}, [] {});
+    TellSize(true, stated.size, [] {});
   }
   return error != 0 ? error : punched;
 }

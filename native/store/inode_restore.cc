@@ -128,18 +128,14 @@ void InodeImpl::FinishRestore(const Copy& copy, std::function<void(int)> done) {
     done(error);
     return;
   }
-  const bool resizes = record_.statement->size != copy.size;
   lock.unlock();
   CRASH_POINT("restore.data-written");
-  const std::shared_ptr<const UniqueFd> watched = resizes ? store_->Watch(fid_) : nullptr;
-  store_->syncer().Sync(fd, [self = shared_from_this(), this, copy, watched, done](int synced) {
-    Restored(synced, copy, watched, done);
+  store_->syncer().Sync(fd, [self = shared_from_this(), this, copy, done](int synced) {
+    Restored(synced, copy, done);
   });
 }
 
-void InodeImpl::Restored(int error, const Copy& copy,
-                         const std::shared_ptr<const UniqueFd>& watched,
-                         const std::function<void(int)>& done) {
+void InodeImpl::Restored(int error, const Copy& copy, const std::function<void(int)>& done) {
   bool told = true;
   {
     const Lock lock(mutex_);
@@ -163,7 +159,7 @@ void InodeImpl::Restored(int error, const Copy& copy,
         // The attributes alone: a released file has no pages.
         if (resized) {
           told = false;
-          TellSize(false, {copy.size, watched}, [this, shrunk, size = copy.size, done] {
+          TellSize(false, copy.size, [this, shrunk, size = copy.size, done] {
             {
               const Lock inner(mutex_);
               if (shrunk && restore_ == nullptr) FailBeyond(size);
@@ -183,10 +179,10 @@ void InodeImpl::Restored(int error, const Copy& copy,
 
 // Under the lock. Nobody reads the file, or opens it, before the kernel has its size; `then` runs
 // before they go on.
-void InodeImpl::TellSize(bool data, NewSize size, std::function<void()> then) {
+void InodeImpl::TellSize(bool data, uint64_t size, std::function<void()> then) {
   untold_sizes_++;
   if (handles_open()) resized_under_handles_ = true;
-  store_->TellInodeChanged(shared_from_this(), data, std::move(size),
+  store_->TellInodeChanged(shared_from_this(), data, size,
                            [self = shared_from_this(), this, then = std::move(then)] {
                              then();
                              const Lock lock(mutex_);

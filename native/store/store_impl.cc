@@ -381,7 +381,7 @@ void StoreImpl::SetObserver(InodeObserver* observer) {
 }
 
 void StoreImpl::TellInodeChanged(std::shared_ptr<Inode> inode, bool data,
-                                 std::optional<NewSize> size, Task then) {
+                                 std::optional<uint64_t> size, Task then) {
   Dispatch([this, inode = std::move(inode), data, size, then = std::move(then)] {
     {
       const std::lock_guard<std::mutex> lock(observer_mutex_);
@@ -392,11 +392,6 @@ void StoreImpl::TellInodeChanged(std::shared_ptr<Inode> inode, bool data,
     }
     then();
   });
-}
-
-std::shared_ptr<const UniqueFd> StoreImpl::Watch(const Fid& fid) {
-  const std::lock_guard<std::mutex> lock(observer_mutex_);
-  return observer_ == nullptr ? nullptr : observer_->Watch(fid);
 }
 
 void StoreImpl::TellEntryChanged(const Fid& directory, std::string name) {

@@ -104,9 +104,8 @@ class StoreImpl final : public Store, public std::enable_shared_from_this<StoreI
   // Runs on the dispatcher, in order, with no lock held.
   void Dispatch(Task task) { dispatcher_.Post(std::move(task)); }
   // Tells the front end, if there is one, then runs `then`.
-  void TellInodeChanged(std::shared_ptr<Inode> inode, bool data, std::optional<NewSize> size,
+  void TellInodeChanged(std::shared_ptr<Inode> inode, bool data, std::optional<uint64_t> size,
                         Task then);
-  std::shared_ptr<const UniqueFd> Watch(const Fid& fid);
   void TellEntryChanged(const Fid& directory, std::string name);
   bool Observed();
 
