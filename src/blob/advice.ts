@@ -45,8 +45,8 @@ function adviceFor(error: BlobError, config: ContainerConfig, where: string): st
   }
 }
 
-/** Whether the account refuses whoever asks, whatever for: every other request will end so. */
+/** Whether the account has refused the request. Without a status nobody has asked it: there was no token. */
 export function isRefused(error: unknown): error is BlobError {
-  if (!(error instanceof BlobError)) return false;
+  if (!(error instanceof BlobError) || error.status === undefined) return false;
   return error.kind === 'forbidden' || error.serviceCode === 'ContainerNotFound';
 }

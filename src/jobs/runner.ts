@@ -69,9 +69,9 @@ export class JobRunner implements AsyncDisposable {
       const again = this.#run === undefined ? await type.resume(this.#context, record, at) : undefined;
       if (again === undefined) {
         const over = await type.interrupted(this.#context, record, at);
-        this.#endLog(over);
         this.#set(over);
         await unlessDiskFull(this.#records.write(over, { durable: true }));
+        this.#endLog(over);
       } else {
         log.info({ job: record.name, kind: record.kind }, 'an interrupted job goes on');
         await this.#begin(again, true).recorded;

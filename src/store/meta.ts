@@ -62,7 +62,7 @@ export async function openMeta(path: string, wanted: StoreIdentity): Promise<Sto
   try {
     await replaceFile(path, next, { durable: true });
   } catch (error) {
-    if (text === null || !isDiskFull(error)) throw error;
+    if (text === null || !isDiskFull(error) || parse(path, text).format !== meta.format) throw error;
   }
   return meta;
 }

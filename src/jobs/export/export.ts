@@ -51,12 +51,12 @@ export interface ExportOptions {
 const walkBatch = 512;
 const tries = 3;
 const firstPauseMs = 200;
-/** Files that an account refuses, with none that it takes, before the others are not tried. */
-const mostRefused = 100;
+/** Files that an account refuses before it is asked whether it refuses everything. */
+const manyRefused = 100;
 
 /**
  * Resolves when everything was tried, with the first thing that failed; the counters say how many did. Rejects with a
- * JobFailure, also where the account refuses everything, or the signal's reason.
+ * JobFailure where the account refuses every request, or the signal's reason.
  */
 export async function runExport(options: ExportOptions): Promise<string | undefined> {
   return new Export(options).run();
@@ -83,6 +83,7 @@ class Export {
 
   #firstProblem: string | undefined;
   #refused = 0;
+  #mostRefused = manyRefused;
 
   constructor(options: ExportOptions) {
     this.#options = options;
@@ -99,23 +100,19 @@ class Export {
       for await (const entry of this.#changed(directory, prefix)) {
         signal.throwIfAborted();
         counted ??= this.#count(directory, prefix, over.signal);
-        if (this.#refused >= mostRefused && this.#isRefused()) break;
+        if (this.#refused >= this.#mostRefused) await this.#check();
         await files.start(() => this.#entry(entry));
         await log.drained();
       }
       for (const entries of this.#linked.values()) {
         signal.throwIfAborted();
-        if (this.#refused >= mostRefused && this.#isRefused()) break;
+        if (this.#refused >= this.#mostRefused) await this.#check();
         await files.start(() => this.#links(entries));
         await log.drained();
       }
       await files.finish();
       signal.throwIfAborted();
-      if (this.#isRefused())
-        throw new JobFailure(
-          'StorageRefused',
-          `nothing could be exported, the first: ${this.#firstProblem ?? '?'}`,
-        );
+      if (this.#refused > 0) await this.#check();
       return this.#firstProblem;
     } finally {
       over.abort();
@@ -404,10 +401,18 @@ class Export {
     }
   }
 
-  /** Nothing came through, and nothing will. */
-  #isRefused(): boolean {
-    const { totalFilesExported, totalFilesFailed } = this.#options.counters;
-    return this.#refused > 0 && this.#refused === totalFilesFailed && totalFilesExported === 0;
+  /** A refusal may be about one blob, or about every request: then the job is over. */
+  async #check(): Promise<void> {
+    const { container, signal } = this.#options;
+    this.#mostRefused *= 10;
+    try {
+      await container.check(signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!isRefused(error)) return;
+      const message = `nothing more can be exported: ${messageChain(error)}`;
+      throw new JobFailure('StorageRefused', message, { cause: error });
+    }
   }
 
   #failed(path: FilePath, error: unknown): void {
