@@ -170,7 +170,7 @@ export class Coordinator implements AsyncDisposable {
     const { log } = this.#context;
     if (journal.damaged > 0) log.warn({ lines: journal.damaged }, 'the request journal had damaged lines');
     if (left.length > 0) log.info({ requests: left.length }, 'HSM requests of the last run wait again');
-    for (const entry of left) void this.#adopt(entry);
+    void this.#adopt(left);
   }
 
   /** Somebody waits for the data of `fid`: NativeStore's event of the same name. */
@@ -462,31 +462,47 @@ export class Coordinator implements AsyncDisposable {
     const at = this.#clock.now();
     const entries = await journal.add(requests.map((request) => ({ ...request, at })));
     crashPoint('request.journaled');
-    await Promise.all(entries.map((entry) => this.#adopt(entry)));
+    await this.#adopt(entries);
   }
 
-  /** Queues one journaled request; resolves when it is queued, or was not needed after all. */
-  async #adopt(entry: JournalEntry): Promise<void> {
+  /** Queues journaled requests in their order, whatever the store answers first; resolves when the last one is queued. */
+  async #adopt(entries: readonly JournalEntry[]): Promise<void> {
+    const sized = entries.map(async (entry) => ({ entry, size: await this.#sizeOf(entry) }));
+    for (const next of sized) {
+      const { entry, size } = await next;
+      if (size !== undefined) this.#queue(entry, size);
+    }
+  }
+
+  /** Of what a request is about; undefined where that is gone, and with it the request, or cannot be told now. */
+  async #sizeOf(entry: JournalEntry): Promise<number | undefined> {
     const { native, log } = this.#context;
-    const { fid, action, archiveId } = entry;
-    const end = (durable: boolean): void => {
-      void this.#journal?.done(entry.id, { durable }).catch((error: unknown) => {
-        log.warn({ fid, cause: messageChain(error) }, 'a finished request stays in the journal');
-      });
-    };
-    let size = 0;
+    const { fid, action } = entry;
     try {
-      size = (await this.#copyLeft(entry))?.size ?? (await native.state(fid)).size;
+      return (await this.#copyLeft(entry))?.size ?? (await native.state(fid)).size;
     } catch (error) {
       const said = { fid, action: actionName(action), cause: messageChain(error) };
-      if (!hasErrno(error, ENOENT, ESTALE)) {
+      if (hasErrno(error, ENOENT, ESTALE)) {
+        log.info(said, 'the file of a request is gone');
+        this.#over(entry, { durable: false });
+      } else {
         log.warn(said, 'an HSM request waits for the next start of the daemon');
-        return;
       }
-      log.info(said, 'the file of a request is gone');
-      end(false);
-      return;
+      return undefined;
     }
+  }
+
+  /** No later daemon takes the request up. */
+  #over({ id, fid }: JournalEntry, how: { readonly durable: boolean }): void {
+    void this.#journal?.done(id, how).catch((error: unknown) => {
+      const cause = messageChain(error);
+      this.#context.log.warn({ fid, cause }, 'a finished request stays in the journal');
+    });
+  }
+
+  #queue(entry: JournalEntry, size: number): void {
+    const { log } = this.#context;
+    const { fid, action, archiveId } = entry;
     const shared = action === HUA_RESTORE ? this.#table.restoreOf(fid) : undefined;
     const transfer =
       shared ??
@@ -509,7 +525,8 @@ export class Coordinator implements AsyncDisposable {
       })
       .finally(() => {
         // What a stopping daemon interrupts is taken up by the next one.
-        if (!this.#table.closing || transfer.succeeded) end(action !== HUA_RESTORE);
+        if (!this.#table.closing || transfer.succeeded)
+          this.#over(entry, { durable: action !== HUA_RESTORE });
       });
   }
 

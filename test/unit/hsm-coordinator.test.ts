@@ -219,6 +219,27 @@ await t.test(
   },
 );
 
+await t.test('requests run in the order they were asked for, whatever the store answers first', async (t) => {
+  await using hsm = await MemoryHsm.start({ hsm: { maxRequests: 1, defaultArchiveId: 1 } });
+  const [a, b] = (await released(hsm, 'a', 'b')) as [Fid, Fid];
+  const slow = gate();
+  const asked = new Map<Fid, number>();
+  hsm.store.before = (call, fid) => {
+    if (call !== 'state') return undefined;
+    const times = (asked.get(fid) ?? 0) + 1;
+    asked.set(fid, times);
+    // Once it was asked whether the request is needed, and now as it is queued.
+    if (fid === b && times === 2)
+      setImmediate(() => {
+        slow.open();
+      });
+    return fid === a && times === 2 ? slow.opened : undefined;
+  };
+  t.equal(await hsm.coordinator.request(request(HUA_RESTORE, [a, b])), 0);
+  await until(() => hsm.coordinator.status().durable === 0, { what: 'both restores', intervalMs: 1 });
+  t.same(hsm.pool.calls, ['download a', 'download b']);
+});
+
 await t.test('items are taken in order and stop at the first refused one', async (t) => {
   await using hsm = await MemoryHsm.start();
   const [stub] = (await released(hsm, 'stub')) as [Fid];
