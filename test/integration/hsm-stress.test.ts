@@ -4,6 +4,7 @@ import t, { type Test } from 'tap';
 import type { StatusReport } from '../../src/base/control-api.js';
 import { FsError } from '../../src/base/errors.js';
 import { Application } from '../helpers/application.js';
+import { AutoImport } from '../helpers/auto-import.js';
 import { content } from '../helpers/fsx.js';
 import { gaugesOf, openInStore } from '../helpers/gauges.js';
 import { lfs } from '../helpers/lfs.js';
@@ -60,6 +61,32 @@ def reader(root, seed, rounds):
             wrong.append(f'{name}: {error}')
         os.close(fd)
     counts.append(done)
+`;
+
+/** Threads that read files of which another client and jobs replace the one body by the other: each letter has its size. */
+const turning = `
+over, seen = False, {}
+def follow(root, names, sizes, seed):
+    dice = random.Random(seed)
+    while not over:
+        name = dice.choice(names)
+        fd = os.open(f'{root}/{name}', os.O_RDONLY)
+        try:
+            before, data = os.fstat(fd).st_size, b''
+            while part := os.read(fd, 1 << 20):
+                data += part
+            letter, after = data[:1].decode(), os.fstat(fd).st_size
+            said = f'{name}: {len(data)} bytes {letter!r} under the size {before}, then {after}'
+            if data != letter.encode() * sizes.get(letter, -1):
+                wrong.append('torn: ' + said)
+            elif after != len(data) or before not in sizes.values():
+                wrong.append('another size: ' + said)
+            seen[letter] = seen.get(letter, 0) + 1
+        except OSError as error:
+            if error.errno != errno.ENODATA:
+                wrong.append(f'{name}: {error}')
+            seen['refused'] = seen.get('refused', 0) + 1
+        os.close(fd)
 `;
 
 t.test('64 readers on 500 stubs', { skip: cannotMount }, async (t) => {
@@ -232,6 +259,52 @@ for name in args[1]:
       await quiet(t);
       // What the daemon, or the kernel for it, had not closed could not be released.
       await untilReleased(lab, stubs.slice(readers));
+    },
+  );
+
+  await t.test(
+    'a read is one version of the blob whole, whatever imports and blob sync replace',
+    async (t) => {
+      const names = Array.from({ length: 12 }, (_, index) => `turning/${index}`);
+      const sizes = { a: 5000, b: 150_001 };
+      const prefix = 'turning/';
+      const put = (round: number): Promise<void> => {
+        const letter = round % 2 === 0 ? 'a' : 'b';
+        return lab.upload(Object.fromEntries(names.map((name) => [name, letter.repeat(sizes[letter])])));
+      };
+      const importAll = {
+        prefixes: [`/${prefix}`],
+        conflictResolutionMode: 'OverwriteAlways',
+        maximumErrors: -1,
+      };
+      await put(0);
+      await mount.job('import', importAll);
+      const reads = await application(t);
+      await reads.do(turning);
+      await reads.do(
+        `
+threads = [threading.Thread(target=follow, args=(*args[:3], args[3] + i)) for i in range(4)]
+[thread.start() for thread in threads]
+`,
+        ...[mount.path, names, sizes, dice.seed],
+      );
+      for (let round = 1; round <= 6; round++) {
+        await put(round);
+        await mount.job('import', importAll);
+      }
+      const job = await AutoImport.enable(mount, { name: 'turning', prefix, mode: 'OverwriteAlways' });
+      for (let round = 1; round <= 6; round++) {
+        await put(round);
+        await job.synced();
+      }
+      await reads.do('over = True');
+      await reads.do('[thread.join() for thread in threads] and None');
+      t.same(await reads.do('wrong'), [], 'no read was torn, or of a size that is not its own');
+      const seen = (await reads.do('seen')) as Readonly<Record<string, number>>;
+      t.comment(seen);
+      t.ok((seen['a'] ?? 0) > 0 && (seen['b'] ?? 0) > 0, 'both bodies were read');
+      await job.disable();
+      await quiet(t);
     },
   );
 });
