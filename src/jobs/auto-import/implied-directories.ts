@@ -34,7 +34,9 @@ export async function removeImplied(options: ImpliedDirectoryOptions, gone: Iter
     const path = above[at];
     if (path === undefined || state?.type !== 'directory' || !isImplied(state, defaults)) continue;
     const level = ancestors(path).length;
-    levels.set(level, [...(levels.get(level) ?? []), { path, fid: state.fid }]);
+    const others = levels.get(level);
+    if (others === undefined) levels.set(level, [{ path, fid: state.fid }]);
+    else others.push({ path, fid: state.fid });
   }
   for (const [, directories] of [...levels].sort(([a], [b]) => b - a)) {
     const empty: typeof directories = [];
