@@ -75,6 +75,7 @@ class StoreObject : public Napi::ObjectWrap<StoreObject> {
   Napi::Value MayWrite(const Info& info);
   Napi::Value ChangeFlags(const Info& info);
   Napi::Value MarkModified(const Info& info);
+  Napi::Value BeginRemove(const Info& info);
   Napi::Value ForgetCopy(const Info& info);
   Napi::Value ShowAction(const Info& info);
   Napi::Value ReplaceEntry(const Info& info);
@@ -158,6 +159,7 @@ Napi::Function StoreObject::Define(Napi::Env env) {
                       InstanceMethod<&S::MayWrite>("mayWrite"),
                       InstanceMethod<&S::ChangeFlags>("changeFlags"),
                       InstanceMethod<&S::MarkModified>("markModified"),
+                      InstanceMethod<&S::BeginRemove>("beginRemove"),
                       InstanceMethod<&S::ForgetCopy>("forgetCopy"),
                       InstanceMethod<&S::ShowAction>("showAction"),
                       InstanceMethod<&S::ReplaceEntry>("replaceEntry"),
@@ -758,6 +760,11 @@ Napi::Value StoreObject::MarkModified(const Info& info) {
   return OnInode(info, "markModified", [keep_copy](StoreImpl&, InodeImpl& inode) {
     return inode.MarkModified(keep_copy);
   });
+}
+
+Napi::Value StoreObject::BeginRemove(const Info& info) {
+  return OnInode(info, "beginRemove",
+                 [](StoreImpl&, InodeImpl& inode) { return inode.BeginRemove(); });
 }
 
 Napi::Value StoreObject::ForgetCopy(const Info& info) {

@@ -105,7 +105,25 @@ int InodeImpl::RecordCopy(const Copy& copy) {
   return error;
 }
 
+int InodeImpl::BeginRemove() {
+  return Disclaim([](Record* record) {
+    // What a remove needs to be allowed again.
+    if (record->flags & HS_ARCHIVED) record->flags |= HS_EXISTS;
+    record->flags &= static_cast<uint8_t>(~(HS_ARCHIVED | HS_LOST));
+    record->modified = true;
+  });
+}
+
 int InodeImpl::ForgetCopy() {
+  return Disclaim([](Record* record) {
+    record->flags &= static_cast<uint8_t>(~(HS_ARCHIVED | HS_EXISTS | HS_LOST));
+    record->copy.reset();
+    record->statement.reset();
+    record->modified = false;
+  });
+}
+
+int InodeImpl::Disclaim(const std::function<void(Record*)>& change) {
   Lock lock(mutex_);
   int error = Loaded();
   if (error != 0) return error;
@@ -118,13 +136,10 @@ int InodeImpl::ForgetCopy() {
   if (error != 0) return error;
   Record record = record_;
   if (S_ISREG(st.st_mode) && Judge(EvidenceOf(st)) == Content::kChanged) Fold(&record);
-  record.flags &= static_cast<uint8_t>(~(HS_ARCHIVED | HS_EXISTS | HS_LOST));
-  record.copy.reset();
-  record.statement.reset();
-  record.modified = false;
+  change(&record);
   error = Write(fd, record);
   if (error != 0) return error;
-  sample_.reset();
+  if (!record.statement) sample_.reset();
   return SyncRecord(lock, fd);
 }
 

@@ -121,6 +121,9 @@ class InodeImpl final : public Inode {
   int Displace(bool only_clean, const std::function<int()>& take);
   int ChangeFlags(uint8_t set, uint8_t clear, uint32_t archive_id);
   int MarkModified(bool keep_copy);
+  // Before the blob of its copy is deleted: the content counts as in no copy, and the record says
+  // that there may be one.
+  int BeginRemove();
   int ForgetCopy();
 
   void FailWaiters(int error);
@@ -191,6 +194,10 @@ class InodeImpl final : public Inode {
   Verdict PrepareModify(pid_t pid, Wake& wake);
   void NobodyIsQuiet();
   int KeepTimes(int fd, const struct timespec times[2]);
+
+  // ---- inode_flags.cc
+  // Durably changes what the record says of the copy of a resident file.
+  int Disclaim(const std::function<void(Record*)>& change);
 
   // ---- inode_suspend.cc
   void QueueSuspend();

@@ -13,7 +13,7 @@ export const CRASH_POINTS = {
   'archive.staged': 'all blocks are staged, the blob is the old one',
   'archive.linked': 'one of the blobs of a file with several names is committed, not all of them',
   'archive.uploaded': 'the blob is committed, the record does not know it',
-  'remove.marked': 'the file is dirty, its blob still there',
+  'remove.marked': 'the file counts as in no copy, its blob is still there',
   'remove.deleted': 'the blob is gone, the record still names it',
   'owner.restored': 'another holder of a blob name has its data back and is still clean',
   'export.file': 'an export job has exported a file and not counted it',

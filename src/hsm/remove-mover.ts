@@ -2,7 +2,6 @@
 import { crashPoint } from '../base/crash.js';
 import { BlobError } from '../base/errors.js';
 import type { Copy, FileState } from '../store/inodes.js';
-import { HS_DIRTY } from './flags.js';
 import type { MoverContext } from './movers.js';
 
 /**
@@ -22,10 +21,11 @@ export async function removeUnlinkedCopy(
 }
 
 /**
- * Deletes the copy of `state`, which is not released. The file is durably dirty before its blob goes, so that a crash
- * in between cannot leave a file that may be released without a copy; a failed delete leaves it dirty, too. The record
- * names the blob until it is gone, so that the request can be repeated. The blob is deleted as the record knows it:
- * another version of it is somebody else's and stays (not with compat.strict, nor is it there the one of the record).
+ * Deletes the copy of `state`, which is not released. The file durably counts as in no copy before its blob goes, so
+ * that a crash in between cannot leave a file that may be released without a copy; a failed delete leaves it so, too.
+ * Until the blob is gone the record names it and has EXISTS, so that the request can be repeated, and DIRTY is what it
+ * was. The blob is deleted as the record knows it: another version of it is somebody else's and stays (not with
+ * compat.strict, nor is it there the one of the record).
  *
  * @param blob the one to delete; undefined: there is no copy
  */
@@ -40,7 +40,7 @@ export async function removeCopy(
   if (blob !== undefined) {
     const condition = config.compat.strict || copy === undefined ? {} : { ifMatch: copy.etag };
     // Whatever the state said: an archive may have ended since.
-    await native.markModified(fid, { keepCopy: true });
+    await native.beginRemove(fid);
     crashPoint('remove.marked');
     try {
       await container.delete(blob, { signal, ...condition });
@@ -50,8 +50,6 @@ export async function removeCopy(
     crashPoint('remove.deleted');
   }
   await native.forgetCopy(fid);
-  // Lustre keeps DIRTY through a remove; ours was only set for the time of it.
-  if ((state.flags & HS_DIRTY) === 0) await native.changeFlags(fid, 0, HS_DIRTY, 0);
 }
 
 /** Whether a deletion failed because there is nothing to delete: a condition on a missing blob may fail as such, too. */

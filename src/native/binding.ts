@@ -294,7 +294,12 @@ export interface NativeStore {
    * the record goes on naming the copy, as it does after a write.
    */
   markModified(fid: Fid, options?: { readonly keepCopy: boolean }): Promise<void>;
-  /** After hsm_remove. */
+  /**
+   * Before hsm_remove deletes the blob: durable, EXISTS without ARCHIVED and LOST, the content counts as in no copy, the
+   * record goes on naming it. DIRTY says what it said. EPERM: released.
+   */
+  beginRemove(fid: Fid): Promise<void>;
+  /** After hsm_remove: durable, neither EXISTS, ARCHIVED nor LOST; no copy. EPERM: released. */
   forgetCopy(fid: Fid): Promise<void>;
   /** What LL_IOC_HSM_ACTION answers; undefined = NOOP. */
   showAction(fid: Fid, action: ShownAction | undefined): void;

@@ -134,7 +134,7 @@ export const changelog: Theme = {
       await lab.ok('hsm_remove', 'f');
       await lab.untilFlags('f', states.new);
       await lab.idle('f');
-      t.same(await says(fid), ['HSM 0x680', 'HSM 0x680', 'HSM 0x280', 'HSM 0x200']);
+      t.same(await says(fid), ['HSM 0x280', 'HSM 0x280', 'HSM 0x200']);
     }),
 
     hsm('224a', 'a remove that failed, and why', async (t, lab) => {
@@ -144,7 +144,7 @@ export const changelog: Theme = {
       lab.storage.inject({ method: 'DELETE', blob: lab.blobName('f') }, forbidden);
       await lab.ok('hsm_remove', 'f');
       await lab.untilFinished(fid, 'REMOVE', 'FAILED');
-      t.same(await says(fid), ['HSM 0x680', 'HSM 0x20d']);
+      t.same(await says(fid), ['HSM 0x280', 'HSM 0x20d']);
     }),
 
     hsm('226', 'a last name that goes, and whether a copy is left', async (t, lab) => {

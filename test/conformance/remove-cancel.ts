@@ -167,7 +167,7 @@ export const removeCancel: Theme = {
       { blobs: { running: 'running', waiting: 'waiting' } },
     ),
 
-    hsm('202', 'a remove is cancelled, and the file keeps a copy or is dirty', async (t, lab) => {
+    hsm('202', 'a remove is cancelled, and the file keeps a copy or counts as in none', async (t, lab) => {
       for (const name of ['running', 'waiting']) await lab.clean(name, name);
       const [running, waiting] = [await lab.fid('running'), await lab.fid('waiting')];
       lab.storage.inject({ method: 'DELETE' }, { kind: 'hang' });
@@ -180,7 +180,7 @@ export const removeCancel: Theme = {
       await lab.untilFinished(waiting, 'REMOVE', 'CANCELED');
       await lab.untilFinished(running, 'REMOVE', 'CANCELED');
       t.equal(await lab.flags('waiting'), states.clean);
-      t.equal(await lab.flags('running'), states.dirty, 'nobody knows whether the blob is still there');
+      t.equal(await lab.flags('running'), HS.EXISTS, 'nobody knows whether the blob is still there');
       t.match(await lab.lfs('hsm_release', 'running'), refused);
       lab.storage.clear();
       await lab.container.archived(lab.blobName('running'));

@@ -409,6 +409,15 @@ export class MemoryStore implements NativeStore {
     if ((node.flags & HS_EXISTS) !== 0) node.flags |= HS_DIRTY;
   }
 
+  async beginRemove(fid: Fid): Promise<void> {
+    await this.before('beginRemove', fid);
+    const node = this.#node(fid);
+    if ((node.flags & HS_RELEASED) !== 0) throw new FsError(EPERM, 'released');
+    this.#event('beginRemove', node);
+    node.flags = (node.flags | HS_EXISTS) & ~(HS_ARCHIVED | HS_LOST);
+    node.modified = true;
+  }
+
   async forgetCopy(fid: Fid): Promise<void> {
     await Promise.resolve();
     const node = this.#node(fid);

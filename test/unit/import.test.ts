@@ -458,6 +458,7 @@ const writingCalls = [
   'release',
   'changeFlags',
   'markModified',
+  'beginRemove',
   'forgetCopy',
   'beginRestore',
   'beginArchive',

@@ -926,6 +926,7 @@ void t.test('clean and dirty', { skip }, async (t) => {
     for (const [name, change] of [
       ['flagged', (fid) => store.native.changeFlags(fid, 0x02, 0, 0)],
       ['marked', (fid) => store.native.markModified(fid, { keepCopy: true })],
+      ['removing', (fid) => store.native.beginRemove(fid)],
       ['forgotten', (fid) => store.native.forgetCopy(fid)],
     ] as readonly (readonly [string, (fid: Fid) => Promise<unknown>])[]) {
       const fid = await store.resident(name);
@@ -1032,10 +1033,42 @@ void t.test('clean and dirty', { skip }, async (t) => {
     t.match(state, { flags: 0x0b, modified: true });
     t.equal(state.copy, undefined);
     t.equal(await codeOf(store.native.markModified(await store.stub('g'))), 'ENODATA');
-    const h = await store.resident('h');
-    await store.native.forgetCopy(h);
-    t.match(await store.state('h'), { flags: 0, archiveId: 1 });
   });
+
+  await t.test(
+    'a file whose copy is removed is in none before it goes, and dirty where it was written',
+    async (t) => {
+      await using store = await TempStore.open();
+      const fid = await store.resident('f');
+      const { copy } = await store.state('f');
+      await store.native.beginRemove(fid);
+      const begun = { flags: 0x01, archiveId: 1, modified: true, copy };
+      t.match(await store.state('f'), begun);
+      t.equal(await codeOf(store.native.release(fid)), 'EPERM');
+      await store.reopen();
+      t.match(await store.state('f'), begun, 'durably');
+      await store.native.beginRemove(fid);
+      await store.native.forgetCopy(fid);
+      t.match(await store.state('f'), { flags: 0, archiveId: 1, copy: undefined });
+
+      const written = await store.resident('written');
+      await store.native.beginRemove(written);
+      await store.writing('written', (fd) => writeAll(fd, Buffer.from('x')));
+      await until(async () => (await store.flags('written')) === 0x03, { what: 'dirty' });
+      await store.native.forgetCopy(written);
+      t.equal(await store.flags('written'), 0x02);
+
+      const lost = await store.resident('lost');
+      await store.native.changeFlags(lost, 0x50, 0, 0);
+      await store.native.beginRemove(lost);
+      t.equal(await store.flags('lost'), 0x11);
+      const archivedOnly = await store.resident('archived');
+      await store.native.changeFlags(archivedOnly, 0, 0x01, 0);
+      await store.native.beginRemove(archivedOnly);
+      t.equal(await store.flags('archived'), 0x01, 'so that a remove can be asked for again');
+      t.equal(await codeOf(store.native.beginRemove(await store.stub('stub'))), 'EPERM');
+    },
+  );
 });
 
 void t.test('a FID that no file can have is EINVAL', { skip }, async (t) => {
@@ -1341,6 +1374,7 @@ void t.test('the store as a whole', { skip }, async (t) => {
       await refused(ours.native.beginArchive(fid, 1));
       await refused(ours.native.release(fid));
       await refused(ours.native.markModified(fid));
+      await refused(ours.native.beginRemove(fid));
       await refused(ours.native.forgetCopy(fid));
       await refused(ours.native.changeFlags(fid, 0x10, 0, 0));
       await ours.native.failRestore(fid, 61).catch(() => undefined);
