@@ -13,6 +13,7 @@ import { requests } from './requests.js';
 import { restore } from './restore.js';
 import { sanityHsm } from './sanity-hsm.js';
 import { state } from './state.js';
+import { stateTable } from './state-table.js';
 
 const themes = {
   archive,
@@ -25,6 +26,7 @@ const themes = {
   requests,
   restore,
   state,
+  stateTable,
 };
 const tested = Object.values(themes).flatMap(({ cases }) => cases.flatMap(({ ids }) => ids));
 const reasons = notTested.flatMap(({ ids }) => ids);
