@@ -52,7 +52,7 @@ export const permissions: Theme = {
       t.equal(await lab.flags('f'), states.clean);
     }),
 
-    hsm('24c', 'without request masks users may restore any file, and nothing else', async (t, lab) => {
+    hsm('24c', 'users may restore any file, and what the request mask of their class has', async (t, lab) => {
       await lab.stub('released', 'content');
       await lab.clean('clean', 'content');
       await lab.write('new', 'content');
@@ -78,6 +78,29 @@ export const permissions: Theme = {
       t.match(await lab.lfsAs(user, 'hsm_release', 'clean'), { code: 0 }, 'who may write may release');
       t.equal(await lab.flags('clean'), states.stub);
       t.match(await lab.lfsAs(stranger, 'hsm_state', 'clean'), denied);
+
+      const classes = [
+        ['user', user],
+        ['group', friend],
+        ['other', stranger],
+      ] as const;
+      for (const [own, member] of classes) {
+        await lab.write(own, 'content');
+        await chown(lab.at(own), user.uid, user.gid);
+        await chmod(lab.at(own), 0o600);
+        await lab.set(`hsm.${own}_request_mask=restore archive REMOVE`);
+        for (const [request, then] of [
+          ['hsm_archive', states.clean],
+          ['hsm_remove', states.new],
+        ] as const) {
+          for (const [name, who] of classes)
+            if (who !== member) t.match(await lab.lfsAs(who, request, own), refused, `${request} by ${name}`);
+          t.match(await lab.lfsAs(member, request, own), { code: 0, stderr: '' }, `${request} by ${own}`);
+          await lab.untilFlags(own, then);
+          await lab.idle(own);
+        }
+        await lab.set(`hsm.${own}_request_mask=RESTORE`);
+      }
     }),
 
     hsm('2.4', 'an ACL and capabilities count as the kernel counts them', async (t, lab) => {
