@@ -1,6 +1,8 @@
 /** hsm_remove and hsm_cancel. */
 import { rm } from 'node:fs/promises';
+import { gaugesOf } from '../helpers/gauges.js';
 import { HS, lfs, states } from '../helpers/lfs.js';
+import { until } from '../helpers/poll.js';
 import { shell } from '../helpers/run.js';
 import { hsm, type Theme } from './theme.js';
 
@@ -190,18 +192,32 @@ export const removeCancel: Theme = {
 
     hsm(
       '103a',
-      'readers whose restores are cancelled fail at once, and the files stay released',
+      'readers whose restores are cancelled or purged fail at once, and the files stay released',
       async (t, lab) => {
         const names = ['a', 'b', 'c', 'd'];
-        const open = lab.hold('GET', /^103a\//);
-        const readers = names.map((name) => lab.cat(name));
-        for (const name of names) await lab.arrived('GET', name);
-        await lab.ok('hsm_cancel', ...names);
-        for (const { ended } of readers)
-          t.match(await ended, { code: 1, stdout: '', stderr: /No data available/ });
-        for (const name of names) t.equal(await lab.flags(name), states.stub);
-        open();
-        for (const name of names) t.equal(await lab.text(name), name);
+        for (const cancel of [
+          () => lab.ok('hsm_cancel', ...names),
+          () => lab.set('hsm_control=purge'),
+        ] as const) {
+          lab.storage.clearLog();
+          const open = lab.hold('GET', /^103a\//);
+          const readers = names.map((name) => lab.cat(name));
+          for (const name of names) await lab.arrived('GET', name);
+          await cancel();
+          for (const { ended } of readers)
+            t.match(await ended, { code: 1, stdout: '', stderr: /No data available/ });
+          await until(
+            async () => {
+              const status = await lab.container.mount.status();
+              return status !== undefined && Object.values(gaugesOf(status)).every((count) => count === 0);
+            },
+            { what: 'nothing to be under way' },
+          );
+          for (const name of names) t.equal(await lab.flags(name), states.stub);
+          open();
+          for (const name of names) t.equal(await lab.text(name), name);
+          for (const name of names) await lab.released(name);
+        }
       },
       { blobs: { a: 'a', b: 'b', c: 'c', d: 'd' } },
     ),
