@@ -5,7 +5,7 @@ import type { ContainerClient } from '@azure/storage-blob';
 import type { Test } from 'tap';
 import { finalStates, type JobView, type StatusReport } from '../../src/base/control-api.js';
 import type { Azurite } from './azurite.js';
-import { HS, lfsPath, parseStates, states } from './lfs.js';
+import { HS, lfsPath, parseStates, reachable, states } from './lfs.js';
 import { TestMount, type TestMountOptions } from './mount.js';
 import { mountAt } from './mounts.js';
 import { until } from './poll.js';
@@ -215,8 +215,9 @@ export class CrashLab implements AsyncDisposable {
   }
 
   /**
-   * Asserts what holds after every crash, for the files below `prefix`: no job hangs, every file has a content that it
-   * may have and the size of it, what is called clean is in the container, and an export brings both to agreement.
+   * Asserts what holds after every crash, for the files below `prefix`: no job hangs, every file is in a state that
+   * there is (lustre-hsm 3.9), has a content that it may have and the size of it, what is called clean is in the
+   * container, and an export brings both to agreement.
    */
   async check(t: Test, prefix: string): Promise<void> {
     const paths = [...this.#allowed.keys()].filter((path) => path.startsWith(prefix));
@@ -226,6 +227,7 @@ export class CrashLab implements AsyncDisposable {
     const shown = await this.flags(...paths);
     for (const [index, path] of paths.entries()) {
       const flags = shown[index] ?? -1;
+      if (!reachable.includes(flags)) t.fail(`${path} is 0x${flags.toString(16)}: no such state`);
       const { size } = await stat(this.at(path));
       const read = await readFile(this.at(path));
       if (!this.#isAllowed(path, read))

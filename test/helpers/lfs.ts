@@ -24,6 +24,12 @@ export const states = {
   dirty: HS.EXISTS | HS.ARCHIVED | HS.DIRTY,
 } as const;
 
+/** The states of lustre-hsm 3.9, without the flags that only users set. */
+export const reachable: readonly number[] = [
+  states.new, states.clean, states.dirty, states.stub,
+  HS.EXISTS, HS.EXISTS | HS.DIRTY, HS.DIRTY,
+]; // prettier-ignore
+
 /** A line of `lfs hsm_state`. */
 export interface ShownState {
   readonly path: string;
