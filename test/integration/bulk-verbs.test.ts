@@ -11,9 +11,17 @@ import { lustrite } from '../helpers/mount.js';
 import { MountedContainer } from '../helpers/mounted-container.js';
 import { cannotMount } from '../helpers/mounts.js';
 import { until } from '../helpers/poll.js';
-import { environment, type Ended } from '../helpers/run.js';
+import { environment, start, type Ended } from '../helpers/run.js';
 
 const cli = fileURLToPath(new URL('../../dist/cli.js', import.meta.url));
+/** Runs a command on a wide terminal, which is copied to stdout. */
+const terminal = `
+import fcntl, os, pty, struct, sys, termios
+def read(fd):
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 200, 0, 0))
+    return os.read(fd, 65536)
+sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:], read)))
+`;
 const blobs = {
   'in/1': 'one',
   'in/2': 'two',
@@ -87,6 +95,25 @@ t.test('bulk verbs', { skip: cannotMount }, async (t) => {
       stdout: '1 file restored (1.0 MiB), 1 here already\n',
     });
     t.ok((await readFile(at('slow/1'))).equals(blobs['slow/1']));
+  });
+
+  await t.test('a terminal shows how far a hydrate is and how long it will take', async (t) => {
+    t.equal((await run('release', at('slow'))).code, 0);
+    const [one, two] = ['slow/1', 'slow/2'].map((blob) => lab.hold({ method: 'GET', blob }));
+    const command = [process.execPath, cli, 'hydrate', at('slow')];
+    const { child, ended } = start('python3', ['-c', terminal, ...command]);
+    let shown = '';
+    child.stdout?.on('data', (chunk: Buffer) => (shown += chunk.toString()));
+    const shows = (line: RegExp): Promise<unknown> =>
+      until(() => line.test(shown), { what: `${String(line)} on the terminal` });
+    await shows(/\r\x1b\[Khydrate: 0 of 2 files, 0 B of 1\.0 MiB \(0 %\)/);
+    two?.();
+    await shows(
+      /\r\x1b\[Khydrate: 1 of 2 files, 3 B of 1\.0 MiB \(0 %\), \d+ B\/s, \d+ files\/s, [\d dhms]+ left\r/,
+    );
+    one?.();
+    t.equal((await ended).code, 0, shown);
+    t.match(shown, /\r\x1b\[K2 files restored \(1\.0 MiB\)\r\n$/, 'instead of the line');
   });
 
   await t.test('release takes clean files and says what it left alone, and why', async (t) => {
