@@ -40,6 +40,13 @@ t.test('what is told about a mount', { skip: cannotMount }, async (t) => {
       const { stdout } = await host.lustrite('status', host.mnt);
       t.match(stdout, /job +none is running; the last one: \d{4}-\S+Z export failing Failed: /);
       t.match(stdout, /last error +\d{4}-\S+Z export failing Failed/);
+      t.match(
+        stdout,
+        /files +1 released \(8 B\), 1 resident \(1 B\); of these 0 dirty \(0 B\), 1 new \(1 B\)$/m,
+      );
+      storage.clear();
+      await writeFile(host.at('a/b.txt'), 'changed\n');
+      t.match((await host.lustrite('status', host.mnt)).stdout, /files +0 released \(0 B\), 2 resident \(9 B\); of these 1 dirty \(8 B\), 1 new \(1 B\)$/m); // prettier-ignore
       t.equal((await host.umount()).code, 0);
 
       t.equal((await host.mount()).code, 0);
