@@ -12,6 +12,7 @@ import { HS, hsmFlags, lfsPath } from '../helpers/lfs.js';
 import { MountedContainer } from '../helpers/mounted-container.js';
 import { TestMount } from '../helpers/mount.js';
 import { cannotMount } from '../helpers/mounts.js';
+import { until } from '../helpers/poll.js';
 import { ok } from '../helpers/run.js';
 
 /** How a cell ends: [deletions, conflicts, state of the job, whether the path is there]. */
@@ -262,7 +263,9 @@ async function everyCell(t: Test, other: Other, column: Column): Promise<void> {
       }
       await counts(end, 'at the end');
       const kept = situation.keptAt?.(file);
-      t.equal(await isThere(file), ends[end][3] && !what.includes('moved away'));
+      const stays = ends[end][3] && !what.includes('moved away');
+      // The kernel is told behind what is counted.
+      await until(async () => (await isThere(file)) === stays, { what: `${path} to be as the table says` });
       if (kept !== undefined) {
         t.equal(await readFile(kept, 'utf8'), body, 'its data is under the other name');
         t.ok((await hsmFlags(kept)) & (column === 'no deletions' ? HS.DIRTY | HS.LOST : HS.DIRTY));
