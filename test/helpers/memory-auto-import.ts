@@ -9,7 +9,7 @@ export function auto(jobs: MemoryJobs): AutoImportRecord['properties']['status']
   return (jobs.runner.get('auto') as AutoImportRecord).properties.status;
 }
 
-/** Enables the job 'auto', by listing; resolves when its blob sync has begun. */
+/** Enables the job 'auto', by listing; resolves when its blob sync has begun, or it has ended. */
 export async function autoImport(
   jobs: MemoryJobs,
   mode: ConflictMode = 'Skip',
@@ -25,7 +25,8 @@ export async function autoImport(
     changeSourceReason: 'as asked for',
     pollIntervalMs: 1,
   });
-  await until(() => auto(jobs).scanEndTime !== undefined, { what: 'blob sync', intervalMs: 1 });
+  const isOver = (): boolean => stateOf(jobs.runner.get('auto')) !== 'InProgress';
+  await until(() => isOver() || auto(jobs).scanEndTime !== undefined, { what: 'blob sync', intervalMs: 1 });
 }
 
 /** Resolves when the job has looked for changes since, or has ended. */
