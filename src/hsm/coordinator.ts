@@ -101,6 +101,8 @@ export class Coordinator implements AsyncDisposable {
   /** Files that have lost their last name, until the journal has them. */
   readonly #gone: NewRequest[] = [];
   #journal: Journal | undefined;
+  /** Journaled, and in the queue as soon as their sizes are known. */
+  readonly #adopting = new Set<JournalEntry>();
   #blocked: string | null = null;
 
   constructor({ store, container, pool, log, config, clock, space }: CoordinatorOptions) {
@@ -120,6 +122,9 @@ export class Coordinator implements AsyncDisposable {
     this.control = new HsmControl({
       native,
       table: this.#table,
+      purge: () => {
+        this.cancelAll();
+      },
       clock,
       log,
       fsName: store.meta.fsName,
@@ -146,8 +151,11 @@ export class Coordinator implements AsyncDisposable {
       stopped: () => this.#table.control === 'stopped',
       unlinked: async (fid) => (await unlinkedCopy(this.#unlinkedDir, fid))?.copy,
       restoring: (fid) => this.#table.restoreOf(fid)?.asked !== undefined,
-      cancel: (fid) => this.#table.cancel(fid),
-      active: (fid) => this.#table.has(fid),
+      cancel: (fid) => {
+        this.#endAdoption((entry) => entry.fid === fid);
+        this.#table.cancel(fid);
+      },
+      active: (fid) => this.#table.has(fid) || [...this.#adopting].some((entry) => entry.fid === fid),
       enqueue: (requests) => this.#enqueue(requests),
     });
   }
@@ -330,6 +338,7 @@ export class Coordinator implements AsyncDisposable {
 
   /** Cancels everything that waits or runs; readers get ENODATA. */
   cancelAll(): void {
+    this.#endAdoption(() => true);
     this.#table.cancelAll();
   }
 
@@ -467,10 +476,20 @@ export class Coordinator implements AsyncDisposable {
 
   /** Queues journaled requests in their order, whatever the store answers first; resolves when the last one is queued. */
   async #adopt(entries: readonly JournalEntry[]): Promise<void> {
+    for (const entry of entries) this.#adopting.add(entry);
     const sized = entries.map(async (entry) => ({ entry, size: await this.#sizeOf(entry) }));
     for (const next of sized) {
       const { entry, size } = await next;
-      if (size !== undefined) this.#queue(entry, size);
+      if (this.#adopting.delete(entry) && size !== undefined) this.#queue(entry, size);
+    }
+  }
+
+  /** Ends requests that are not queued yet. */
+  #endAdoption(which: (entry: JournalEntry) => boolean): void {
+    for (const entry of this.#adopting) {
+      if (!which(entry)) continue;
+      this.#adopting.delete(entry);
+      this.#over(entry, { durable: false });
     }
   }
 

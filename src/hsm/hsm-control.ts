@@ -32,6 +32,8 @@ export interface NamedValue {
 export interface HsmControlOptions {
   readonly native: Pick<NativeStore, 'setNonBlockingRestore' | 'setTellGone'>;
   readonly table: TransferTable;
+  /** Cancels everything, also what is not in the table yet. */
+  readonly purge: () => void;
   readonly clock: Clock;
   readonly log: Log;
   readonly fsName: string;
@@ -169,7 +171,7 @@ export class HsmControl {
         table.stop();
         return;
       case 'purge':
-        table.cancelAll();
+        this.#options.purge();
         return;
       case 'help':
         throw new FsError(EINVAL, `the commands are ${controlCommands.join(' ')}`);

@@ -240,6 +240,28 @@ await t.test('requests run in the order they were asked for, whatever the store 
   t.same(hsm.pool.calls, ['download a', 'download b']);
 });
 
+for (const how of ['a cancel', 'a purge'])
+  await t.test(`${how} ends a request that is journaled and waits to be queued`, async (t) => {
+    await using hsm = await MemoryHsm.start();
+    const [a, b] = (await released(hsm, 'a', 'b')) as [Fid, Fid];
+    const [slow, reached] = [gate(), gate()];
+    let times = 0;
+    hsm.store.before = (call, fid) => {
+      if (call !== 'state' || fid !== a || ++times < 2) return undefined;
+      reached.open();
+      return slow.opened;
+    };
+    const asked = hsm.coordinator.request(request(HUA_RESTORE, [a, b]));
+    await reached.opened;
+    if (how === 'a purge') hsm.coordinator.cancelAll();
+    else t.equal(await hsm.coordinator.request(request(HUA_CANCEL, [b])), 0);
+    slow.open();
+    t.equal(await asked, 0);
+    await idle(hsm);
+    t.same(hsm.pool.calls, how === 'a purge' ? [] : ['download a']);
+    t.equal(hsm.coordinator.status().durable, 0);
+  });
+
 await t.test('items are taken in order and stop at the first refused one', async (t) => {
   await using hsm = await MemoryHsm.start();
   const [stub] = (await released(hsm, 'stub')) as [Fid];
