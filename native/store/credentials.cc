@@ -11,7 +11,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
-#include <thread>
 
 #include "threads.h"
 
@@ -19,11 +18,14 @@ namespace lustrite {
 
 namespace {
 
+// Empty with errno.
 std::string UserNamespace(const std::string& process) {
   char text[64];
   const ssize_t size = readlink(("/proc/" + process + "/ns/user").c_str(), text, sizeof(text));
   return size < 0 ? std::string() : std::string(text, static_cast<size_t>(size));
 }
+
+constexpr uint64_t kAll = ~uint64_t{0};
 
 std::vector<gid_t> Numbers(const char* at) {
   std::vector<gid_t> numbers;
@@ -59,7 +61,7 @@ int Become(const Credentials& who) {
 Credentials CredentialsOf(uid_t uid, gid_t gid, pid_t pid) {
   Credentials who{uid, gid, {}, 0};
   if (pid == 0) {
-    if (uid == 0) who.capabilities = ~uint64_t{0};
+    if (uid == 0) who.capabilities = kAll;
     return who;
   }
   const std::string process = std::to_string(pid);
@@ -81,21 +83,41 @@ Credentials CredentialsOf(uid_t uid, gid_t gid, pid_t pid) {
   free(line);
   fclose(file);
   if (!still) return {uid, gid, {}, 0};
-  if (who.capabilities != 0 && UserNamespace(process) != UserNamespace("self"))
+  if (who.capabilities == 0) return who;
+  const std::string theirs = UserNamespace(process);
+  // A daemon with fewer capabilities than its caller may not look.
+  if (theirs.empty() && (errno == EACCES || errno == EPERM)) {
+    who.capabilities = uid == 0 ? kAll : 0;
+  } else if (theirs != UserNamespace("self")) {
     who.capabilities = 0;
+  }
   return who;
 }
 
 int MayWrite(int fd, const Credentials& who) {
-  int error = 0;
+  struct Question {
+    int fd;
+    const Credentials& who;
+    int error;
+  } question{fd, who, 0};
   // What it becomes it stays, so it is of no further use.
-  std::thread([&error, &who, fd] {
-    EnterThread("lustrite-access");
-    error = Become(who);
-    if (error == 0 && syscall(SYS_faccessat2, fd, "", W_OK, AT_EACCESS | AT_EMPTY_PATH) != 0)
-      error = errno;
-  }).join();
-  return error;
+  pthread_t thread;
+  const int started = pthread_create(
+      &thread, nullptr,
+      [](void* argument) -> void* {
+        auto* asked = static_cast<Question*>(argument);
+        EnterThread("lustrite-access");
+        asked->error = Become(asked->who);
+        const int flags = AT_EACCESS | AT_EMPTY_PATH;
+        if (asked->error == 0 && syscall(SYS_faccessat2, asked->fd, "", W_OK, flags) != 0) {
+          asked->error = errno;
+        }
+        return nullptr;
+      },
+      &question);
+  if (started != 0) return started;
+  pthread_join(thread, nullptr);
+  return question.error;
 }
 
 }  // namespace lustrite

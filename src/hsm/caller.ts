@@ -6,7 +6,7 @@ import type { Caller } from '../store/inodes.js';
 export async function callerOf(pid: number): Promise<Caller> {
   const [status, theirs, ours] = await Promise.all([
     readFile(`/proc/${pid}/status`, 'latin1'),
-    readlink(`/proc/${pid}/ns/user`).catch(() => undefined),
+    readlink(`/proc/${pid}/ns/user`).catch((error: unknown) => (error as NodeJS.ErrnoException).code),
     readlink('/proc/self/ns/user'),
   ]);
   const words = (name: string): readonly string[] =>
@@ -15,7 +15,10 @@ export async function callerOf(pid: number): Promise<Caller> {
   // proc(5): real, effective, saved, file system.
   const [uid, gid] = [numbers('Uid')[3], numbers('Gid')[3]];
   if (uid === undefined || gid === undefined) throw new Error(`no ids in /proc/${pid}/status`);
+  const effective = BigInt(`0x${words('CapEff')[0] ?? '0'}`);
+  // A daemon with fewer capabilities than its caller may not look.
+  const closed = theirs === 'EACCES' || theirs === 'EPERM';
   // Anybody has all of them in a user namespace that he makes.
-  const capabilities = theirs === ours ? BigInt(`0x${words('CapEff')[0] ?? '0'}`) : 0n;
+  const capabilities = theirs === ours || (closed && uid === 0) ? effective : 0n;
   return { uid, gid, groups: numbers('Groups'), pid, capabilities };
 }
