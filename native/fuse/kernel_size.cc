@@ -20,6 +20,7 @@
 #include <thread>
 #include <utility>
 
+#include "../store/leases.h"
 #include "../store/unique_fd.h"
 
 namespace lustrite::fuse {
@@ -62,15 +63,18 @@ struct KernelSize::Asker {
   uint64_t node;
   uint64_t size;
   std::atomic<bool> over{false};
+  std::atomic<bool> copies{true};
   pid_t pid = -1;
   alignas(64) std::byte stack[kStack];
 
-  // With this memory, and a table of descriptors that never had any of ours: a copy of one would be
-  // a writer of a file that has none.
+  // With this memory, and without our descriptors, of which the kernel copies the first 64 all the
+  // same.
   static int Run(void* argument) {
     auto* self = static_cast<Asker*>(argument);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (syscall(SYS_close_range, 0U, ~0U, CLOSE_RANGE_UNSHARE) == 0) {
+    const bool closed = syscall(SYS_close_range, 0U, ~0U, CLOSE_RANGE_UNSHARE) == 0;
+    self->EndCopies();
+    if (closed) {
       const int file = OpenNode(self->mount_point, self->node);
       for (int answers = 0; file >= 0 && answers < kAnswers; answers++) {
         if (Has(file, self->size, AT_STATX_FORCE_SYNC)) break;
@@ -81,13 +85,19 @@ struct KernelSize::Asker {
     return 0;
   }
 
+  void EndCopies() {
+    if (copies.exchange(false)) Copies::End();
+  }
+
   bool Start() {
     sigset_t all;
     sigset_t before;
     sigfillset(&all);
     // The handlers are the daemon's.
     pthread_sigmask(SIG_BLOCK, &all, &before);
+    Copies::Begin();
     pid = clone(Run, stack + kStack, CLONE_VM | CLONE_FILES, this);
+    if (pid < 0) EndCopies();
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
     return pid >= 0;
   }
@@ -99,6 +109,7 @@ struct KernelSize::Asker {
     do ended = waitpid(pid, nullptr, __WALL | flags);
     while (ended < 0 && errno == EINTR);
     if (ended == 0) return false;
+    EndCopies();
     pid = -1;
     return true;
   }

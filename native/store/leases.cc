@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 
 #include "threads.h"
@@ -15,7 +16,18 @@ namespace {
 // end the process.
 int BreakSignal() { return SIGRTMIN + 9; }
 
+// With copies of descriptors all the time.
+constexpr int kTries = 3;
+
 }  // namespace
+
+bool Copies::WereThere(uint64_t ended) {
+  const uint64_t begun = begun_;
+  if (begun == ended) return false;
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(100);
+  while (ended_ < begun && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+  return true;
+}
 
 Lease::~Lease() {
   Drop();
@@ -55,14 +67,16 @@ std::unique_ptr<Lease> Leases::Take(UniqueFd fd, int type, int* error) {
   }
   // Owner and signal first: a break may follow the grant at once.
   const struct f_owner_ex owner = {F_OWNER_TID, tid_};
-  if (fcntl(raw, F_SETSIG, BreakSignal()) != 0 || fcntl(raw, F_SETOWN_EX, &owner) != 0 ||
-      fcntl(raw, F_SETLEASE, type) != 0) {
-    *error = errno;
-    lease->dropped_ = true;
-    return nullptr;
+  *error =
+      fcntl(raw, F_SETSIG, BreakSignal()) != 0 || fcntl(raw, F_SETOWN_EX, &owner) != 0 ? errno : 0;
+  for (int tries = 0; *error == 0; tries++) {
+    const uint64_t ended = Copies::Ended();
+    if (fcntl(raw, F_SETLEASE, type) == 0) return lease;
+    const int refused = errno;
+    if (refused != EAGAIN || tries == kTries || !Copies::WereThere(ended)) *error = refused;
   }
-  *error = 0;
-  return lease;
+  lease->dropped_ = true;
+  return nullptr;
 }
 
 void Leases::Broken(int fd) {

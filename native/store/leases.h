@@ -13,6 +13,21 @@
 
 namespace lustrite {
 
+// Processes of ours that have copies of our descriptors, for some microseconds each: while they do
+// there is a writer of what we have closed.
+class Copies {
+ public:
+  static void Begin() { begun_++; }
+  static void End() { ended_++; }
+  static uint64_t Ended() { return ended_; }
+  // Whether there was one since Ended() was `ended`; it is over then.
+  static bool WereThere(uint64_t ended);
+
+ private:
+  static inline std::atomic<uint64_t> begun_{0};
+  static inline std::atomic<uint64_t> ended_{0};
+};
+
 class Leases;
 
 // A lease and the one fd it hangs on; fsync, punch and xattr writes under it go through that fd.
