@@ -7,7 +7,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/types.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -17,28 +17,64 @@
 #include <chrono>
 #include <cstddef>
 #include <cstring>
+#include <optional>
 #include <thread>
 #include <utility>
 
 #include "../store/leases.h"
-#include "../store/unique_fd.h"
 
 namespace lustrite::fuse {
 namespace {
 
 using std::chrono::microseconds;
+using Clock = std::chrono::steady_clock;
 
 // The kernel drops an answer that a notification has overtaken.
 constexpr int kAnswers = 8;
 constexpr size_t kStack = 32 << 10;
 constexpr auto kPatience = std::chrono::seconds(5);
+constexpr auto kBurial = std::chrono::milliseconds(10);
+// Each holds pages that nobody gives back.
+constexpr size_t kMostQuestions = 64;
+
+// Calls `done` until it is true, or the time is over, which it returns false for.
+template <typename Done>
+bool PollUntil(Clock::time_point deadline, Done done) {
+  auto pause = microseconds(20);
+  while (!done()) {
+    if (Clock::now() >= deadline) return false;
+    std::this_thread::sleep_for(pause);
+    pause = std::min(pause * 2, microseconds(1000));
+  }
+  return true;
+}
+
+// What the kernel knows without asking us.
+std::optional<struct statx> Known(int at, const char* path, int flags) {
+  struct statx found = {};
+  if (statx(at, path, flags | AT_STATX_DONT_SYNC, STATX_SIZE, &found) != 0) return {};
+  return found;
+}
+
+dev_t DeviceOf(const struct statx& found) {
+  return makedev(found.stx_dev_major, found.stx_dev_minor);
+}
+
+// The root of the mount, or -1 where something else is there by now.
+int OpenRoot(const char* mount_point, dev_t device) {
+  const int path = open(mount_point, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (path < 0) return -1;
+  const auto found = Known(path, "", AT_EMPTY_PATH);
+  const bool ours = found && DeviceOf(*found) == device;
+  const int root = ours ? openat(path, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+  close(path);
+  return root;
+}
 
 // The file of a node that the kernel knows, by its handle and not by a name: a look-up would wait
 // for directories that are locked. The layout is fs/fuse/inode.c's, FILEID_INO64_GEN; our
-// generations are 0.
-int OpenNode(const char* mount_point, uint64_t node) {
-  const int root = open(mount_point, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (root < 0) return -1;
+// generations are 0. ESTALE: the kernel has forgotten it.
+int OpenNode(int root, uint64_t node) {
   constexpr unsigned kBytes = 12;
   alignas(struct file_handle) unsigned char bytes[sizeof(struct file_handle) + kBytes] = {};
   auto* handle = reinterpret_cast<struct file_handle*>(bytes);
@@ -46,43 +82,71 @@ int OpenNode(const char* mount_point, uint64_t node) {
   handle->handle_bytes = kBytes;
   const uint32_t words[] = {static_cast<uint32_t>(node >> 32), static_cast<uint32_t>(node), 0};
   memcpy(bytes + offsetof(struct file_handle, f_handle), words, sizeof words);
-  const int file = open_by_handle_at(root, handle, O_PATH | O_CLOEXEC);
-  close(root);
-  return file;
-}
-
-bool Has(int file, uint64_t size, int sync) {
-  struct statx found = {};
-  return statx(file, "", AT_EMPTY_PATH | sync, STATX_SIZE, &found) == 0 && found.stx_size == size;
+  return open_by_handle_at(root, handle, O_PATH | O_CLOEXEC);
 }
 
 }  // namespace
 
-struct KernelSize::Asker {
+// Its tasks have this memory, and one table of descriptors that is not ours. They share `errno`
+// with the thread that started them, which uses none while they run.
+struct KernelSize::Question {
   const char* mount_point;
+  dev_t device;
   uint64_t node;
   uint64_t size;
-  std::atomic<bool> over{false};
-  std::atomic<bool> copies{true};
-  pid_t pid = -1;
-  alignas(64) std::byte stack[kStack];
 
-  // With this memory, and without our descriptors, of which the kernel copies the first 64 all the
-  // same.
-  static int Run(void* argument) {
-    auto* self = static_cast<Asker*>(argument);
+  enum Answer { kNone, kYes, kNo };
+  std::atomic<Answer> answer{kNone};
+  int file = -1;
+  std::atomic<bool> asked{false};
+  std::atomic<bool> copies{true};
+  pid_t looking = -1;
+  pid_t asking = -1;
+  alignas(64) std::byte looking_stack[kStack];
+  alignas(64) std::byte asking_stack[kStack];
+
+  static int Look(void* argument) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    auto* self = static_cast<Question*>(argument);
+    // Of our descriptors the kernel copies the first 64 all the same.
     const bool closed = syscall(SYS_close_range, 0U, ~0U, CLOSE_RANGE_UNSHARE) == 0;
     self->EndCopies();
-    if (closed) {
-      const int file = OpenNode(self->mount_point, self->node);
-      for (int answers = 0; file >= 0 && answers < kAnswers; answers++) {
-        if (Has(file, self->size, AT_STATX_FORCE_SYNC)) break;
-      }
-    }
-    self->over = true;
+    self->answer = closed && self->Taken() ? kYes : kNo;
     syscall(SYS_exit, 0);
     return 0;
+  }
+
+  static int Ask(void* argument) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    auto* self = static_cast<Question*>(argument);
+    for (int answers = 0; answers < kAnswers && !self->Has(); answers++) {
+      struct statx found = {};
+      if (statx(self->file, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_SIZE, &found) != 0)
+        break;
+    }
+    self->asked = true;
+    syscall(SYS_exit, 0);
+    return 0;
+  }
+
+  bool Taken() {
+    const int root = OpenRoot(mount_point, device);
+    if (root < 0) return false;
+    file = OpenNode(root, node);
+    if (file < 0) return errno == ESTALE;
+    if (Has()) return true;
+    // A child of ours, not of this task, which does not wait for it.
+    if (clone(Ask, asking_stack + kStack,
+              CLONE_VM | CLONE_FILES | CLONE_PARENT | CLONE_PARENT_SETTID, this, &asking) < 0) {
+      return false;
+    }
+    PollUntil(Clock::now() + kPatience, [this] { return Has() || asked; });
+    return Has();
+  }
+
+  bool Has() const {
+    const auto found = Known(file, "", AT_EMPTY_PATH);
+    return found && found->stx_size == size;
   }
 
   void EndCopies() {
@@ -96,21 +160,36 @@ struct KernelSize::Asker {
     // The handlers are the daemon's.
     pthread_sigmask(SIG_BLOCK, &all, &before);
     Copies::Begin();
-    pid = clone(Run, stack + kStack, CLONE_VM | CLONE_FILES, this);
-    if (pid < 0) EndCopies();
+    const bool started = clone(Look, looking_stack + kStack,
+                               CLONE_VM | CLONE_FILES | CLONE_PARENT_SETTID, this, &looking) >= 0;
+    if (!started) EndCopies();
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    return pid >= 0;
+    return started;
   }
 
-  // Whether it has ended; `flags` of waitpid.
-  bool Ended(int flags) {
-    if (pid < 0) return true;
+  // Whether its tasks are gone; `flags` of waitpid.
+  bool Over(int flags) {
+    if (!Gone(&looking, flags)) return false;
+    EndCopies();
+    return Gone(&asking, flags);
+  }
+
+  void Kill() {
+    // One after the other: the first starts the second.
+    for (pid_t* task : {&looking, &asking}) {
+      if (*task > 0) kill(*task, SIGKILL);
+      Gone(task, 0);
+    }
+    EndCopies();
+  }
+
+  static bool Gone(pid_t* task, int flags) {
+    if (*task <= 0) return true;
     pid_t ended = 0;
-    do ended = waitpid(pid, nullptr, __WALL | flags);
+    do ended = waitpid(*task, nullptr, __WALL | flags);
     while (ended < 0 && errno == EINTR);
     if (ended == 0) return false;
-    EndCopies();
-    pid = -1;
+    *task = -1;
     return true;
   }
 };
@@ -118,31 +197,37 @@ struct KernelSize::Asker {
 KernelSize::KernelSize(std::string mount_point) : mount_point_(std::move(mount_point)) {}
 
 KernelSize::~KernelSize() {
-  for (const auto& asker : askers_) {
-    kill(asker->pid, SIGKILL);
-    asker->Ended(0);
-  }
+  for (const auto& question : questions_) question->Kill();
 }
 
-void KernelSize::Become(uint64_t node, uint64_t size) {
-  const UniqueFd file(OpenNode(mount_point_.c_str(), node));
-  if (file.ok() && !Has(file.get(), size, AT_STATX_DONT_SYNC)) {
-    auto asker = std::make_unique<Asker>();
-    asker->mount_point = mount_point_.c_str();
-    asker->node = node;
-    asker->size = size;
-    if (asker->Start()) {
-      const auto deadline = std::chrono::steady_clock::now() + kPatience;
-      auto pause = microseconds(20);
-      while (!Has(file.get(), size, AT_STATX_DONT_SYNC) && !asker->over && !asker->Ended(WNOHANG) &&
-             std::chrono::steady_clock::now() < deadline) {
-        std::this_thread::sleep_for(pause);
-        pause = std::min(pause * 2, microseconds(1000));
-      }
-      askers_.push_back(std::move(asker));
-    }
-  }
-  std::erase_if(askers_, [](const std::unique_ptr<Asker>& asker) { return asker->Ended(WNOHANG); });
+void KernelSize::Start() {
+  const auto found = Known(AT_FDCWD, mount_point_.c_str(), AT_SYMLINK_NOFOLLOW);
+  if (found) device_ = DeviceOf(*found);
+}
+
+bool KernelSize::Become(uint64_t node, uint64_t size) {
+  Bury();
+  if (questions_.size() >= kMostQuestions) return false;
+  auto question = std::make_unique<Question>();
+  question->mount_point = mount_point_.c_str();
+  question->device = device_;
+  question->node = node;
+  question->size = size;
+  if (!question->Start()) return false;
+  Question& started = *question;
+  questions_.push_back(std::move(question));
+  // It is late itself where nobody opens the root for it.
+  PollUntil(Clock::now() + 2 * kPatience, [&started] {
+    return started.answer != Question::kNone || Question::Gone(&started.looking, WNOHANG);
+  });
+  return started.answer == Question::kYes;
+}
+
+void KernelSize::Bury() {
+  PollUntil(Clock::now() + kBurial, [this] {
+    std::erase_if(questions_, [](const auto& question) { return question->Over(WNOHANG); });
+    return questions_.empty();
+  });
 }
 
 }  // namespace lustrite::fuse

@@ -3,10 +3,13 @@
 // read(2) asks for the size of a file whose attributes are invalid; sendfile, copy_file_range and a
 // read that is under way go by the one that the kernel has. It takes that over from an answer to
 // GETATTR, and waits then, uninterruptibly, for the pages at the new end: which a READ holds that
-// is to be answered only when the size is known. So a process of its own asks, which nobody waits
-// for and which has none of the session's descriptors, or it would outlive a daemon that is killed.
+// is to be answered only when the size is known. A daemon that waits like this cannot even be
+// killed, so no thread of it uses its own mount: two tasks without any of the session's descriptors
+// do, one that asks and one that looks whether the kernel has the answer.
 #ifndef LUSTRITE_FUSE_KERNEL_SIZE_H_
 #define LUSTRITE_FUSE_KERNEL_SIZE_H_
+
+#include <sys/types.h>
 
 #include <cstdint>
 #include <memory>
@@ -22,16 +25,25 @@ class KernelSize {
   // Once the session is over.
   ~KernelSize();
 
-  // Returns when the kernel has this size of the file, or cannot be made to take it over: the mount
-  // was taken away, or nobody answers for seconds. Nothing is looked up for it.
-  void Become(uint64_t node, uint64_t size);
+  // Once the mount is there, and before anything can be mounted over it.
+  void Start();
+
+  // Returns true when the kernel has this size of the file, or does not know the file; false when
+  // it cannot be made to take it over: the mount was taken away or mounted over, or nobody answers
+  // for seconds. Nothing is looked up for it.
+  bool Become(uint64_t node, uint64_t size);
+
+  // Waits for the tasks of the last sizes, which end when the pages they wait for are given back:
+  // not for long.
+  void Bury();
 
  private:
-  struct Asker;
+  struct Question;
 
   const std::string mount_point_;
-  // Those that still wait for pages.
-  std::vector<std::unique_ptr<Asker>> askers_;
+  dev_t device_ = 0;
+  // Those whose tasks still wait for pages.
+  std::vector<std::unique_ptr<Question>> questions_;
 };
 
 }  // namespace lustrite::fuse

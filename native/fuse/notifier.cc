@@ -1,8 +1,11 @@
 #include "notifier.h"
 
+#include <cerrno>
+
 namespace lustrite::fuse {
 
 void Notifier::Start() {
+  kernel_size_.Start();
   attributes_.Start();
   sizes_.Start();
   entries_.Start();
@@ -17,7 +20,7 @@ void Notifier::Stop() {
 }
 
 void Notifier::InodeChanged(const std::shared_ptr<Inode>& inode, bool data,
-                            std::optional<uint64_t> size, std::function<void()> then) {
+                            std::optional<uint64_t> size, std::function<void(int error)> then) {
   NodePtr node = nodes_->Find(inode->fid());
   if (node && data) {
     pages_.Post([this, node] {
@@ -32,12 +35,12 @@ void Notifier::InodeChanged(const std::shared_ptr<Inode>& inode, bool data,
       device_->Notify(FUSE_NOTIFY_INVAL_INODE, {{&out, sizeof(out)}});
     }
     if (!node || !size) {
-      if (then) then();
+      if (then) then(0);
       return;
     }
     sizes_.Post([this, node = std::move(node), size = *size, then = std::move(then)] {
-      kernel_size_.Become(node->id, size);
-      then();
+      then(kernel_size_.Become(node->id, size) ? 0 : ENODATA);
+      kernel_size_.Bury();
     });
   });
 }

@@ -27,7 +27,7 @@ class Notifier : public InodeObserver {
   void Stop();
 
   void InodeChanged(const std::shared_ptr<Inode>& inode, bool data, std::optional<uint64_t> size,
-                    std::function<void()> then) override;
+                    std::function<void(int error)> then) override;
   void EntryChanged(const Fid& directory, const std::string& name,
                     std::function<void()> then) override;
 

@@ -65,7 +65,7 @@ int RemoveEntry(StoreImpl& store, const std::string& path, const Fid& fid, bool 
                           .name = name});
   }
   store.TellEntryChanged(parent_fid, name);
-  if (inode != nullptr) store.TellInodeChanged(inode, false, {}, [] {});
+  if (inode != nullptr) store.TellInodeChanged(inode, false, {}, [](int) {});
   return 0;
 }
 
@@ -94,7 +94,7 @@ int SetAttributes(StoreImpl& store, const std::string& path, const Attributes& a
     const struct timespec times[2] = {{0, UTIME_OMIT}, *attributes.mtime};
     error = inode->SetTimes(times);
   }
-  store.TellInodeChanged(inode, false, {}, [] {});
+  store.TellInodeChanged(inode, false, {}, [](int) {});
   return error;
 }
 

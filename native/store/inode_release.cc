@@ -172,7 +172,7 @@ int InodeImpl::EmptyBusy(Lock& lock, const NewCopy* with) {
   const uint64_t before =
       old.flags & HS_RELEASED ? old.statement->size : static_cast<uint64_t>(st.st_size);
   if (stated.size == before) {
-    store_->TellInodeChanged(shared_from_this(), true, {}, [] {});
+    store_->TellInodeChanged(shared_from_this(), true, {}, [](int) {});
   } else {
     TellSize(true, stated.size, [] {});
   }

@@ -168,7 +168,7 @@ void InodeImpl::Restored(int error, const Copy& copy, const std::function<void(i
           });
         } else {
           WakeReaders(0);
-          store_->TellInodeChanged(shared_from_this(), false, {}, [] {});
+          store_->TellInodeChanged(shared_from_this(), false, {}, [](int) {});
         }
       }
     }
@@ -178,22 +178,31 @@ void InodeImpl::Restored(int error, const Copy& copy, const std::function<void(i
 }
 
 // Under the lock. Nobody reads the file, or opens it, before the kernel has its size; `then` runs
-// before they go on.
+// before they go on. Where the kernel does not take it over they fail: a short file without an
+// error would be worse.
 void InodeImpl::TellSize(bool data, uint64_t size, std::function<void()> then) {
   untold_sizes_++;
   if (handles_open()) resized_under_handles_ = true;
   store_->TellInodeChanged(shared_from_this(), data, size,
-                           [self = shared_from_this(), this, then = std::move(then)] {
+                           [self = shared_from_this(), this, then = std::move(then)](int error) {
                              then();
                              const Lock lock(mutex_);
                              untold_sizes_--;
+                             size_refused_ = error != 0;
                              const bool readers = restore_ == nullptr;
                              Post(TakeWaiters([readers](const Waiter& waiter) {
                                     return readers || waiter.kind == Waiter::kIdle;
                                   }),
-                                  0);
+                                  error);
                              UpdatePin();
                            });
+}
+
+// Under the lock. A kernel that did not take the size over is told it again.
+bool InodeImpl::SizeUntold() {
+  Evidence now;
+  if (size_refused_ && untold_sizes_ == 0 && Look(&now) == 0) TellSize(false, now.size, [] {});
+  return untold_sizes_ > 0;
 }
 
 int InodeImpl::FailRestore(int error) {

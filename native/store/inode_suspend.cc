@@ -215,7 +215,7 @@ int InodeImpl::TruncateReleasedBusy(Lock& lock) {
   if (error != 0) return error;
   CRASH_POINT("truncate.recorded");
   error = SyncRecord(lock, fd.get());
-  store_->TellInodeChanged(shared_from_this(), true, {}, [] {});
+  store_->TellInodeChanged(shared_from_this(), true, {}, [](int) {});
   return error;
 }
 

@@ -381,7 +381,8 @@ void StoreImpl::SetObserver(InodeObserver* observer) {
 }
 
 void StoreImpl::TellInodeChanged(std::shared_ptr<Inode> inode, bool data,
-                                 std::optional<uint64_t> size, Task then) {
+                                 std::optional<uint64_t> size,
+                                 std::function<void(int error)> then) {
   Dispatch([this, inode = std::move(inode), data, size, then = std::move(then)] {
     {
       const std::lock_guard<std::mutex> lock(observer_mutex_);
@@ -390,7 +391,7 @@ void StoreImpl::TellInodeChanged(std::shared_ptr<Inode> inode, bool data,
         return;
       }
     }
-    then();
+    then(0);
   });
 }
 

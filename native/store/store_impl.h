@@ -105,7 +105,7 @@ class StoreImpl final : public Store, public std::enable_shared_from_this<StoreI
   void Dispatch(Task task) { dispatcher_.Post(std::move(task)); }
   // Tells the front end, if there is one, then runs `then`.
   void TellInodeChanged(std::shared_ptr<Inode> inode, bool data, std::optional<uint64_t> size,
-                        Task then);
+                        std::function<void(int error)> then);
   void TellEntryChanged(const Fid& directory, std::string name);
   bool Observed();
 

@@ -189,7 +189,7 @@ StubResult StubMaker::Replace(const Stub& stub, const Fid& fid) {
                            .name = name});
   }
   store_.TellEntryChanged(parent_fid, name);
-  store_.TellInodeChanged(displaced, false, {}, [] {});
+  store_.TellInodeChanged(displaced, false, {}, [](int) {});
   return result;
 }
 

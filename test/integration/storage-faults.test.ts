@@ -243,6 +243,69 @@ t.test(
   },
 );
 
+t.test(
+  'a daemon that is killed while its kernel learns new sizes is gone',
+  { skip: cannotMount },
+  async (t) => {
+    const rounds = 4;
+    const files = 30;
+    const names = Array.from({ length: rounds * files }, (_, n) => `f${n}`);
+    const { mount, container, storage } = await MountedContainer.start(
+      t,
+      Object.fromEntries(names.map((name) => [name, 'x'.repeat(5000)])),
+    );
+    const longer = 'x'.repeat(8000);
+    await Promise.all(names.map((name) => container.getBlockBlobClient(name).upload(longer, longer.length)));
+    for (let round = 0; round < rounds; round++) {
+      storage.clearLog();
+      const reader = run('xargs', ['-P8', '-n1', 'cat'], {
+        input: names
+          .slice(round * files, (round + 1) * files)
+          .map((name) => mount.at(name))
+          .join('\n'),
+      });
+      await until(() => storage.log.length > round * 4, { what: 'restores' });
+      await mount.kill();
+      await reader;
+      await mount.remount();
+    }
+    t.ok((await shell('cat "$1"/f*', [mount.path])) === longer.repeat(names.length), 'all are whole');
+  },
+);
+
+/** Copies a file that is open while something else is mounted over the mount, and again when that is gone. */
+const covered = `
+import errno, os, subprocess, sys
+root, size = sys.argv[1], int(sys.argv[2])
+def copied():
+    out = os.memfd_create('copy')
+    try:
+        os.lseek(file, 0, os.SEEK_SET)
+        while os.sendfile(out, file, None, 1 << 17): pass
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    return 'whole' if os.pread(out, size + 1, 0) == b'x' * size else 'torn'
+file = os.open(f'{root}/grown', os.O_RDONLY)
+subprocess.run(['mount', '-t', 'tmpfs', 'cover', root], check=True)
+try: print(copied())
+finally: subprocess.run(['umount', root], check=True)
+print(copied())
+`;
+
+t.test(
+  'rule 2: where the kernel cannot be told the new size of a file, its readers get ENODATA and no part of it',
+  { skip: cannotMount },
+  async (t) => {
+    const { mount, container } = await MountedContainer.start(t, { grown: 'x'.repeat(5000) });
+    await container.getBlockBlobClient('grown').upload('x'.repeat(8000), 8000);
+    t.match(await run('python3', ['-c', covered, mount.path, '8000']), {
+      code: 0,
+      stdout: 'ENODATA\nwhole\n',
+    });
+    t.equal((await readFile(mount.at('grown'))).length, 8000);
+  },
+);
+
 t.test('storage faults', { skip: cannotMount }, async (t) => {
   const azurite = await Azurite.start({ persist: true });
   t.teardown(() => azurite[Symbol.asyncDispose]());
