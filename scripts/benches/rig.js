@@ -69,15 +69,15 @@ export async function inParallel(items, width, work) {
 
 /** One mount of the real daemon. */
 export class Mount {
+  /** @type {Client | undefined} */
   #socket;
 
   /** @param {string} path @param {string} store @param {NodeJS.ProcessEnv} env */
   constructor(path, store, env) {
     this.path = path;
-    this.closed = false;
+    this.closed = true;
     this.store = store;
     this.env = env;
-    this.#socket = new Client('http://localhost', { socketPath: join(store, 'daemon.sock') });
   }
 
   /** @param {...string} args */
@@ -95,7 +95,7 @@ export class Mount {
 
   /** What the daemon's socket answers: a program for every question would take half a core. @param {string} path @returns {Promise<unknown>} */
   async asked(path) {
-    const { body } = await request(`http://localhost${path}`, { dispatcher: this.#socket });
+    const { body } = await request(`http://localhost${path}`, this.#socket && { dispatcher: this.#socket });
     return await body.json();
   }
 
@@ -119,10 +119,17 @@ export class Mount {
     return Number(/^write_bytes: (\d+)/m.exec(io)?.[1] ?? NaN);
   }
 
+  /** @param {...string} flags */
+  open(...flags) {
+    this.lustrite('mount', this.path, '--store', this.store, ...flags);
+    this.#socket = new Client('http://localhost', { socketPath: join(this.store, 'daemon.sock') });
+    this.closed = false;
+  }
+
   close() {
     if (this.closed) return;
     this.closed = true;
-    void this.#socket.destroy();
+    void this.#socket?.destroy();
     this.lustrite('umount', this.path);
   }
 }
@@ -215,16 +222,7 @@ export class Rig {
     };
     const mount = new Mount(this.path('mnt'), this.path('store'), env);
     mkdirSync(mount.path);
-    mount.lustrite(
-      'mount',
-      mount.path,
-      '--container',
-      container,
-      '--store',
-      mount.store,
-      ...(wait ? ['--wait'] : []),
-      ...flags,
-    );
+    mount.open('--container', container, ...(wait ? ['--wait'] : []), ...flags);
     this.#mounts.push(mount);
     return mount;
   }

@@ -83,7 +83,7 @@ class Export {
 
   #firstProblem: string | undefined;
   #refused = 0;
-  #mostRefused = manyRefused;
+  #refusedAtNextCheck = manyRefused;
 
   constructor(options: ExportOptions) {
     this.#options = options;
@@ -100,13 +100,13 @@ class Export {
       for await (const entry of this.#changed(directory, prefix)) {
         signal.throwIfAborted();
         counted ??= this.#count(directory, prefix, over.signal);
-        if (this.#refused >= this.#mostRefused) await this.#check();
+        if (this.#refused >= this.#refusedAtNextCheck) await this.#check();
         await files.start(() => this.#entry(entry));
         await log.drained();
       }
       for (const entries of this.#linked.values()) {
         signal.throwIfAborted();
-        if (this.#refused >= this.#mostRefused) await this.#check();
+        if (this.#refused >= this.#refusedAtNextCheck) await this.#check();
         await files.start(() => this.#links(entries));
         await log.drained();
       }
@@ -404,7 +404,7 @@ class Export {
   /** A refusal may be about one blob, or about every request: then the job is over. */
   async #check(): Promise<void> {
     const { container, signal } = this.#options;
-    this.#mostRefused *= 10;
+    this.#refusedAtNextCheck *= 10;
     try {
       await container.check(signal);
     } catch (error) {
