@@ -5,7 +5,6 @@
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import type { Clock } from '../base/clock.js';
-import { crashPoint } from '../base/crash.js';
 import { BlobError, FsError, isOutage, messageChain } from '../base/errors.js';
 import type { Log } from '../base/log.js';
 import { pathText } from '../base/path-text.js';
@@ -13,7 +12,7 @@ import { unlessAborted } from '../base/unless-aborted.js';
 import { blobOfPath } from '../blob/names.js';
 import type { Container } from '../blob/port.js';
 import type { Copy, Fid, FileState, HsmRequest, HsmStateSet, ShownAction } from '../store/inodes.js';
-import { Journal, type JournalEntry } from '../store/journal.js';
+import type { JournalEntry } from '../store/journal.js';
 import type { Store } from '../store/store.js';
 import { unlinkedCopy } from '../store/unlinked.js';
 import { archiveFile, type ArchiveOutcome, type ArchiveRequest, type BlobNames } from './archive-mover.js';
@@ -21,6 +20,7 @@ import { BlobOwners } from './blob-owner.js';
 import { callerOf } from './caller.js';
 import { Changelog } from './changelog.js';
 import { endWord } from './changelog-record.js';
+import { DurableRequests, type UnjournaledRequest } from './durable-requests.js';
 import { ExplicitRequests, type NewRequest } from './explicit-requests.js';
 import {
   actionName,
@@ -86,13 +86,13 @@ export interface HsmStatus extends TransferCounts {
 export class Coordinator implements AsyncDisposable {
   readonly #context: MoverContext;
   readonly #clock: Clock;
-  readonly #requestsDir: string;
   readonly #unlinkedDir: string;
   readonly #table: TransferTable;
   readonly #locks = new NameLocks();
   readonly #owners: BlobOwners;
   readonly #paths: PathFinder;
   readonly #explicit: ExplicitRequests;
+  readonly #durable: DurableRequests;
   /** The parameters, and who turns the coordinator on and off. */
   readonly control: HsmControl;
   /** It ends with the store, which tells of changes until it is closed: the coordinator does not dispose of it. */
@@ -100,16 +100,12 @@ export class Coordinator implements AsyncDisposable {
   #housekeeping: NodeJS.Timeout | undefined;
   /** Files that have lost their last name, until the journal has them. */
   readonly #gone: NewRequest[] = [];
-  #journal: Journal | undefined;
-  /** Journaled, and in the queue as soon as their sizes are known. */
-  readonly #adopting = new Set<JournalEntry>();
   #blocked: string | null = null;
 
   constructor({ store, container, pool, log, config, clock, space }: CoordinatorOptions) {
     const { native } = store;
     this.#context = { native, storeId: store.meta.fsId, container, pool, log, config, space };
     this.#clock = clock;
-    this.#requestsDir = store.requestsDir;
     this.#unlinkedDir = store.unlinkedDir;
     this.changelog = new Changelog({ folder: store.changelogDir, native, log, clock });
     this.#table = new TransferTable({
@@ -143,6 +139,15 @@ export class Coordinator implements AsyncDisposable {
       blobExists: (blob) => exists(container, blob),
     });
     this.#paths = new PathFinder(native);
+    this.#durable = new DurableRequests({
+      folder: store.requestsDir,
+      log,
+      clock,
+      sizeOf: async (entry) => (await this.#copyLeft(entry))?.size ?? (await native.state(entry.fid)).size,
+      queue: (entry, size) => {
+        this.#queue(entry, size);
+      },
+    });
     this.#explicit = new ExplicitRequests({
       native,
       log,
@@ -152,33 +157,23 @@ export class Coordinator implements AsyncDisposable {
       unlinked: async (fid) => (await unlinkedCopy(this.#unlinkedDir, fid))?.copy,
       restoring: (fid) => this.#table.restoreOf(fid)?.asked !== undefined,
       cancel: (fid) => {
-        this.#endAdoption((entry) => entry.fid === fid);
+        this.#durable.end((entry) => entry.fid === fid);
         this.#table.cancel(fid);
       },
-      active: (fid) => this.#table.has(fid) || [...this.#adopting].some((entry) => entry.fid === fid),
+      active: (fid) => this.#table.has(fid) || this.#durable.has(fid),
       enqueue: (requests) => this.#enqueue(requests),
     });
   }
 
   /** Opens the journal and takes up what the last daemon left: what had started waits again (lustre-hsm 5.3). */
   async start(): Promise<void> {
-    const journal = await Journal.open(this.#requestsDir, (error) => {
-      log.error(
-        { cause: messageChain(error) },
-        'accepted HSM requests do not outlive a power cut: cannot sync the journal',
-      );
-    });
-    this.#journal = journal;
+    const takeUp = await this.#durable.start();
     await this.control.start();
     await this.changelog.start();
     this.#housekeeping = setInterval(() => {
       this.housekeep();
     }, housekeepingMs).unref();
-    const left = journal.entries();
-    const { log } = this.#context;
-    if (journal.damaged > 0) log.warn({ lines: journal.damaged }, 'the request journal had damaged lines');
-    if (left.length > 0) log.info({ requests: left.length }, 'HSM requests of the last run wait again');
-    void this.#adopt(left);
+    takeUp();
   }
 
   /** Somebody waits for the data of `fid`: NativeStore's event of the same name. */
@@ -204,7 +199,7 @@ export class Coordinator implements AsyncDisposable {
   async #removeGone(): Promise<void> {
     const gone = this.#gone.splice(0);
     try {
-      await this.#add(gone);
+      await this.#durable.add(gone);
     } catch (error) {
       const cause = messageChain(error);
       this.#context.log.warn({ files: gone.length, cause }, 'the copies of deleted files are not removed');
@@ -338,7 +333,7 @@ export class Coordinator implements AsyncDisposable {
 
   /** Cancels everything that waits or runs; readers get ENODATA. */
   cancelAll(): void {
-    this.#endAdoption(() => true);
+    this.#durable.end(() => true);
     this.#table.cancelAll();
   }
 
@@ -347,7 +342,7 @@ export class Coordinator implements AsyncDisposable {
       ...this.#table.counts(),
       control: this.#table.control,
       blocked: this.#blocked,
-      durable: this.#journal?.size ?? 0,
+      durable: this.#durable.size,
       recent: this.#table.recent(),
     };
   }
@@ -372,7 +367,7 @@ export class Coordinator implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#housekeeping);
     await this.#table.close();
-    await this.#journal?.[Symbol.asyncDispose]();
+    await this.#durable[Symbol.asyncDispose]();
   }
 
   /** For somebody who waits. `recorded`: from the blob of the record under `compat.strict`, too, where data would be lost. */
@@ -459,64 +454,10 @@ export class Coordinator implements AsyncDisposable {
   }
 
   /** Journals explicit requests, then queues them. */
-  async #enqueue(requests: readonly Omit<JournalEntry, 'id' | 'at'>[]): Promise<void> {
-    if (this.#journal === undefined || this.#table.full || this.#table.control === 'stopped')
+  async #enqueue(requests: readonly UnjournaledRequest[]): Promise<void> {
+    if (!this.#durable.started || this.#table.full || this.#table.control === 'stopped')
       throw new FsError(EAGAIN, 'the coordinator takes no requests');
-    await this.#add(requests);
-  }
-
-  async #add(requests: readonly Omit<JournalEntry, 'id' | 'at'>[]): Promise<void> {
-    const journal = this.#journal;
-    if (journal === undefined) return;
-    const at = this.#clock.now();
-    const entries = await journal.add(requests.map((request) => ({ ...request, at })));
-    crashPoint('request.journaled');
-    await this.#adopt(entries);
-  }
-
-  /** Queues journaled requests in their order, whatever the store answers first; resolves when the last one is queued. */
-  async #adopt(entries: readonly JournalEntry[]): Promise<void> {
-    for (const entry of entries) this.#adopting.add(entry);
-    const sized = entries.map(async (entry) => ({ entry, size: await this.#sizeOf(entry) }));
-    for (const next of sized) {
-      const { entry, size } = await next;
-      if (this.#adopting.delete(entry) && size !== undefined) this.#queue(entry, size);
-    }
-  }
-
-  /** Ends requests that are not queued yet. */
-  #endAdoption(which: (entry: JournalEntry) => boolean): void {
-    for (const entry of this.#adopting) {
-      if (!which(entry)) continue;
-      this.#adopting.delete(entry);
-      this.#over(entry, { durable: false });
-    }
-  }
-
-  /** Of what a request is about; undefined where that is gone, and with it the request, or cannot be told now. */
-  async #sizeOf(entry: JournalEntry): Promise<number | undefined> {
-    const { native, log } = this.#context;
-    const { fid, action } = entry;
-    try {
-      return (await this.#copyLeft(entry))?.size ?? (await native.state(fid)).size;
-    } catch (error) {
-      const said = { fid, action: actionName(action), cause: messageChain(error) };
-      if (hasErrno(error, ENOENT, ESTALE)) {
-        log.info(said, 'the file of a request is gone');
-        this.#over(entry, { durable: false });
-      } else {
-        log.warn(said, 'an HSM request waits for the next start of the daemon');
-      }
-      return undefined;
-    }
-  }
-
-  /** No later daemon takes the request up. */
-  #over({ id, fid }: JournalEntry, how: { readonly durable: boolean }): void {
-    void this.#journal?.done(id, how).catch((error: unknown) => {
-      const cause = messageChain(error);
-      this.#context.log.warn({ fid, cause }, 'a finished request stays in the journal');
-    });
+    await this.#durable.add(requests);
   }
 
   #queue(entry: JournalEntry, size: number): void {
@@ -545,7 +486,7 @@ export class Coordinator implements AsyncDisposable {
       .finally(() => {
         // What a stopping daemon interrupts is taken up by the next one.
         if (!this.#table.closing || transfer.succeeded)
-          this.#over(entry, { durable: action !== HUA_RESTORE });
+          this.#durable.over(entry, { durable: action !== HUA_RESTORE });
       });
   }
 

@@ -1,0 +1,126 @@
+/** Explicit requests from their entry in the journal to the queue, and out of the journal when they are over. */
+import { constants } from 'node:os';
+import type { Clock } from '../base/clock.js';
+import { crashPoint } from '../base/crash.js';
+import { messageChain } from '../base/errors.js';
+import type { Log } from '../base/log.js';
+import type { Fid } from '../store/inodes.js';
+import { Journal, type JournalEntry } from '../store/journal.js';
+import { actionName } from './flags.js';
+import { hasErrno } from './movers.js';
+
+const { ENOENT, ESTALE } = constants.errno;
+
+export type UnjournaledRequest = Omit<JournalEntry, 'id' | 'at'>;
+
+export interface DurableRequestsOptions {
+  readonly folder: string;
+  readonly log: Log;
+  readonly clock: Clock;
+  /** Of what a request is about; rejects with ENOENT or ESTALE where that is gone. */
+  readonly sizeOf: (entry: JournalEntry) => Promise<number>;
+  /** Whoever has it queued says over() when it has ended. */
+  readonly queue: (entry: JournalEntry, size: number) => void;
+}
+
+export class DurableRequests implements AsyncDisposable {
+  readonly #options: DurableRequestsOptions;
+  #journal: Journal | undefined;
+  /** Journaled, and in the queue as soon as their sizes are known. */
+  readonly #adopting = new Set<JournalEntry>();
+
+  constructor(options: DurableRequestsOptions) {
+    this.#options = options;
+  }
+
+  /** Opens the journal; what it returns queues what the last daemon left (lustre-hsm 5.3). */
+  async start(): Promise<() => void> {
+    const { folder, log } = this.#options;
+    const journal = await Journal.open(folder, (error) => {
+      log.error(
+        { cause: messageChain(error) },
+        'accepted HSM requests do not outlive a power cut: cannot sync the journal',
+      );
+    });
+    this.#journal = journal;
+    const left = journal.entries();
+    if (journal.damaged > 0) log.warn({ lines: journal.damaged }, 'the request journal had damaged lines');
+    if (left.length > 0) log.info({ requests: left.length }, 'HSM requests of the last run wait again');
+    return () => void this.#adopt(left);
+  }
+
+  /** Whether add() keeps what it is given. */
+  get started(): boolean {
+    return this.#journal !== undefined;
+  }
+
+  /** Those that a restart would take up again. */
+  get size(): number {
+    return this.#journal?.size ?? 0;
+  }
+
+  /** Whether one about the file is not queued yet. */
+  has(fid: Fid): boolean {
+    return [...this.#adopting].some((entry) => entry.fid === fid);
+  }
+
+  /** Resolves when they are durable and queued; rejects where they cannot be made durable, with none of them queued. */
+  async add(requests: readonly UnjournaledRequest[]): Promise<void> {
+    const journal = this.#journal;
+    if (journal === undefined) return;
+    const at = this.#options.clock.now();
+    const entries = await journal.add(requests.map((request) => ({ ...request, at })));
+    crashPoint('request.journaled');
+    await this.#adopt(entries);
+  }
+
+  /** Ends those that are not queued yet. */
+  end(which: (entry: JournalEntry) => boolean): void {
+    for (const entry of this.#adopting) {
+      if (!which(entry)) continue;
+      this.#adopting.delete(entry);
+      this.over(entry, { durable: false });
+    }
+  }
+
+  /** No later daemon takes the request up. */
+  over({ id, fid }: JournalEntry, how: { readonly durable: boolean }): void {
+    void this.#journal?.done(id, how).catch((error: unknown) => {
+      const cause = messageChain(error);
+      this.#options.log.warn({ fid, cause }, 'a finished request stays in the journal');
+    });
+  }
+
+  /** What is not over stays for the next start. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#journal?.[Symbol.asyncDispose]();
+  }
+
+  /** Queues requests in their order, whatever the store answers first; resolves when the last one is queued. */
+  async #adopt(entries: readonly JournalEntry[]): Promise<void> {
+    for (const entry of entries) this.#adopting.add(entry);
+    const sized = entries.map(async (entry) => ({ entry, size: await this.#sizeOf(entry) }));
+    for (const next of sized) {
+      const { entry, size } = await next;
+      if (this.#adopting.delete(entry) && size !== undefined) this.#options.queue(entry, size);
+    }
+  }
+
+  /** Undefined where the file is gone, and with it the request, or nothing can be told of it now. */
+  async #sizeOf(entry: JournalEntry): Promise<number | undefined> {
+    const { log, sizeOf } = this.#options;
+    const { fid, action } = entry;
+    try {
+      return await sizeOf(entry);
+    } catch (error) {
+      const said = { fid, action: actionName(action), cause: messageChain(error) };
+      if (hasErrno(error, ENOENT, ESTALE)) {
+        log.info(said, 'the file of a request is gone');
+        this.over(entry, { durable: false });
+      } else {
+        log.warn(said, 'an HSM request waits for the next start of the daemon');
+      }
+      return undefined;
+    }
+  }
+}
