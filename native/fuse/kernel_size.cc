@@ -29,11 +29,14 @@ namespace {
 using std::chrono::microseconds;
 using Clock = std::chrono::steady_clock;
 
-// The kernel drops an answer that a notification has overtaken.
-constexpr int kAnswers = 8;
+// The kernel drops an answer that a notification has overtaken, and any while it changes the size
+// itself: an append may wait for the very page that a READ holds until the size is known. So not
+// for longer than the tenth of a second that these take.
+constexpr int kAnswers = 100;
 constexpr size_t kStack = 32 << 10;
 constexpr auto kPatience = std::chrono::seconds(5);
 constexpr auto kBurial = std::chrono::milliseconds(10);
+constexpr auto kFarewell = std::chrono::seconds(1);
 // Each holds pages that nobody gives back.
 constexpr size_t kMostQuestions = 64;
 
@@ -87,16 +90,18 @@ int OpenNode(int root, uint64_t node) {
 
 }  // namespace
 
-// Its tasks have this memory, and one table of descriptors that is not ours. They share `errno`
-// with the thread that started them, which uses none while they run.
+// Its tasks have this memory, and one table of descriptors that is not ours. Their `errno` is that
+// of the thread that started them, and only the first one looks at it.
 struct KernelSize::Question {
   const char* mount_point;
   dev_t device;
   uint64_t node;
-  uint64_t size;
+  // What it has by now.
+  std::atomic<uint64_t> size;
 
-  enum Answer { kNone, kYes, kNo };
-  std::atomic<Answer> answer{kNone};
+  // An errno.
+  std::atomic<int> answer{kNone};
+  static constexpr int kNone = -1;
   int file = -1;
   std::atomic<bool> asked{false};
   std::atomic<bool> copies{true};
@@ -111,7 +116,7 @@ struct KernelSize::Question {
     // Of our descriptors the kernel copies the first 64 all the same.
     const bool closed = syscall(SYS_close_range, 0U, ~0U, CLOSE_RANGE_UNSHARE) == 0;
     self->EndCopies();
-    self->answer = closed && self->Taken() ? kYes : kNo;
+    self->answer = closed ? self->Taken() : ENODATA;
     syscall(SYS_exit, 0);
     return 0;
   }
@@ -119,29 +124,32 @@ struct KernelSize::Question {
   static int Ask(void* argument) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     auto* self = static_cast<Question*>(argument);
-    for (int answers = 0; answers < kAnswers && !self->Has(); answers++) {
+    int answers = 0;
+    PollUntil(Clock::now() + kPatience, [self, &answers] {
+      if (self->Has() || answers++ == kAnswers) return true;
       struct statx found = {};
       if (statx(self->file, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_SIZE, &found) != 0)
-        break;
-    }
+        return true;
+      return self->Has();
+    });
     self->asked = true;
     syscall(SYS_exit, 0);
     return 0;
   }
 
-  bool Taken() {
+  int Taken() {
     const int root = OpenRoot(mount_point, device);
-    if (root < 0) return false;
+    if (root < 0) return ENODATA;
     file = OpenNode(root, node);
-    if (file < 0) return errno == ESTALE;
-    if (Has()) return true;
+    if (file < 0) return errno == ESTALE ? ESTALE : ENODATA;
+    if (Has()) return 0;
     // A child of ours, not of this task, which does not wait for it.
     if (clone(Ask, asking_stack + kStack,
               CLONE_VM | CLONE_FILES | CLONE_PARENT | CLONE_PARENT_SETTID, this, &asking) < 0) {
-      return false;
+      return ENODATA;
     }
     PollUntil(Clock::now() + kPatience, [this] { return Has() || asked; });
-    return Has();
+    return Has() ? 0 : ENODATA;
   }
 
   bool Has() const {
@@ -167,28 +175,21 @@ struct KernelSize::Question {
     return started;
   }
 
-  // Whether its tasks are gone; `flags` of waitpid.
-  bool Over(int flags) {
-    if (!Gone(&looking, flags)) return false;
+  // Whether its tasks are gone.
+  bool Over() {
+    if (!Gone(&looking)) return false;
     EndCopies();
-    return Gone(&asking, flags);
+    return Gone(&asking);
   }
 
   void Kill() {
-    // One after the other: the first starts the second.
-    for (pid_t* task : {&looking, &asking}) {
-      if (*task > 0) kill(*task, SIGKILL);
-      Gone(task, 0);
+    for (const pid_t task : {looking, asking}) {
+      if (task > 0) kill(task, SIGKILL);
     }
-    EndCopies();
   }
 
-  static bool Gone(pid_t* task, int flags) {
-    if (*task <= 0) return true;
-    pid_t ended = 0;
-    do ended = waitpid(*task, nullptr, __WALL | flags);
-    while (ended < 0 && errno == EINTR);
-    if (ended == 0) return false;
+  static bool Gone(pid_t* task) {
+    if (*task > 0 && waitpid(*task, nullptr, __WALL | WNOHANG) == 0) return false;
     *task = -1;
     return true;
   }
@@ -197,7 +198,14 @@ struct KernelSize::Question {
 KernelSize::KernelSize(std::string mount_point) : mount_point_(std::move(mount_point)) {}
 
 KernelSize::~KernelSize() {
-  for (const auto& question : questions_) question->Kill();
+  for (auto& question : questions_) {
+    const auto gone = [&question] {
+      question->Kill();
+      return question->Over();
+    };
+    // It hangs in what was mounted over the mount, on a stack of this memory.
+    if (!PollUntil(Clock::now() + kFarewell, gone)) static_cast<void>(question.release());
+  }
 }
 
 void KernelSize::Start() {
@@ -205,27 +213,29 @@ void KernelSize::Start() {
   if (found) device_ = DeviceOf(*found);
 }
 
-bool KernelSize::Become(uint64_t node, uint64_t size) {
+int KernelSize::Become(uint64_t node, const std::function<uint64_t()>& size) {
   Bury();
-  if (questions_.size() >= kMostQuestions) return false;
+  if (questions_.size() >= kMostQuestions) return ENODATA;
   auto question = std::make_unique<Question>();
   question->mount_point = mount_point_.c_str();
   question->device = device_;
   question->node = node;
-  question->size = size;
-  if (!question->Start()) return false;
+  question->size = size();
+  if (!question->Start()) return ENODATA;
   Question& started = *question;
   questions_.push_back(std::move(question));
   // It is late itself where nobody opens the root for it.
-  PollUntil(Clock::now() + 2 * kPatience, [&started] {
-    return started.answer != Question::kNone || Question::Gone(&started.looking, WNOHANG);
+  PollUntil(Clock::now() + 2 * kPatience, [&started, &size] {
+    started.size = size();
+    return started.answer != Question::kNone || Question::Gone(&started.looking);
   });
-  return started.answer == Question::kYes;
+  const int answer = started.answer;
+  return answer == Question::kNone ? ENODATA : answer;
 }
 
 void KernelSize::Bury() {
   PollUntil(Clock::now() + kBurial, [this] {
-    std::erase_if(questions_, [](const auto& question) { return question->Over(WNOHANG); });
+    std::erase_if(questions_, [](const auto& question) { return question->Over(); });
     return questions_.empty();
   });
 }

@@ -12,6 +12,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -28,10 +29,11 @@ class KernelSize {
   // Once the mount is there, and before anything can be mounted over it.
   void Start();
 
-  // Returns true when the kernel has this size of the file, or does not know the file; false when
-  // it cannot be made to take it over: the mount was taken away or mounted over, or nobody answers
-  // for seconds. Nothing is looked up for it.
-  bool Become(uint64_t node, uint64_t size);
+  // Returns 0 when the kernel has the size of the file, which is asked for as it may change
+  // meanwhile; ESTALE when it does not know the file, or not yet; ENODATA when it cannot be made to
+  // take the size over: the mount was taken away or mounted over, or nobody answers for seconds.
+  // Nothing is looked up for it.
+  int Become(uint64_t node, const std::function<uint64_t()>& size);
 
   // Waits for the tasks of the last sizes, which end when the pages they wait for are given back:
   // not for long.

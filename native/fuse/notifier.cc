@@ -1,6 +1,8 @@
 #include "notifier.h"
 
-#include <cerrno>
+#include <fcntl.h>
+
+#include "core.h"
 
 namespace lustrite::fuse {
 
@@ -39,7 +41,13 @@ void Notifier::InodeChanged(const std::shared_ptr<Inode>& inode, bool data,
       return;
     }
     sizes_.Post([this, node = std::move(node), size = *size, then = std::move(then)] {
-      then(kernel_size_.Become(node->id, size) ? 0 : ENODATA);
+      then(kernel_size_.Become(node->id, [&node, size] {
+        int error = 0;
+        const UniqueFd fd = node->inode->OpenBacking(O_PATH, &error);
+        fuse_attr now;
+        bool stable = false;
+        return fd.ok() && Attributes(*node, fd.get(), &now, &stable) == 0 ? now.size : size;
+      }));
       kernel_size_.Bury();
     });
   });

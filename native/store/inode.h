@@ -148,7 +148,8 @@ class InodeObserver {
   // Attributes (and, when `data`, cached pages) are no longer what the kernel may have. `then` runs
   // after the kernel was told and, where the file has a new `size`, ends the file there: whoever
   // reads on would else get zeros behind a smaller size, or nothing behind a larger one. Its error
-  // is ENODATA where the kernel does not take the size over.
+  // is ENODATA where the kernel does not take the size over, ESTALE where it does not know the
+  // file, or not yet.
   virtual void InodeChanged(const std::shared_ptr<Inode>& inode, bool data,
                             std::optional<uint64_t> size, std::function<void(int error)> then) = 0;
   // A name appeared, vanished or changed in a directory (import, remove).

@@ -49,8 +49,6 @@ Verdict InodeImpl::PrepareModify(pid_t pid, Wake& wake) {
   if (record_.flags & HS_RELEASED) {
     return WaitForRestore(Waiter::kRestored, pid, std::move(wake), nullptr, 0);
   }
-  // An append would go where the kernel still believes the end to be.
-  if (SizeUntold()) return Wait(Waiter::kRestored, std::move(wake), nullptr, 0);
   if (unsynced_ || BeforeModify(record_) != Before::kNothing) {
     QueueSuspend();
     return Wait(Waiter::kIdle, std::move(wake), nullptr, 0);
@@ -66,7 +64,8 @@ Verdict InodeImpl::AdmitOpen(int flags, pid_t pid, bool passthrough_ok, Wake wak
   const bool writes = Writes(flags);
   const bool released = (record_.flags & HS_RELEASED) != 0;
   if (closed_to_readers_) return Wait(Waiter::kIdle, std::move(wake), nullptr, 0);
-  if (SizeUntold()) return Wait(Waiter::kIdle, std::move(wake), nullptr, 0);
+  // Passthrough and mapped I/O ask for nothing any more.
+  if (auto verdict = AwaitSize(wake, nullptr, 0)) return *std::move(verdict);
   if (writes) {
     if (busy_) return Wait(Waiter::kIdle, std::move(wake), nullptr, 0);
     if (released && (flags & O_TRUNC) && restore_ == nullptr) {
@@ -140,7 +139,7 @@ Verdict InodeImpl::AdmitRead(OpenFile* file, uint64_t offset, uint64_t length, p
   const uint64_t end = offset + length < offset ? UINT64_MAX : offset + length;
   if (!(record_.flags & HS_RELEASED)) {
     // The kernel would end the file where it still believes the end to be.
-    if (SizeUntold()) return Wait(Waiter::kRestored, std::move(wake), file, end);
+    if (auto verdict = AwaitSize(wake, file, end)) return *std::move(verdict);
     // Bytes of two versions must never meet in one reader.
     if (!file->pinned_etag.empty() && file->pinned_etag != restored_etag_) {
       return Verdict::Fail(ENODATA);
@@ -192,7 +191,7 @@ Verdict InodeImpl::AdmitSeek(pid_t pid, Wake wake) {
     return WaitForRestore(Waiter::kRestored, pid, std::move(wake), nullptr, 0);
   }
   // The kernel refuses to read where it does not know of anything yet.
-  if (SizeUntold()) return Wait(Waiter::kRestored, std::move(wake), nullptr, 0);
+  if (auto verdict = AwaitSize(wake, nullptr, 0)) return *std::move(verdict);
   return Verdict::Go();
 }
 

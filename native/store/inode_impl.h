@@ -142,7 +142,8 @@ class InodeImpl final : public Inode {
   struct Waiter {
     uint64_t ticket = 0;
     Wake wake;
-    enum Kind : uint8_t { kIdle, kRestored, kBytes } kind = kIdle;
+    // kSize: the kernel has the size of the file.
+    enum Kind : uint8_t { kIdle, kRestored, kBytes, kSize } kind = kIdle;
     OpenFile* file = nullptr;
     uint64_t end = 0;  // kBytes: offset behind the last wanted byte
   };
@@ -219,7 +220,7 @@ class InodeImpl final : public Inode {
   void Restored(int error, const Copy& copy, const std::function<void(int)>& done);
   void FailBeyond(uint64_t size);
   void TellSize(bool data, uint64_t size, std::function<void()> then);
-  bool SizeUntold();
+  std::optional<Verdict> AwaitSize(Wake& wake, OpenFile* file, uint64_t end);
   void WakeReaders(int error);
 
   // ---- inode_archive.cc
@@ -243,8 +244,8 @@ class InodeImpl final : public Inode {
   bool closed_to_readers_ = false;
   // New sizes that the kernel is still to be told.
   int untold_sizes_ = 0;
-  // It did not take the last one over.
-  bool size_refused_ = false;
+  // It did not take the last one over, or did not know the file yet.
+  bool size_missed_ = false;
   // One of the handles that are open has seen another size. The kernel marks attributes as valid
   // before it sets the size that came with them, and a reader that looks in between ends the file
   // at the old one: until these handles are closed, each asks for itself.

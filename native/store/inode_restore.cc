@@ -166,6 +166,10 @@ void InodeImpl::Restored(int error, const Copy& copy, const std::function<void(i
             }
             done(0);
           });
+          Post(TakeWaiters([](const Waiter& waiter) {
+                 return waiter.kind == Waiter::kRestored && waiter.file == nullptr;
+               }),
+               0);
         } else {
           WakeReaders(0);
           store_->TellInodeChanged(shared_from_this(), false, {}, [](int) {});
@@ -179,7 +183,8 @@ void InodeImpl::Restored(int error, const Copy& copy, const std::function<void(i
 
 // Under the lock. Nobody reads the file, or opens it, before the kernel has its size; `then` runs
 // before they go on. Where the kernel does not take it over they fail: a short file without an
-// error would be worse.
+// error would be worse. Whoever changes the file does not wait: that itself tells the kernel, which
+// takes no other size over meanwhile.
 void InodeImpl::TellSize(bool data, uint64_t size, std::function<void()> then) {
   untold_sizes_++;
   if (handles_open()) resized_under_handles_ = true;
@@ -188,21 +193,34 @@ void InodeImpl::TellSize(bool data, uint64_t size, std::function<void()> then) {
                              then();
                              const Lock lock(mutex_);
                              untold_sizes_--;
-                             size_refused_ = error != 0;
+                             size_missed_ = error != 0;
+                             // ESTALE: none of them is here by way of the kernel's inode.
+                             if (error == ESTALE || untold_sizes_ > 0) error = 0;
                              const bool readers = restore_ == nullptr;
                              Post(TakeWaiters([readers](const Waiter& waiter) {
-                                    return readers || waiter.kind == Waiter::kIdle;
+                                    return waiter.kind == Waiter::kSize ||
+                                           (readers && waiter.kind != Waiter::kIdle);
                                   }),
                                   error);
                              UpdatePin();
                            });
 }
 
-// Under the lock. A kernel that did not take the size over is told it again.
-bool InodeImpl::SizeUntold() {
-  Evidence now;
-  if (size_refused_ && untold_sizes_ == 0 && Look(&now) == 0) TellSize(false, now.size, [] {});
-  return untold_sizes_ > 0;
+// Under the lock, for who goes by the kernel's size of the file; nothing: the kernel has it. One
+// that it missed is told again.
+std::optional<Verdict> InodeImpl::AwaitSize(Wake& wake, OpenFile* file, uint64_t end) {
+  if (size_missed_ && untold_sizes_ == 0) {
+    uint64_t size = record_.statement ? record_.statement->size : 0;
+    if (!(record_.flags & HS_RELEASED)) {
+      Evidence now;
+      const int error = Look(&now);
+      if (error != 0) return Verdict::Fail(error);
+      size = now.size;
+    }
+    TellSize(false, size, [] {});
+  }
+  if (untold_sizes_ == 0) return {};
+  return Wait(Waiter::kSize, std::move(wake), file, end);
 }
 
 int InodeImpl::FailRestore(int error) {
@@ -241,7 +259,10 @@ void InodeImpl::FailBeyond(uint64_t size) {
 }
 
 void InodeImpl::WakeReaders(int error) {
-  Post(TakeWaiters([](const Waiter& waiter) { return waiter.kind != Waiter::kIdle; }), error);
+  Post(TakeWaiters([](const Waiter& waiter) {
+         return waiter.kind == Waiter::kRestored || waiter.kind == Waiter::kBytes;
+       }),
+       error);
   UpdatePin();
 }
 

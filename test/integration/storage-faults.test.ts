@@ -273,6 +273,68 @@ t.test(
   },
 );
 
+/** Changes files whose blobs have other sizes by now, each beside a reader; prints which changes failed or came out wrong. */
+const changers = `
+import os, sys, threading
+root, size, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+def beside(path):
+    file, out = os.open(path, os.O_RDONLY), os.memfd_create('copy')
+    try:
+        while os.sendfile(out, file, None, 1 << 17): pass
+    except OSError: pass
+    os.close(file)
+    os.close(out)
+def opened(flags, change):
+    def by_handle(path):
+        file = os.open(path, os.O_RDWR | os.O_NONBLOCK | flags)
+        change(file)
+        os.close(file)
+    return by_handle
+whole = b'x' * size
+changes = {
+    'shorter': (lambda path: os.truncate(path, 4), whole[:4]),
+    'longer': (lambda path: os.truncate(path, 12000), whole.ljust(12000, b'\\0')),
+    'ftruncate': (opened(0, lambda file: os.ftruncate(file, 12000)), whole.ljust(12000, b'\\0')),
+    'append': (opened(os.O_APPEND, lambda file: os.write(file, b'y')), whole + b'y'),
+    'behind': (opened(0, lambda file: os.pwrite(file, b'y', 12000)), whole.ljust(12000, b'\\0') + b'y'),
+}
+for n in range(rounds):
+    for name, (change, becomes) in changes.items():
+        path = f'{root}/{name}{n}'
+        reader = threading.Thread(target=beside, args=(path,))
+        reader.start()
+        try: change(path)
+        except OSError as error: print(name, error)
+        reader.join()
+        with open(path, 'rb') as file: content = file.read()
+        if content != becomes: print(name, len(content), 'instead of', len(becomes))
+print('done')
+`;
+
+for (const [what, size] of [
+  ['longer', 8000],
+  ['shorter', 3000],
+] as const) {
+  t.test(
+    `a stub whose blob became ${what} is truncated and written like any other`,
+    { skip: cannotMount },
+    async (t) => {
+      const rounds = 20;
+      const names = ['shorter', 'longer', 'ftruncate', 'append', 'behind'].flatMap((name) =>
+        Array.from({ length: rounds }, (_, n) => `${name}${n}`),
+      );
+      const { mount, container } = await MountedContainer.start(
+        t,
+        Object.fromEntries(names.map((name) => [name, 'x'.repeat(5000)])),
+      );
+      const becomes = 'x'.repeat(size);
+      await Promise.all(names.map((name) => container.getBlockBlobClient(name).upload(becomes, size)));
+      const changed = await run('python3', ['-c', changers, mount.path, String(size), String(rounds)]);
+      t.match(changed, { code: 0, stdout: 'done\n' });
+    },
+  );
+}
+
 /** Copies a file that is open while something else is mounted over the mount, and again when that is gone. */
 const covered = `
 import errno, os, subprocess, sys
