@@ -88,11 +88,22 @@ void OnOpendir(Core& core, const RequestPtr& request) {
   // are asked of us.
   handle->caches = !node->listing_cached.exchange(true);
   fuse_open_out out = {};
-  out.open_flags = FOPEN_KEEP_CACHE | (handle->caches ? FOPEN_CACHE_DIR : 0);
+  // Without FOPEN_KEEP_CACHE the kernel forgets what it has.
+  out.open_flags = FOPEN_KEEP_CACHE;
+  if (handle->caches) {
+    // Before anything is read: what changes from here on may be missing in it.
+    const uint64_t epoch = node->listing_epoch;
+    out.open_flags = node->cached_epoch.exchange(epoch) == epoch
+                         ? FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE
+                         : FOPEN_CACHE_DIR;
+  }
   out.fh = core.listings.Add(handle);
   if (request->Reply(out) != 0) {
     core.listings.Remove(out.fh);
-    if (handle->caches) node->listing_cached = false;
+    if (handle->caches) {
+      node->cached_epoch = 0;
+      node->listing_cached = false;
+    }
   }
 }
 

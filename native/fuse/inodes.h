@@ -39,6 +39,11 @@ struct Node {
   // Directories: one open handle at most fills and reads the kernel's cache of the listing
   // (directories.cc).
   std::atomic<bool> listing_cached{false};
+  // Grows with each name that the store has made or taken away; what it was when the kernel began
+  // to fill that cache; whether the kernel is still to be told.
+  std::atomic<uint64_t> listing_epoch{1};
+  std::atomic<uint64_t> cached_epoch{0};
+  std::atomic<bool> listing_untold{false};
 
  private:
   friend class Nodes;

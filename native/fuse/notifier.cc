@@ -63,10 +63,18 @@ void Notifier::EntryChanged(const Fid& directory, const std::string& name,
     if (then) then();
     return;
   }
+  node->listing_epoch++;
+  node->listing_untold = true;
   entries_.Post([this, node = std::move(node), name, then = std::move(then)] {
     fuse_notify_inval_entry_out out{node->id, static_cast<uint32_t>(name.size()), 0};
     device_->Notify(FUSE_NOTIFY_INVAL_ENTRY,
                     {{&out, sizeof(out)}, {const_cast<char*>(name.c_str()), name.size() + 1}});
+    // That does nothing where the kernel has never looked the name up: a cached listing, and the
+    // times of the directory, stay. Once for all names that have changed by now.
+    if (node->listing_untold.exchange(false)) {
+      fuse_notify_inval_inode_out listing{node->id, 0, 0};
+      device_->Notify(FUSE_NOTIFY_INVAL_INODE, {{&listing, sizeof(listing)}});
+    }
     if (then) then();
   });
 }

@@ -289,6 +289,33 @@ sys.exit(sum(os.waitpid(child, 0)[1] != 0 for child in children) != 0)
       await givenBack(t, mount);
     },
   );
+
+  void t.test(
+    `${mode}: a listing has names that nobody has looked up, however often it was cached without them`,
+    { skip: cannotMount },
+    async (t) => {
+      await using mount = await withStubs(['0'], passthrough);
+      const listing = async (names: readonly string[]): Promise<void> => {
+        const there = async (): Promise<boolean> =>
+          (await readdir(mount.path)).sort().join() === names.join();
+        await until(there, { what: `a listing of ${names.join()}`, timeoutMs: 10_000 });
+        t.ok(await there(), 'from the cache, too');
+      };
+      const { mtimeMs } = await stat(mount.path);
+      await listing(['0']);
+      for (const name of ['1', '2', '3']) {
+        await writeFile(join(mount.source, name), content);
+        await mount.stubs([name], size);
+        await listing(['0', '1', '2', '3'].slice(0, Number(name) + 1));
+      }
+      t.ok((await stat(mount.path)).mtimeMs > mtimeMs, 'and the directory has the time of its last name');
+      for (const name of ['1', '2', '3']) {
+        await mount.call('remove', name);
+        await listing(['0', '1', '2', '3'].filter((other) => other === '0' || other > name));
+      }
+      await givenBack(t, mount);
+    },
+  );
 }
 
 void t.test(
