@@ -5,6 +5,7 @@ import type { ExportStatus } from '../../src/jobs/export/export-record.js';
 import type { ExportRequest } from '../../src/jobs/requests.js';
 import { gate } from '../helpers/memory-hsm.js';
 import { MemoryJobs } from '../helpers/memory-jobs.js';
+import { until } from '../helpers/poll.js';
 
 async function run(jobs: MemoryJobs, request: ExportRequest = {}): Promise<ExportStatus> {
   const job = await jobs.runner.create('export', request);
@@ -434,4 +435,27 @@ await t.test('every name of a symlink is exported', async (t) => {
     ['one', 'two'].map((name) => container.text(name)),
     ['target', 'target'],
   );
+});
+
+await t.test('a file whose upload has begun when the job is canceled is exported and counted', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { clock, pool, store, container } = jobs.hsm;
+  const [upload, moment] = [gate(), gate()];
+  clock.sleep = () => moment.opened;
+  pool.gate = () => upload.opened;
+  store.write('d/begun', 'x');
+  const job = await jobs.runner.create('export', { name: 'canceled' });
+  await until(() => uploads(jobs).length > 0, { what: 'the upload', intervalMs: 1 });
+  await jobs.runner.cancel('canceled');
+  upload.open();
+  const { properties } = await job.done;
+  moment.open();
+  t.match(properties.status, {
+    state: 'Canceled',
+    totalFilesExported: 1,
+    totalFilesFailed: 0,
+    totalDirectoriesExported: 1,
+  });
+  t.equal(store.flags('d/begun'), 0x09);
+  t.ok(container.blobs.has('d'));
 });

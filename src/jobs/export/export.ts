@@ -51,6 +51,8 @@ export interface ExportOptions {
 const walkBatch = 512;
 const tries = 3;
 const firstPauseMs = 200;
+/** What has begun may end for so long when the job is canceled: its blob may be there already. */
+const finishingMs = 400;
 /** Files that an account refuses before it is asked whether it refuses everything. */
 const manyRefused = 100;
 
@@ -76,6 +78,9 @@ function isNewSymlink({ copy, nlink }: WalkEntry): boolean {
 
 class Export {
   readonly #options: ExportOptions;
+  readonly #late = new AbortController();
+  /** For what has begun: its signal is later than the job's. */
+  readonly #begun: ExportOptions;
   /** Directories that were looked at, or are being; each once a job. */
   readonly #directories = new Map<string, Promise<DirectoryResult | undefined>>();
   /** New or changed files with several names: exported behind the walk, which has met all of their names then. */
@@ -87,14 +92,21 @@ class Export {
 
   constructor(options: ExportOptions) {
     this.#options = options;
+    this.#begun = { ...options, signal: this.#late.signal };
   }
 
   async run(): Promise<string | undefined> {
-    const { native, filesystemPath, parallel, log, signal } = this.#options;
+    const { native, filesystemPath, parallel, log, clock, signal } = this.#options;
     const { directory, prefix } = exportScope(filesystemPath);
     await using files = new Parallel(parallel);
     let counted: Promise<void> | undefined;
     const over = new AbortController();
+    const end = (): void => {
+      void clock.sleep(finishingMs).then(() => {
+        this.#late.abort(signal.reason);
+      });
+    };
+    signal.addEventListener('abort', end, { once: true });
     try {
       if (!isDirectory(native, directory)) return undefined;
       for await (const entry of this.#changed(directory, prefix)) {
@@ -115,6 +127,7 @@ class Export {
       if (this.#refused > 0) await this.#check();
       return this.#firstProblem;
     } finally {
+      signal.removeEventListener('abort', end);
       over.abort();
       await counted;
     }
@@ -265,12 +278,13 @@ class Export {
       uploaded: async (blobs: readonly string[]) => {
         for (const blob of blobs) await this.#ancestors(blob);
       },
-      signal,
+      signal: this.#late.signal,
     };
     let outcome: ArchiveOutcome = { kind: 'canceled' };
     for (let attempt = 1; attempt <= tries; attempt++) {
       outcome = await coordinator.archive(entry.fid, wanted);
-      signal.throwIfAborted();
+      // What is done counts all the same.
+      if (outcome.kind !== 'archived') signal.throwIfAborted();
       if (outcome.kind !== 'busy' || attempt === tries) break;
       await clock.sleep(firstPauseMs * 2 ** (attempt - 1), signal);
     }
@@ -322,7 +336,7 @@ class Export {
     const { memory, signal } = this.#options;
     if (memory?.novelty(entry) === 'same') return;
     try {
-      const size = await exportSymlink(this.#options, entry, () => this.#ancestors(entry.path));
+      const size = await exportSymlink(this.#begun, entry, () => this.#ancestors(entry.path));
       memory?.exported(entry);
       if (size === undefined) return;
       this.#discovered(size, 1);
@@ -385,7 +399,7 @@ class Export {
   async #exportDirectory(path: string, rule: DirectoryRule): Promise<DirectoryResult | undefined> {
     const { counters, signal } = this.#options;
     try {
-      const result = await exportDirectory(this.#options, path, rule);
+      const result = await exportDirectory(this.#begun, path, rule);
       if (result === 'written') counters.totalDirectoriesExported++;
       if (result === 'file') {
         const message =
