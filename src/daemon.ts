@@ -616,6 +616,8 @@ class Daemon implements Control {
     else unregister(this.#config.mountPoint);
     const over = job === undefined || finalStates.includes(job.properties.status.state);
     const stoppedJob = over ? null : jobView(job);
+    // What it has begun is exported yet, and is not to be told as lost.
+    if (!lingering) await this.#runner?.[Symbol.asyncDispose]();
     return { dirty: await this.dirty(20), lingering, stoppedJob };
   }
 
