@@ -12,9 +12,12 @@ function number(job: JobView, name: string): number {
   return typeof value === 'number' ? value : 0;
 }
 
-/** `importJobInitialAmlfsPut InProgress: 1200 of 1234 blobs imported, 0 errors, 3 conflicts`. */
+/**
+ * `importJobInitialAmlfsPut InProgress: 1200 of 1234 blobs imported, 0 errors, 3 conflicts`. An outage comes before the
+ * counters: what does not fit on a terminal is cut off.
+ */
 export function jobLine(job: JobView): string {
-  return `${job.name} ${job.properties.status.state}: ${countersText(job)}${outageText(job.storageOutage)}`;
+  return `${job.name} ${job.properties.status.state}${outageText(job.storageOutage)}: ${countersText(job)}`;
 }
 
 /** `; the storage is unavailable since 2026-01-31T12:00:00.000Z: HTTP status 503`, or nothing. */
