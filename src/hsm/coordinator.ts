@@ -156,6 +156,12 @@ export class Coordinator implements AsyncDisposable {
       stopped: () => this.#table.control === 'stopped',
       unlinked: async (fid) => (await unlinkedCopy(this.#unlinkedDir, fid))?.copy,
       restoring: (fid) => this.#table.restoreOf(fid)?.asked !== undefined,
+      restored: async (fid) => {
+        const restore = this.#table.restoreOf(fid);
+        // A reader has the file open: the release will be refused for that.
+        if (restore?.asked === undefined || restore.wanted > 1) return;
+        await restore.done.catch(() => undefined);
+      },
       cancel: (fid) => {
         this.#durable.end((entry) => entry.fid === fid);
         this.#table.cancel(fid);

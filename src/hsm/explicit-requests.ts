@@ -32,6 +32,8 @@ export interface ExplicitRequestsOptions {
   readonly unlinked: (fid: Fid) => Promise<Copy | undefined>;
   /** A restore of the file waits or runs that somebody has asked for by name. */
   readonly restoring: (fid: Fid) => boolean;
+  /** Resolves when no restore of the file waits or runs but for those who have the file open. */
+  readonly restored: (fid: Fid) => Promise<void>;
   /** Anything of the file waits or runs. */
   readonly active: (fid: Fid) => boolean;
   readonly cancel: (fid: Fid) => void;
@@ -134,6 +136,8 @@ export class ExplicitRequests {
       if (refusal !== 0) return refusal;
       try {
         await native.mayWrite(fid, caller);
+        // lustre-hsm 3.3, step 5.
+        await this.#options.restored(fid);
         await native.release(fid);
       } catch (error) {
         log.debug({ fid, cause: messageChain(error) }, 'release refused');

@@ -19,6 +19,7 @@ const big = (letter: string): Buffer => Buffer.alloc(12 * MiB, letter);
 const blobs = {
   '6/cut': Buffer.alloc(MiB, 'c'),
   '6/partial': big('p'),
+  '7/restoring': big('r'),
   '7/read': 'read',
   '7/mapped': 'mapped',
   '7/directory/program': 'program',
@@ -81,6 +82,22 @@ t.test('stubs, restores and releases', { skip: cannotMount }, async (t) => {
     await writing;
     t.equal(await flags(name), states.clean);
     t.equal(await writer.do('os.pread(fd, 4, args[0])', 12 * MiB - 4), 'pppp');
+  });
+
+  await t.test('rule 7: a release waits for a restore that nobody has the file open for', async (t) => {
+    const name = '7/restoring';
+    const open = holdSecondRange(lab, name);
+    t.equal(await lab.lfs('hsm_restore', name), 0);
+    let ended = false;
+    const releasing = lab.lfs('hsm_release', name).then((code) => {
+      ended = true;
+      return code;
+    });
+    t.equal(await flags(name), states.stub);
+    t.notOk(ended);
+    open();
+    t.equal(await releasing, 0);
+    t.same([await flags(name), await blocks(name)], [states.stub, 0]);
   });
 
   await t.test('rule 7: an open reader makes a release EBUSY', async (t) => {

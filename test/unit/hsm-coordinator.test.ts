@@ -262,6 +262,27 @@ for (const how of ['a cancel', 'a purge'])
     t.equal(hsm.coordinator.status().durable, 0);
   });
 
+await t.test('a release waits for a restore that nobody else waits for (lustre-hsm 3.3)', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const [fid] = (await released(hsm, 'a')) as [Fid];
+  const [slow, reached] = [gate(), gate()];
+  hsm.pool.gate = () => {
+    reached.open();
+    return slow.opened;
+  };
+  t.equal(await hsm.coordinator.request(request(HUA_RESTORE, [fid])), 0);
+  await reached.opened;
+  const ends: string[] = [];
+  const releasing = hsm.coordinator.request(request(HUA_RELEASE, [fid])).then((errno) => {
+    ends.push(`release ${String(errno)}`);
+  });
+  await hsm.store.state(fid);
+  t.same(ends, []);
+  slow.open();
+  await releasing;
+  t.same([...ends, hsm.store.flags('a')], ['release 0', 0x0d]);
+});
+
 await t.test('items are taken in order and stop at the first refused one', async (t) => {
   await using hsm = await MemoryHsm.start();
   const [stub] = (await released(hsm, 'stub')) as [Fid];
