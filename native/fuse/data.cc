@@ -105,10 +105,20 @@ void Write(const HandlePtr& handle, const RequestPtr& request) {
   if (error == 0 && in.write_flags & FUSE_WRITE_KILL_SUIDGID) {
     StripPrivileges(*handle->node->inode, fd);
   }
+  // A page of the kernel's cache has its place; an appending write goes to the end as it is now.
+  const bool append = in.flags & O_APPEND && !(in.write_flags & FUSE_WRITE_CACHE);
+  if (error == 0 && append && handle->cached) {
+    // The kernel has the data in its pages already, where it took the end to be: of a stub that was
+    // opened before O_APPEND was set, and has another size now. After an error it forgets them.
+    struct stat st;
+    if (fstat(fd, &st) != 0) {
+      error = errno;
+    } else if (static_cast<uint64_t>(st.st_size) != in.offset) {
+      error = EAGAIN;
+    }
+  }
   size_t done = 0;
   while (error == 0 && done < size) {
-    // A page of the kernel's cache has its place; an appending write goes to the end as it is now.
-    const bool append = in.flags & O_APPEND && !(in.write_flags & FUSE_WRITE_CACHE);
     iovec part{const_cast<char*>(data) + done, size - done};
     const ssize_t n =
         pwritev2(fd, &part, 1, static_cast<off_t>(in.offset + done), append ? RWF_APPEND : 0);

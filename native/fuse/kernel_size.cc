@@ -198,13 +198,14 @@ struct KernelSize::Question {
 KernelSize::KernelSize(std::string mount_point) : mount_point_(std::move(mount_point)) {}
 
 KernelSize::~KernelSize() {
+  const auto deadline = Clock::now() + kFarewell;
   for (auto& question : questions_) {
     const auto gone = [&question] {
       question->Kill();
       return question->Over();
     };
     // It hangs in what was mounted over the mount, on a stack of this memory.
-    if (!PollUntil(Clock::now() + kFarewell, gone)) static_cast<void>(question.release());
+    if (!PollUntil(deadline, gone)) static_cast<void>(question.release());
   }
 }
 

@@ -66,12 +66,15 @@ void Notifier::EntryChanged(const Fid& directory, const std::string& name,
   node->listing_epoch++;
   node->listing_untold = true;
   entries_.Post([this, node = std::move(node), name, then = std::move(then)] {
+    // Before the next notification, which waits for whoever is listing the directory: what he
+    // caches without the name is there when it is dropped.
+    const bool untold = node->listing_untold.exchange(false);
     fuse_notify_inval_entry_out out{node->id, static_cast<uint32_t>(name.size()), 0};
     device_->Notify(FUSE_NOTIFY_INVAL_ENTRY,
                     {{&out, sizeof(out)}, {const_cast<char*>(name.c_str()), name.size() + 1}});
     // That does nothing where the kernel has never looked the name up: a cached listing, and the
     // times of the directory, stay. Once for all names that have changed by now.
-    if (node->listing_untold.exchange(false)) {
+    if (untold) {
       fuse_notify_inval_inode_out listing{node->id, 0, 0};
       device_->Notify(FUSE_NOTIFY_INVAL_INODE, {{&listing, sizeof(listing)}});
     }

@@ -49,6 +49,8 @@ Verdict InodeImpl::PrepareModify(pid_t pid, Wake& wake) {
   if (record_.flags & HS_RELEASED) {
     return WaitForRestore(Waiter::kRestored, pid, std::move(wake), nullptr, 0);
   }
+  const int untold = TellMissedSize();
+  if (untold != 0) return Verdict::Fail(untold);
   if (unsynced_ || BeforeModify(record_) != Before::kNothing) {
     QueueSuspend();
     return Wait(Waiter::kIdle, std::move(wake), nullptr, 0);
@@ -74,7 +76,7 @@ Verdict InodeImpl::AdmitOpen(int flags, pid_t pid, bool passthrough_ok, Wake wak
     }
     // Without O_NONBLOCK a writer waits here, where it can be interrupted and holds no lock of the
     // kernel.
-    if (!released || !(flags & O_NONBLOCK) || (flags & O_TRUNC)) {
+    if (!released || !(flags & O_NONBLOCK) || (flags & (O_TRUNC | O_APPEND))) {
       const Verdict verdict = PrepareModify(pid, wake);
       if (verdict.what != Verdict::kGo) return verdict;
     }

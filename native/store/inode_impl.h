@@ -220,6 +220,7 @@ class InodeImpl final : public Inode {
   void Restored(int error, const Copy& copy, const std::function<void(int)>& done);
   void FailBeyond(uint64_t size);
   void TellSize(bool data, uint64_t size, std::function<void()> then);
+  int TellMissedSize();
   std::optional<Verdict> AwaitSize(Wake& wake, OpenFile* file, uint64_t end);
   void WakeReaders(int error);
 

@@ -162,7 +162,10 @@ void InodeImpl::Restored(int error, const Copy& copy, const std::function<void(i
           TellSize(false, copy.size, [this, shrunk, size = copy.size, done] {
             {
               const Lock inner(mutex_);
-              if (shrunk && restore_ == nullptr) FailBeyond(size);
+              Evidence now;
+              if (shrunk && restore_ == nullptr && Look(&now) == 0) {
+                FailBeyond(std::max(size, now.size));
+              }
             }
             done(0);
           });
@@ -206,19 +209,24 @@ void InodeImpl::TellSize(bool data, uint64_t size, std::function<void()> then) {
                            });
 }
 
-// Under the lock, for who goes by the kernel's size of the file; nothing: the kernel has it. One
-// that it missed is told again.
-std::optional<Verdict> InodeImpl::AwaitSize(Wake& wake, OpenFile* file, uint64_t end) {
-  if (size_missed_ && untold_sizes_ == 0) {
-    uint64_t size = record_.statement ? record_.statement->size : 0;
-    if (!(record_.flags & HS_RELEASED)) {
-      Evidence now;
-      const int error = Look(&now);
-      if (error != 0) return Verdict::Fail(error);
-      size = now.size;
-    }
-    TellSize(false, size, [] {});
+// Under the lock. A size that the kernel missed is told again.
+int InodeImpl::TellMissedSize() {
+  if (!size_missed_ || untold_sizes_ > 0) return 0;
+  uint64_t size = record_.statement ? record_.statement->size : 0;
+  if (!(record_.flags & HS_RELEASED)) {
+    Evidence now;
+    const int error = Look(&now);
+    if (error != 0) return error;
+    size = now.size;
   }
+  TellSize(false, size, [] {});
+  return 0;
+}
+
+// Under the lock, for who goes by the kernel's size of the file; nothing: the kernel has it.
+std::optional<Verdict> InodeImpl::AwaitSize(Wake& wake, OpenFile* file, uint64_t end) {
+  const int error = TellMissedSize();
+  if (error != 0) return Verdict::Fail(error);
   if (untold_sizes_ == 0) return {};
   return Wait(Waiter::kSize, std::move(wake), file, end);
 }
