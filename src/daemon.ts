@@ -59,6 +59,8 @@ export interface DaemonHooks {
 }
 
 /** How long a single SIGTERM waits for open files before it unmounts lazily, and then for the last of them to be closed. */
+/** How long the answer to an unmount waits for the job that it has stopped. */
+const jobEndMs = 3_000;
 const busyForMs = 5_000;
 const lingerForMs = 10_000;
 
@@ -616,8 +618,8 @@ class Daemon implements Control {
     else unregister(this.#config.mountPoint);
     const over = job === undefined || finalStates.includes(job.properties.status.state);
     const stoppedJob = over ? null : jobView(job);
-    // What it has begun is exported yet, and is not to be told as lost.
-    if (!lingering) await this.#runner?.[Symbol.asyncDispose]();
+    // What it has begun is exported yet, and is not to be told as lost. The copy of a log may take longer.
+    if (!lingering) await Promise.race([this.#runner?.[Symbol.asyncDispose](), systemClock.sleep(jobEndMs)]);
     return { dirty: await this.dirty(20), lingering, stoppedJob };
   }
 

@@ -245,7 +245,8 @@ export class Coordinator implements AsyncDisposable {
   /**
    * Archives a file under its path; waits for its turn and its end. `path`: where it is, text or, where that is not
    * UTF-8, bytes; `links`: further names of it that get the same blob, those that it has no more are left out. `uploaded`
-   * is awaited with the blobs that were written, before the file is clean. Never rejects.
+   * is awaited with the blobs that were written, before the file is clean. `signal` ends it, `unlessBegun` as long as it
+   * waits for its turn. Never rejects.
    */
   async archive(
     fid: Fid,
@@ -254,6 +255,7 @@ export class Coordinator implements AsyncDisposable {
       readonly links?: readonly (string | Uint8Array)[];
       readonly uploaded?: ArchiveRequest['uploaded'];
       readonly signal?: AbortSignal;
+      readonly unlessBegun?: AbortSignal;
     },
   ): Promise<ArchiveOutcome> {
     const blobs: string[] = [];
@@ -273,6 +275,7 @@ export class Coordinator implements AsyncDisposable {
     }
     let outcome: ArchiveOutcome = { kind: 'canceled' };
     const transfer = new Transfer(fid, HUA_ARCHIVE, 'archive', state.size, async (self) => {
+      options.unlessBegun?.throwIfAborted();
       outcome = await this.#archive(state, blobs, 0, self, options.uploaded);
       throwUnlessArchived(outcome);
     });

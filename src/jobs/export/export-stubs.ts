@@ -52,27 +52,33 @@ export async function exportDirectory(
   if (before !== undefined && isFile(container, before)) return 'file';
   if (before !== undefined && carries(before.metadata, metadata)) return 'same';
   if (before !== undefined && rule !== 'changed' && agrees(before.metadata, metadata)) return 'same';
-  return coordinator.withBlob(name, state.fid, async () => {
-    // Again: the name may have been waited for, and a file's content never makes way.
-    const found = await lookAt(container, name, signal);
-    if (found !== undefined && isFile(container, found)) return 'file';
-    const kept = keptOf(found, 'directory', { strict: !extended });
-    try {
-      await writeDirectory(
-        container,
-        name,
-        { ...kept, metadata: { ...kept.metadata, ...metadata } },
-        found,
-        signal,
-      );
-    } catch (error) {
-      if (!(error instanceof BlobError) || (error.kind !== 'changed' && error.kind !== 'exists')) throw error;
-      // Our own write, whose answer was lost and which the client sent again; or another client was faster.
-      const now = await lookAt(container, name, signal);
-      if (now === undefined || !carries(now.metadata, metadata)) throw error;
-    }
-    return 'written' as const;
-  });
+  return coordinator.withBlob(
+    name,
+    state.fid,
+    async () => {
+      // Again: the name may have been waited for, and a file's content never makes way.
+      const found = await lookAt(container, name, signal);
+      if (found !== undefined && isFile(container, found)) return 'file';
+      const kept = keptOf(found, 'directory', { strict: !extended });
+      try {
+        await writeDirectory(
+          container,
+          name,
+          { ...kept, metadata: { ...kept.metadata, ...metadata } },
+          found,
+          signal,
+        );
+      } catch (error) {
+        if (!(error instanceof BlobError) || (error.kind !== 'changed' && error.kind !== 'exists'))
+          throw error;
+        // Our own write, whose answer was lost and which the client sent again; or another client was faster.
+        const now = await lookAt(container, name, signal);
+        if (now === undefined || !carries(now.metadata, metadata)) throw error;
+      }
+      return 'written' as const;
+    },
+    signal,
+  );
 }
 
 function isFile({ namespace }: Container, found: BlobProperties): boolean {
@@ -111,43 +117,48 @@ export async function exportSymlink(
   const name = blobName(entry.pathBytes ?? entry.path);
   const body = Buffer.from(target);
   const metadata = metadataFor({ ...entry, kind: 'symlink' }, { extended });
-  return coordinator.withBlob(name, entry.fid, async () => {
-    const found = await lookAt(container, name, signal);
-    const inTheWay = directoryInTheWay(container, name, found);
-    if (inTheWay !== undefined) throw new UserError('Conflict', inTheWay);
-    const same = await sameSymlink(container, name, found, body, signal);
-    if (same === undefined && found !== undefined && options.ifMatch) {
-      throw new UserError('Conflict', `the blob ${name} was written by somebody else`);
-    }
-    const condition = options.ifMatch ? only(found) : {};
-    const kept = keptOf(found, 'symlink', { strict: !extended });
-    const all = { ...kept, metadata: { ...kept.metadata, ...metadata } };
-    const version: BlobVersion =
-      same ?? (await container.write(name, body, { ...all, ...condition, signal }));
-    if (same === undefined) await written();
-    const { etag, size, lastModifiedMs } = version;
-    if (entry.nlink > 1) return same === undefined ? body.length : undefined;
-    try {
-      // So that the next export knows it; symlinks of an unprivileged store carry no record and are compared instead.
-      await native.replaceCopy(entry.fid, {
-        path: entry.path,
-        kind: 'symlink',
-        mode: entry.mode,
-        uid: entry.uid,
-        gid: entry.gid,
-        mtimeNs: entry.mtimeNs,
-        size: 0,
-        target,
-        copy: { blob: name, etag, size, lastModifiedMs },
-      });
-      // What was renamed, or got another name, meanwhile is new where it is now.
-      const [there] = await native.lookup([entry.path]);
-      if (there?.fid !== entry.fid || there.nlink > 1) await native.forgetCopy(entry.fid);
-    } catch (error) {
-      if (!hasErrno(error, EBUSY, EINVAL, ENOENT, ENOTSUP, EPERM, ESTALE)) throw error;
-    }
-    return same === undefined ? body.length : undefined;
-  });
+  return coordinator.withBlob(
+    name,
+    entry.fid,
+    async () => {
+      const found = await lookAt(container, name, signal);
+      const inTheWay = directoryInTheWay(container, name, found);
+      if (inTheWay !== undefined) throw new UserError('Conflict', inTheWay);
+      const same = await sameSymlink(container, name, found, body, signal);
+      if (same === undefined && found !== undefined && options.ifMatch) {
+        throw new UserError('Conflict', `the blob ${name} was written by somebody else`);
+      }
+      const condition = options.ifMatch ? only(found) : {};
+      const kept = keptOf(found, 'symlink', { strict: !extended });
+      const all = { ...kept, metadata: { ...kept.metadata, ...metadata } };
+      const version: BlobVersion =
+        same ?? (await container.write(name, body, { ...all, ...condition, signal }));
+      if (same === undefined) await written();
+      const { etag, size, lastModifiedMs } = version;
+      if (entry.nlink > 1) return same === undefined ? body.length : undefined;
+      try {
+        // So that the next export knows it; symlinks of an unprivileged store carry no record and are compared instead.
+        await native.replaceCopy(entry.fid, {
+          path: entry.path,
+          kind: 'symlink',
+          mode: entry.mode,
+          uid: entry.uid,
+          gid: entry.gid,
+          mtimeNs: entry.mtimeNs,
+          size: 0,
+          target,
+          copy: { blob: name, etag, size, lastModifiedMs },
+        });
+        // What was renamed, or got another name, meanwhile is new where it is now.
+        const [there] = await native.lookup([entry.path]);
+        if (there?.fid !== entry.fid || there.nlink > 1) await native.forgetCopy(entry.fid);
+      } catch (error) {
+        if (!hasErrno(error, EBUSY, EINVAL, ENOENT, ENOTSUP, EPERM, ESTALE)) throw error;
+      }
+      return same === undefined ? body.length : undefined;
+    },
+    signal,
+  );
 }
 
 async function sameSymlink(

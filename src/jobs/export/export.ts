@@ -279,6 +279,7 @@ class Export {
         for (const blob of blobs) await this.#ancestors(blob);
       },
       signal: this.#late.signal,
+      unlessBegun: signal,
     };
     let outcome: ArchiveOutcome = { kind: 'canceled' };
     for (let attempt = 1; attempt <= tries; attempt++) {
