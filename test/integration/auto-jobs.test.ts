@@ -119,6 +119,7 @@ await t.test('what an auto job cannot mean is refused with the reason', async (t
   const rows: readonly (readonly [readonly string[], RegExp])[] = [
     [['auto-import', 'create', mount.path, '--poll-interval', '5'], /--poll-interval: '5' is not a time/],
     [['auto-import', 'create', mount.path, '--prefix', 'a', '--prefix', 'ab'], /'a' and 'ab' overlap/],
+    [['auto-import', 'create', mount.path, '--max-errors', '-2'], /--max-errors: '-2' is not a whole number/],
     [['auto-import', 'create', mount.path, '--source', 'both'], /--source: 'both' is not one of feed/],
     [['auto-import', 'create', mount.path, '--conflict', 'maybe'], /--conflict: 'maybe' is not one of/],
     [['auto-export', 'create', mount.path, '--path', '/a/../b'], /not a path below the mount/],

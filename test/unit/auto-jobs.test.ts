@@ -7,6 +7,7 @@ import type { AutoImportRecord } from '../../src/jobs/auto-import/auto-import-re
 import { Deletions } from '../../src/jobs/auto-import/deletions.js';
 import { stateOf } from '../../src/jobs/job.js';
 import { BlobError, FsError } from '../../src/base/errors.js';
+import { synced } from '../helpers/memory-auto-import.js';
 import { MemoryJobs } from '../helpers/memory-jobs.js';
 import { until } from '../helpers/poll.js';
 
@@ -15,25 +16,26 @@ const auto = (jobs: MemoryJobs, name: string): AutoImportRecord['properties']['s
 
 const autoImport = async (
   jobs: MemoryJobs,
-  options: { readonly mode?: 'Skip' | 'OverwriteIfDirty' | 'Fail'; readonly deletions?: boolean } = {},
+  options: {
+    readonly mode?: 'Skip' | 'OverwriteIfDirty' | 'Fail';
+    readonly deletions?: boolean;
+    readonly maximumErrors?: number;
+  } = {},
 ): Promise<void> => {
   await jobs.runner.create('auto-import', {
     name: 'auto',
     conflictResolutionMode: options.mode ?? 'Skip',
     enableDeletions: options.deletions ?? true,
+    maximumErrors: options.maximumErrors,
     changeSource: 'listing',
     changeSourceReason: 'as asked for',
     pollIntervalMs: 1,
   });
-  await until(() => auto(jobs, 'auto').scanEndTime !== undefined, { what: 'blob sync', intervalMs: 1 });
-};
-
-const synced = async (jobs: MemoryJobs): Promise<void> => {
-  jobs.hsm.clock.ms += 1000;
-  const after = new Date(jobs.hsm.clock.ms).toISOString();
-  const isSynced = (): boolean =>
-    (auto(jobs, 'auto').blobSyncEvents.lastTimeFullySynchronized ?? '') >= after;
-  await until(isSynced, { what: 'a poll', intervalMs: 1 });
+  const isOver = (): boolean => auto(jobs, 'auto').state === 'Failed';
+  await until(() => isOver() || auto(jobs, 'auto').scanEndTime !== undefined, {
+    what: 'blob sync',
+    intervalMs: 1,
+  });
 };
 
 await t.test(
@@ -186,6 +188,60 @@ await t.test(
     );
   },
 );
+
+/** Errors of each phase, and how many the job tolerates -> its state. */
+const errorRows: readonly (readonly [
+  errors: { readonly scan?: number; readonly sync?: number; readonly deletions?: number },
+  maximumErrors: number,
+  state: 'InProgress' | 'Failed',
+])[] = [
+  [{ scan: 1 }, 0, 'Failed'],
+  [{ scan: 1 }, 1, 'InProgress'],
+  [{ scan: 2 }, 1, 'Failed'],
+  [{ sync: 1 }, 0, 'Failed'],
+  [{ sync: 1 }, 1, 'InProgress'],
+  [{ sync: 2 }, 1, 'Failed'],
+  [{ deletions: 1 }, 0, 'Failed'],
+  [{ deletions: 1 }, 1, 'InProgress'],
+  [{ deletions: 2 }, 1, 'Failed'],
+  // Blob sync is one count, and the full sync another.
+  [{ sync: 1, deletions: 1 }, 1, 'Failed'],
+  [{ scan: 1, sync: 1 }, 1, 'InProgress'],
+  [{ scan: 2, sync: 2, deletions: 2 }, -1, 'InProgress'],
+];
+
+await t.test('an auto-import ends with one error more in a phase than it tolerates', async (t) => {
+  for (const [errors, maximumErrors, state] of errorRows) {
+    const title = `${JSON.stringify(errors)}, ${maximumErrors} tolerated`;
+    const { scan = 0, sync = 0, deletions = 0 } = errors;
+    await using jobs = await MemoryJobs.start();
+    const { container, store, coordinator } = jobs.hsm;
+    for (let n = 0; n < scan; n++) container.put(`scan//${n}`, 'x');
+    for (const name of ['good', 'gone0', 'gone1']) container.put(name, 'x');
+    store.before = (call) => {
+      if (call === 'remove') throw new Error('the disk is tired');
+    };
+    await autoImport(jobs, { maximumErrors });
+    for (let n = 0; n < sync; n++) container.put(`sync//${n}`, 'x');
+    for (let n = 0; n < deletions; n++) await container.delete(`gone${n}`);
+    for (let polls = 0; polls < 2; polls++) await synced(jobs);
+    const isOver = state === 'Failed';
+    t.match(
+      auto(jobs, 'auto'),
+      {
+        state,
+        statusCode: isOver ? 'TooManyErrors' : undefined,
+        statusMessage: isOver ? /(?:scan|sync)\/\/\d|gone\d/ : /^Auto-import: blob sync /,
+        totalErrors: scan,
+        blobSyncEvents: { totalErrors: sync + deletions },
+      },
+      title,
+    );
+    if (!isOver) await jobs.runner.cancel('auto');
+    await jobs.runner.wait('auto');
+    await until(() => coordinator.status().blocked === null, { what: 'lfs to be let', intervalMs: 1 });
+  }
+});
 
 await t.test(
   'an auto-import goes on after a restart and waits for a container that does not answer',
