@@ -28,6 +28,8 @@ interface Run {
   readonly name: string;
   readonly abort: AbortController;
   readonly stop: AbortController;
+  /** Its record is on disk. */
+  readonly recorded: Promise<void>;
   readonly done: Promise<JobRecord>;
 }
 
@@ -132,6 +134,8 @@ export class JobRunner implements AsyncDisposable {
    * so or is about to stays as it is; any other that is over: `Conflict`.
    */
   async cancel(name: string): Promise<void> {
+    // A job is shown as soon as it has the slot; why it could not be recorded is its creator's to hear.
+    if (this.#run?.name === name) await this.#run.recorded.catch(() => undefined);
     const record = this.get(name);
     const state = stateOf(record);
     if (state === 'Canceled' || state === 'Cancelling' || state === 'Disabled' || state === 'Disabling')
@@ -208,7 +212,7 @@ export class JobRunner implements AsyncDisposable {
     this.#set(record);
     const recorded = resumed ? unlessDiskFull(this.#records.create(record)) : this.#records.create(record);
     const done = this.#execute(record, recorded, resumed, { signal: abort.signal, stop: stop.signal });
-    this.#run = { name: record.name, abort, stop, done };
+    this.#run = { name: record.name, abort, stop, recorded, done };
     return { recorded, done };
   }
 

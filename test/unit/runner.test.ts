@@ -114,6 +114,8 @@ await t.test('a canceled import is Canceled, has said so in the root, and its lo
   t.match(record.properties, { adminStatus: 'Cancel', status: { state: 'Canceled' } });
   t.same(await onDisk(jobs, 'to-cancel'), record);
   t.same(markers(jobs), ['IMPORT_Canceled.20260131T120000Z']);
+  // The log follows the record.
+  await until(() => jobs.lines('to-cancel'), { what: 'the log', intervalMs: 1 });
   t.match(jobs.lines('to-cancel').at(-1), { code: 'Canceled' });
   await jobs.runner.cancel('to-cancel');
 
@@ -121,6 +123,17 @@ await t.test('a canceled import is Canceled, has said so in the root, and its lo
   jobs.hsm.clock.ms += 5000;
   t.equal(stateOf(await (await jobs.runner.create('import', { name: 'the-next' })).done), 'Completed');
   t.same(markers(jobs), [], 'the next import takes the old marker away, and its own on success');
+});
+
+await t.test('a job can be canceled as soon as it is shown', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  jobs.hsm.container.before = (call) => (call === 'list' ? new Promise(() => undefined) : undefined);
+  const creating = jobs.runner.create('import', { name: 'early' });
+  t.equal(stateOf(jobs.runner.get('early')), 'InProgress');
+  await jobs.runner.cancel('early');
+  const record = await (await creating).done;
+  t.equal(stateOf(record), 'Canceled');
+  t.same(await onDisk(jobs, 'early'), record);
 });
 
 await t.test('a failed import leaves its marker', async (t) => {
