@@ -62,8 +62,9 @@ export function nothingFound(job: JobView): string | undefined {
     (Array.isArray(prefixes) ? prefixes : [prefixes]).map((prefix) => `'${String(prefix)}'`).join(' or ');
   switch (job.kind) {
     case 'import':
-      return number(job, 'totalBlobsWalked') > 0
-        ? undefined
+      if (number(job, 'totalBlobsWalked') > 0) return undefined;
+      return String(importPrefixes) === '/'
+        ? 'the container is empty'
         : `no blob has a name that begins with ${quoted(importPrefixes)}`;
     case 'export':
       return number(job, 'filesDiscovered') > 0 || filesystemPath === '/'
@@ -99,11 +100,16 @@ function countersOf(job: JobView): readonly string[] {
       return [
         ...(job.properties.status.state === 'InProgress' ? [`${number(job, 'percentComplete')} %`] : []),
         ...exported(job),
+        `${number(job, 'totalFilesFailed')} failed`,
         `${number(job, 'filesExportedPerSecond')} files/s`,
         `${number(job, 'mibExportedPerSecond')} MiB/s`,
       ];
     case 'auto-export':
-      return [...exported(job), `iteration ${number(job, 'exportIterationCount')}`];
+      // A file that fails in every iteration is in the total as often.
+      return [
+        ...exported(job),
+        `iteration ${number(job, 'exportIterationCount')}: ${number(job, 'currentIterationFilesFailed')} failed`,
+      ];
     case 'auto-import': {
       const since = syncedOf(job);
       return [
@@ -123,7 +129,6 @@ function exported(job: JobView): readonly string[] {
   return [
     `${counted(number(job, 'totalFilesExported'), 'file')} exported`,
     `${Math.round(number(job, 'totalMiBExported') * 10) / 10} MiB`,
-    `${number(job, 'totalFilesFailed')} failed`,
   ];
 }
 

@@ -1,7 +1,7 @@
 /** `lustrite import …`, `export …`, `auto-import …`, `auto-export …` and `lustrite jobs list`. */
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { finalStates, type JobView } from '../base/control-api.js';
+import { finalStates, type JobView, type StatusReport } from '../base/control-api.js';
 import { UserError } from '../base/errors.js';
 import { isWithin, resolvedPath } from '../base/mount-table.js';
 import { Exit, UsageError } from './failure.js';
@@ -242,7 +242,11 @@ export async function deleteJob(path: string, kind: Kind, name: string, { json }
   const job = await jobNamed(target, kind, name);
   await target.client.delete(`/v1/jobs/${encodeURIComponent(job.name)}`);
   if (json === true) sayJson(job);
-  else say(`${kind} ${job.name} is deleted; its log in the logging container stays`);
+  else {
+    const { loggingContainer } = await target.client.get<StatusReport>('/v1/status');
+    const log = loggingContainer === null ? '' : `; its log in the container ${loggingContainer} stays`;
+    say(`${kind} ${job.name} is deleted${log}`);
+  }
 }
 
 /** The job of that name, or else the one that is running, or else the latest. */

@@ -13,7 +13,8 @@ import { settings } from '../../src/base/config-keys.js';
 import { unknownVariables } from '../../src/base/variables.js';
 import { resolveSettings, type ConfigInput } from '../../src/base/config.js';
 import { bytesText, counted, table } from '../../src/cli/output.js';
-import { fieldRows, jobLine } from '../../src/cli/job-text.js';
+import type { JobView } from '../../src/base/control-api.js';
+import { fieldRows, jobLine, nothingFound } from '../../src/cli/job-text.js';
 import { storeWarning } from '../../src/store/durability.js';
 import { start } from '../helpers/run.js';
 import { nobodyCannotRun } from '../helpers/host.js';
@@ -356,5 +357,15 @@ t.test('people read numbers with units, and names on one line', (t) => {
     jobLine({ kind: 'export', name: 'e', properties: { status: exporting } }),
     'e InProgress: 40 %, 1 file exported, 1.3 MiB, 0 failed, 2 files/s, 2.5 MiB/s',
   );
+  const sending = { state: 'InProgress', totalFilesExported: 3, totalMiBExported: 0, totalFilesFailed: 220, currentIterationFilesFailed: 2, exportIterationCount: 110, statusMessage: 'why' }; // prettier-ignore
+  t.equal(
+    jobLine({ kind: 'auto-export', name: 'e', properties: { status: sending } }),
+    'e InProgress: 3 files exported, 0 MiB, iteration 110: 2 failed (why)',
+  );
+  const imported = (importPrefixes: readonly string[], totalBlobsWalked: number) =>
+    nothingFound({ kind: 'import', name: 'i', properties: { importPrefixes, status: { state: 'Completed', totalBlobsWalked } } } as JobView); // prettier-ignore
+  t.equal(imported(['/'], 0), 'the container is empty');
+  t.equal(imported(['/a', 'b/'], 0), "no blob has a name that begins with '/a' or 'b/'");
+  t.equal(imported(['/'], 1), undefined);
   t.end();
 });
