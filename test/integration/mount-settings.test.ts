@@ -3,10 +3,109 @@ import { randomUUID } from 'node:crypto';
 import { chmod, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
+import type { JobView } from '../../src/base/control-api.js';
 import { Azurite } from '../helpers/azurite.js';
 import { Host } from '../helpers/host.js';
-import { lustrite } from '../helpers/mount.js';
+import { lustrite, TestMount } from '../helpers/mount.js';
 import { cannotMount, mountAt } from '../helpers/mounts.js';
+import { until } from '../helpers/poll.js';
+
+const aTime = 'a time';
+const zeros = (names: string): object => Object.fromEntries(names.split(' ').map((name) => [name, 0]));
+const imported = zeros(
+  'totalBlobsImported importedFiles importedDirectories importedSymlinks preexistingFiles preexistingDirectories ' +
+    'preexistingSymlinks totalErrors totalConflicts',
+);
+
+/** A job that is created without a flag, in the names of ARM: its properties, and what it has besides when it is over. */
+const jobs: readonly {
+  readonly kind: string;
+  readonly properties: Readonly<Record<string, unknown>> & { readonly status: object };
+  /** What differs under compat.strict. */
+  readonly strict?: object;
+  readonly atEnd: readonly string[];
+  /** Whatever is in the status as soon as the job has done something. */
+  readonly did?: RegExp;
+}[] = [
+  {
+    kind: 'import',
+    properties: {
+      adminStatus: 'Active',
+      importPrefixes: ['/'],
+      conflictResolutionMode: 'Skip',
+      maximumErrors: -1,
+      status: {
+        state: 'InProgress',
+        statusMessage: 'Import job is running',
+        lastStartedTime: aTime,
+        totalBlobsWalked: 0,
+        ...imported,
+      },
+    },
+    strict: { conflictResolutionMode: 'Fail', maximumErrors: 0 },
+    atEnd: ['lastCompletionTime', 'blobsWalkedPerSecond', 'blobsImportedPerSecond'],
+  },
+  {
+    kind: 'export',
+    properties: {
+      adminStatus: 'Active',
+      filesystemPath: '/',
+      status: {
+        state: 'InProgress',
+        lastStartedTime: aTime,
+        ...zeros(
+          'percentComplete filesDiscovered totalBytesDiscovered totalFilesExported totalBytesExported totalMiBExported ' +
+            'totalFilesFailed totalFilesSkipped totalDirectoriesExported filesExportedPerSecond mibExportedPerSecond',
+        ),
+      },
+    },
+    atEnd: ['lastCompletionTime'],
+  },
+  {
+    kind: 'auto-import',
+    properties: {
+      adminStatus: 'Enable',
+      autoImportPrefixes: ['/'],
+      conflictResolutionMode: 'Skip',
+      enableDeletions: false,
+      maximumErrors: -1,
+      changeSource: 'listing',
+      changeSourceReason: 'the account has no change feed ($blobchangefeed)',
+      pollIntervalMs: 5000,
+      status: {
+        state: 'InProgress',
+        statusMessage: 'Auto-import: the full sync begins',
+        totalBlobsWalked: 0,
+        ...imported,
+        rateOfBlobWalk: 0,
+        rateOfBlobImport: 0,
+        blobSyncEvents: { ...imported, deletions: 0, rateOfBlobImport: 0 },
+        lastStartedTimeUTC: aTime,
+      },
+    },
+    did: /"lastTimeFullySynchronized"/,
+    atEnd: ['scanStartTime', 'scanEndTime', 'lastCompletionTimeUTC'],
+  },
+  {
+    kind: 'auto-export',
+    properties: {
+      adminStatus: 'Enable',
+      autoExportPrefixes: ['/'],
+      pollIntervalMs: 5000,
+      status: {
+        state: 'InProgress',
+        statusMessage: 'Auto Export is in progress',
+        ...zeros(
+          'totalFilesExported totalMiBExported totalFilesFailed exportIterationCount currentIterationFilesDiscovered ' +
+            'currentIterationMiBDiscovered currentIterationFilesExported currentIterationMiBExported currentIterationFilesFailed',
+        ),
+        lastStartedTimeUTC: aTime,
+      },
+    },
+    did: /"lastSuccessfulIterationCompletionTimeUTC"/,
+    atEnd: ['lastSuccessfulIterationCompletionTimeUTC', 'lastCompletionTimeUTC'],
+  },
+];
 
 t.test('settings of a mount', { skip: cannotMount }, async (t) => {
   const azurite = await Azurite.start();
@@ -71,6 +170,34 @@ t.test('settings of a mount', { skip: cannotMount }, async (t) => {
       });
     },
   );
+
+  t.test('a job without flags has the defaults of its kind, and the fields that ARM has', async (t) => {
+    const mount = await TestMount.start(t, { container: 'data', env, flags: ['--no-import'] });
+    const withoutTimes = (key: string, value: unknown): unknown => (/^last.*Time/.test(key) ? aTime : value);
+    for (const strict of [false, true]) {
+      if (strict) {
+        await mount.unmount();
+        await mount.remount({ env: { LUSTRITE_COMPAT_STRICT: 'true' } });
+      }
+      for (const { kind, properties, strict: differs, did, atEnd } of jobs) {
+        const title = `${kind}${strict ? ', compat.strict' : ''}`;
+        const { stdout } = await lustrite([kind, 'create', mount.path, '--json']);
+        const created = JSON.parse(stdout, withoutTimes) as JobView;
+        t.same(created.properties, strict ? { ...properties, ...differs } : properties, title);
+        const now = async (): Promise<JobView['properties']['status']> =>
+          ((await mount.control('GET', `/v1/jobs/${created.name}`)) as JobView).properties.status;
+        if (did !== undefined) {
+          await until(async () => did.test(JSON.stringify(await now())), {
+            what: `${title} to do something`,
+          });
+          await mount.control('POST', `/v1/jobs/${created.name}/cancel`, {});
+        }
+        await mount.untilJobsEnd();
+        const fields = Object.keys(await now()).sort();
+        t.same(fields, [...Object.keys(properties.status), ...atEnd].sort(), `${title}, over`);
+      }
+    }
+  });
 
   t.test('--no-import starts empty, and --wait has nothing to wait for', async (t) => {
     const host = await Host.create(t, env);
