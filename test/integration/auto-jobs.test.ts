@@ -36,11 +36,25 @@ await t.test('the mount follows the container while an auto-import is enabled', 
   await until(() => contentOf(mount.at('dir/first')) === 'another one', { what: 'the new version' });
   await until(() => !existsSync(mount.at('gone')), { what: 'the deletion' });
 
-  const refused = await lfs(['hsm_release', mount.at('dir/first')]);
+  const first = mount.at('dir/first');
+  const before = await lfs(['hsm_state', first]);
+  for (const verb of [
+    'archive',
+    'restore',
+    'release',
+    'remove',
+    'cancel',
+    'set --norelease',
+    'clear --exists',
+  ]) {
+    const refused = await lfs([...`hsm_${verb}`.split(' '), first]);
+    t.match(refused, { code: 16, stderr: /Device or resource busy/ }, verb);
+  }
+  t.match(await lfs(['hsm_action', first]), { code: 0, stdout: /NOOP/ }, 'who only asks is answered');
+  t.same(await lfs(['hsm_state', first]), before);
+  t.equal(before.code, 0);
   for (const verb of ['archive', 'restore', 'release'])
     await t.rejects(mount.control('POST', `/v1/hsm/${verb}`, { path: 'dir/first' }), /409 .* is enabled/);
-  t.not(refused.code, 0);
-  t.match(refused.stderr, /Device or resource busy/);
   const second = await lustrite(['export', 'create', mount.path]);
   t.equal(second.code, 1);
   t.match(second.stderr, /the auto-import job 'follow' is running; disable it first/);

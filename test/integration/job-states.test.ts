@@ -1,6 +1,6 @@
 /** What each command says to a job in each state that it can be met in: states x commands, through the command line. */
 import { writeFile } from 'node:fs/promises';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import type { JobView } from '../../src/base/control-api.js';
 import { transitions, type JobKind } from '../../src/jobs/job.js';
 import { lustrite } from '../helpers/mount.js';
@@ -33,6 +33,11 @@ const refuseListing = async (lab: MountedContainer): Promise<undefined> => {
   await Promise.resolve();
   lab.storage.inject(listing, { kind: 'status', status: 403, code: 'AuthorizationFailure', message: 'no' });
 };
+/** Also whoever asks whether it is only one blob. */
+const refuseExport = async (lab: MountedContainer, name: string): Promise<undefined> => {
+  lab.storage.inject({}, { kind: 'status', status: 403, code: 'AuthorizationFailure', message: 'no' });
+  await writeFile(lab.at(name), 'new');
+};
 /** Nobody can import it, and no blob can have the other one's name. */
 const badBlob = async (lab: MountedContainer, name: string): Promise<undefined> => {
   await lab.upload({ [`${name}//bad`]: 'no path' });
@@ -49,6 +54,11 @@ const uploading = (lab: MountedContainer, name: string): Promise<void> =>
   lab.arrived({ method: 'PUT', blob: name });
 const stop = async (lab: MountedContainer, name: string): Promise<void> => {
   await lab.mount.control('POST', `/v1/jobs/${name}/cancel`, {});
+};
+
+const uploadingAndStop = async (lab: MountedContainer, name: string): Promise<void> => {
+  await uploading(lab, name);
+  await stop(lab, name);
 };
 
 const already = (state: string) => ({
@@ -82,22 +92,17 @@ const rows: readonly Row[] = [
     state: 'Canceled',
     ...stopped('Canceled'),
     prepare: holdUpload,
-    then: async (lab, name) => {
-      await uploading(lab, name);
-      await stop(lab, name);
-    },
+    then: uploadingAndStop,
   },
   running('auto-import', 'InProgress', 'Disabled'),
   { kind: 'auto-import', state: 'Disabled', ...stopped('Disabled'), then: stop },
   { kind: 'auto-import', state: 'Failed', ...already('Failed'), prepare: refuseListing },
   running('auto-export', 'InProgress', 'Disabled'),
+  { kind: 'auto-export', state: 'Failed', ...already('Failed'), prepare: refuseExport },
   {
     ...running('auto-export', 'Disabling', 'Disabled'),
     prepare: holdUpload,
-    then: async (lab, name) => {
-      await uploading(lab, name);
-      await stop(lab, name);
-    },
+    then: uploadingAndStop,
   },
   { kind: 'auto-export', state: 'Disabled', ...stopped('Disabled'), then: stop },
   {
@@ -118,7 +123,7 @@ const others: readonly (readonly [JobKind, object])[] = [
 ];
 
 /** A store that is slow or broken leads there: unit/job-states.test.ts. */
-const elsewhere = ['import Cancelling', 'export Cancelling', 'auto-import Disabling', 'auto-export Failed'];
+const elsewhere = ['import Cancelling', 'export Cancelling', 'auto-import Disabling'];
 
 t.test('the table has every state of every kind', (t) => {
   const all = Object.entries(transitions).flatMap(([kind, states]) =>
@@ -129,8 +134,25 @@ t.test('the table has every state of every kind', (t) => {
   t.end();
 });
 
-t.test('every command in every state of a job', { skip: cannotMount }, async (t) => {
+/** How a job ends for whoever waits, with the exit code of `create --wait`. */
+const waits: readonly (Pick<Row, 'kind' | 'state' | 'prepare' | 'then'> & { readonly code: 0 | 1 })[] = [
+  { kind: 'import', state: 'Canceled', prepare: holdListing, then: stop, code: 1 },
+  { kind: 'export', state: 'Completed', code: 0 },
+  { kind: 'export', state: 'Canceled', prepare: holdUpload, then: uploadingAndStop, code: 1 },
+  // Its blob sync goes on.
+  { kind: 'auto-import', state: 'InProgress', code: 0 },
+  { kind: 'auto-import', state: 'Failed', prepare: refuseListing, code: 1 },
+  { kind: 'auto-export', state: 'Disabled', then: stop, code: 0 },
+  { kind: 'auto-export', state: 'DisableFailed', prepare: badFile, then: stop, code: 1 },
+];
+
+t.test('jobs on a mount', { skip: cannotMount }, async (t) => {
   const lab = await MountedContainer.start(t, {});
+  await t.test('every command in every state of a job', (t) => commands(t, lab));
+  await t.test('--wait ends with the job, its exit code and its ARM object', (t) => waiting(t, lab));
+});
+
+async function commands(t: Test, lab: MountedContainer): Promise<void> {
   for (const [at, row] of rows.entries()) {
     const { kind, state, ends } = row;
     await t.test(`${kind} ${state}`, async (t) => {
@@ -170,8 +192,40 @@ t.test('every command in every state of a job', { skip: cannotMount }, async (t)
       letGo?.();
       await until(async () => (await now()) === ends, { what: `${name} to be ${ends}` });
       await lab.mount.untilJobsEnd();
-      await answers('done', 'delete', name);
+      t.equal((await command('delete', name)).stdout, `${kind} ${name} is deleted\n`, 'no log is elsewhere');
       await t.rejects(lab.mount.control('GET', `/v1/jobs/${name}`), { message: /there is no job/ });
     });
   }
-});
+}
+
+async function waiting(t: Test, lab: MountedContainer): Promise<void> {
+  for (const [at, { kind, state, code, prepare, then }] of waits.entries()) {
+    const name = `wait-${String(at)}`;
+    const seen = async (): Promise<JobView> =>
+      (await lab.mount.control('GET', `/v1/jobs/${name}`)) as JobView;
+    const letGo = await prepare?.(lab, name);
+    const below = kind.endsWith('import') ? ['--prefix', `/${name}`] : ['--path', `/${name}`];
+    const pause = kind.startsWith('auto') ? ['--poll-interval', '100ms'] : [];
+    const flags = ['--name', name, ...below, ...pause, '--wait', '--json'];
+    const created = lustrite([kind, 'create', lab.mount.path, ...flags]);
+    if (then !== undefined) {
+      await until(async () => (await seen().catch(() => undefined)) !== undefined, { what: name });
+      await then(lab, name);
+    }
+    const ended = await created;
+    t.equal(ended.code, code, `${kind} ${state}: ${ended.stderr}`);
+    const told = JSON.parse(ended.stdout) as JobView;
+    t.match(told, { kind, name, properties: { status: { state } } });
+    if (state === 'InProgress') {
+      t.match(told.properties.status, { scanEndTime: /^\d{4}-/ }, 'it imported what there was');
+      const canceled = await lustrite([kind, 'cancel', lab.mount.path, name, '--wait', '--json']);
+      t.equal(canceled.code, 0, 'which is disable by another name');
+      t.match(JSON.parse(canceled.stdout), { properties: { status: { state: 'Disabled' } } });
+    } else {
+      t.same(told, await seen(), `${kind} ${state}: as it is shown from now on`);
+    }
+    lab.storage.clear();
+    letGo?.();
+    await lab.mount.untilJobsEnd();
+  }
+}

@@ -155,9 +155,11 @@ t.test('a store that is not on a disk, or on an unknown one, is warned of', (t) 
 });
 
 t.test('every command has help with an example', async (t) => {
-  const commands = ['', 'mount', 'umount', 'status', 'import create', 'import list', 'import show', 'import cancel',
-    'export create', 'export list', 'export show', 'export cancel', 'jobs list', 'config show', 'changelog', 'changelog register', 'changelog deregister', 'changelog clear',
-    'changelog readers']; // prettier-ignore
+  const jobs = (kind: string, stop: string): readonly string[] =>
+    ['create', 'list', 'show', stop, 'delete'].map((verb) => `${kind} ${verb}`);
+  const commands = ['', 'mount', 'umount', 'status', 'jobs list', 'config show', ...jobs('import', 'cancel'), ...jobs('export', 'cancel'),
+    ...jobs('auto-import', 'disable'), ...jobs('auto-export', 'disable'),
+    'changelog', 'changelog register', 'changelog deregister', 'changelog clear', 'changelog readers']; // prettier-ignore
   for (const command of commands) {
     const { code, stdout } = await lustrite([...command.split(' ').filter(Boolean), '--help']);
     t.equal(code, 0, command);

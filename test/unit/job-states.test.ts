@@ -29,6 +29,8 @@ interface Row {
   /** Starts the job 'auto', which gets into the call. */
   readonly start: (jobs: MemoryJobs) => Promise<unknown>;
   readonly ends: string;
+  /** The file in the root by which the mount shows the state. */
+  readonly shows?: RegExp;
 }
 
 const changed = (jobs: MemoryJobs): void => {
@@ -46,6 +48,7 @@ const rows: readonly Row[] = [
       await jobs.runner.create('import', { name: 'auto', conflictResolutionMode: 'OverwriteIfDirty' });
     },
     ends: 'Canceled',
+    shows: /^IMPORT_Cancelling\.\d{8}T\d{6}Z$/,
   },
   {
     kind: 'export',
@@ -70,7 +73,7 @@ const rows: readonly Row[] = [
   },
 ];
 
-for (const { kind, state, call, start, ends } of rows) {
+for (const { kind, state, call, start, ends, shows } of rows) {
   await t.test(`${kind} ${state}`, async (t) => {
     await using jobs = await MemoryJobs.start();
     const { runner } = jobs;
@@ -95,6 +98,13 @@ for (const { kind, state, call, start, ends } of rows) {
     for (const [another, create] of creations)
       await t.rejects(create(jobs), { code: 'Conflict', message: inTheWay }, `another job: ${another}`);
     t.equal(stateOf(runner.get('auto')), state, 'as it was');
+    if (shows !== undefined) {
+      const markers = () => jobs.hsm.store.paths().filter((path) => path.startsWith('IMPORT_'));
+      await until(() => markers().length === 1 && shows.test(markers()[0] ?? ''), {
+        what: `the marker of ${state}`,
+        intervalMs: 1,
+      });
+    }
     held.open();
     t.equal(stateOf(await runner.wait('auto')), ends);
     await until(() => runner.running() === undefined, { what: 'the slot', intervalMs: 1 });
