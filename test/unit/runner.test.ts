@@ -2,7 +2,7 @@ import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 import { BlobError } from '../../src/base/errors.js';
-import { isFinal, stateOf, type JobRecord, type RecordOf } from '../../src/jobs/job.js';
+import { endOf, isFinal, stateOf, type JobRecord } from '../../src/jobs/job.js';
 import { gate } from '../helpers/memory-hsm.js';
 import { MemoryJobs } from '../helpers/memory-jobs.js';
 import { until } from '../helpers/poll.js';
@@ -241,20 +241,37 @@ await t.test('what a dead daemon left otherwise ends honestly', async (t) => {
   await (
     await jobs.runner.create('import', { name: 'imported' })
   ).done;
+  const follow = { changeSource: 'listing', changeSourceReason: 'as asked for', pollIntervalMs: 1 } as const;
+  for (const create of [
+    () => jobs.runner.create('auto-import', { name: 'followed', ...follow }),
+    () => jobs.runner.create('auto-export', { name: 'sent', pollIntervalMs: 1 }),
+  ]) {
+    const { name, done } = await create();
+    await jobs.runner.cancel(name);
+    await done;
+  }
   const rows = [
     ['exported', 'InProgress', 'Failed', /the daemon ended while the job ran/],
     ['exported', 'Cancelling', 'Canceled', undefined],
     ['imported', 'Cancelling', 'Canceled', undefined],
+    ['followed', 'Disabling', 'Disabled', undefined],
+    ['sent', 'Disabling', 'Disabled', undefined],
   ] as const;
   for (const [name, before, after, message] of rows) {
     const record = await onDisk(jobs, name);
-    const { lastCompletionTime: _, ...status } = (record as RecordOf<'import' | 'export'>).properties.status;
-    const left = { ...record, properties: { ...record.properties, status: { ...status, state: before } } };
+    const status = Object.entries(record.properties.status).filter(
+      ([field]) => !field.startsWith('lastCompletionTime'),
+    );
+    const left = {
+      ...record,
+      properties: { ...record.properties, status: { ...Object.fromEntries(status), state: before } },
+    };
     await writeFile(join(jobs.folder, 'jobs', name, 'record.json'), JSON.stringify(left));
     await jobs.restart();
     const now = jobs.runner.get(name);
     t.equal(stateOf(now), after, `${name} ${before}`);
     t.ok(isFinal(now));
+    t.ok(endOf(now), 'with the time');
     if (message !== undefined)
       t.match(now.properties.status, { errorCode: 'Interrupted', errorMessage: message });
     t.same(await onDisk(jobs, name), now);
