@@ -134,7 +134,7 @@ export class ReferenceImport {
 
   /**
    * The directory wins against a file that is nothing but its blob, as far as that is in the listing: it makes way, and
-   * its blob is a conflict. False: something else is in the way.
+   * its blob is a conflict; in `Skip` only one that this job has made. False: something else is in the way.
    */
   #makeWay(name: string, leaves: Map<string, `${How}${'Files' | 'Symlinks'}`>): boolean {
     const parts = name.split('/');
@@ -144,6 +144,7 @@ export class ReferenceImport {
       if (there === undefined || there.kind === 'directory') continue;
       const counted = leaves.get(parent);
       if (counted === undefined || there.modified || there.copy?.name !== parent) return false;
+      if (this.#mode === 'Skip' && counted.startsWith('preexisting')) return false;
       this.#tree.entries.delete(parent);
       leaves.delete(parent);
       this.#counts[counted]--;

@@ -48,6 +48,15 @@ export class Reference {
   #version = 0;
   #puts = 0;
 
+  /**
+   * Whether what is left depends on when it was interrupted: in `Skip` a file that the first of the jobs has made stays,
+   * and one that the same job finds makes way for the blobs below its name.
+   */
+  isUndecided(op: Op): boolean {
+    if (op.op !== 'interrupted' || op.job.op !== 'import' || op.job.mode !== 'Skip') return false;
+    return [...this.blobs.keys()].some((name) => ancestors(name).some((above) => this.blobs.has(above)));
+  }
+
   /** What a job counts and how it ends; undefined: it is no job. */
   apply(op: Op): Counts | undefined {
     switch (op.op) {

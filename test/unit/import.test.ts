@@ -1,8 +1,10 @@
 import t from 'tap';
 import { BlobError } from '../../src/base/errors.js';
+import type { ConflictMode } from '../../src/jobs/import/conflict-mode.js';
 import type { ImportStatus } from '../../src/jobs/import/import-record.js';
 import type { ImportRequest } from '../../src/jobs/requests.js';
 import { MemoryJobs } from '../helpers/memory-jobs.js';
+import { until } from '../helpers/poll.js';
 
 /** Runs an import to its end. */
 async function run(jobs: MemoryJobs, request: ImportRequest = {}): Promise<ImportStatus> {
@@ -167,14 +169,17 @@ await t.test(
 await t.test(
   'a clash in one page is resolved, too, and fails an import that fails on conflicts',
   async (t) => {
-    await using jobs = await MemoryJobs.start();
-    for (const name of ['a', 'a/x']) jobs.hsm.container.put(name, name);
-    t.match(await run(jobs, { conflictResolutionMode: 'Fail' }), { state: 'Failed', totalConflicts: 1 });
-    t.match(await run(jobs), { state: 'CompletedPartial', totalConflicts: 1 });
-    t.same(
-      jobs.hsm.store.paths().filter((path) => !path.startsWith('IMPORT')),
-      ['a', 'a/x'],
-    );
+    const rows = { Fail: ['Failed', 'a'], Skip: ['CompletedPartial', 'a', 'a/x'] } as const;
+    for (const [mode, [state, ...paths]] of Object.entries(rows)) {
+      await using jobs = await MemoryJobs.start();
+      for (const name of ['a', 'a/x']) jobs.hsm.container.put(name, name);
+      const status = await run(jobs, { conflictResolutionMode: mode as ConflictMode });
+      t.match(status, { state, totalConflicts: 1 }, mode);
+      t.same(
+        jobs.hsm.store.paths().filter((path) => !path.startsWith('IMPORT')),
+        paths,
+      );
+    }
   },
 );
 
@@ -186,18 +191,45 @@ await t.test('directories win against files on every level of a name', async (t)
 });
 
 await t.test(
-  'an import that fails on conflicts leaves the file that a directory would win against',
+  'a file that was there before an import makes way for a directory only where the mode overwrites',
   async (t) => {
-    await using jobs = await MemoryJobs.start();
-    const { container, store } = jobs.hsm;
-    container.put('a', 'a');
-    await run(jobs);
-    const fid = store.fidOf('a');
-    container.put('a/x', 'x');
-    t.match(await run(jobs, { conflictResolutionMode: 'Fail' }), { state: 'Failed', totalConflicts: 1 });
-    t.equal(store.fidOf('a'), fid);
+    const left = ['Failed', 'there', 1] as const;
+    const skipped = ['CompletedPartial', 'there', 1] as const;
+    const directory = ['CompletedPartial', 'directory', 0] as const;
+    const rows = { Fail: left, Skip: skipped, OverwriteIfDirty: directory, OverwriteAlways: directory };
+    for (const [mode, [state, found, preexistingFiles]] of Object.entries(rows)) {
+      for (const child of ['a/', 'a/x', 'a/b/x']) {
+        await using jobs = await MemoryJobs.start();
+        const { container, store } = jobs.hsm;
+        container.put('a', 'a');
+        await run(jobs);
+        const fid = store.fidOf('a');
+        container.put(child, '');
+        const status = await run(jobs, { name: 'second', conflictResolutionMode: mode as ConflictMode });
+        t.match(status, { state, preexistingFiles, totalConflicts: 1, totalErrors: 0 }, `${mode} ${child}`);
+        const [now] = await store.lookup(['a']);
+        t.equal(now?.fid === fid ? 'there' : now?.type, found, `${mode} ${child}`);
+      }
+    }
   },
 );
+
+await t.test('a file of an import that was interrupted is its own when it goes on', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  container.pageSize = 1;
+  for (const name of ['a', 'a/x']) container.put(name, name);
+  let pages = 0;
+  container.before = () => (++pages > 1 ? new Promise(() => undefined) : undefined);
+  await jobs.runner.create('import', { name: 'resumed', conflictResolutionMode: 'Skip', maximumErrors: -1 });
+  await until(() => store.paths().includes('a'), { what: 'the file', intervalMs: 1 });
+  await jobs.runner[Symbol.asyncDispose]();
+  container.before = () => undefined;
+  await jobs.restart();
+  const { status } = (await jobs.runner.wait('resumed')).properties;
+  t.match(status, { state: 'CompletedPartial', importedFiles: 1, preexistingFiles: 0, totalConflicts: 1 });
+  t.same(store.paths(), ['a', 'a/x']);
+});
 
 await t.test(
   'an import leaves what is there alone: the same is preexisting, the rest a conflict',

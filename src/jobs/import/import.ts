@@ -281,9 +281,11 @@ class Import {
    * the container has exactly this blob still: else the bytes that are here may be the only ones.
    */
   async #remove(path: string, state: FileState): Promise<boolean> {
-    const { native, counters, mode } = this.#options;
+    const { native, counters, mode, resumed } = this.#options;
     const counted = this.#leaves.get(path);
     if (counted === undefined || state.modified || state.copy?.blob !== path) return false;
+    // A file that was there before the job is kept; of a job that goes on nobody knows any more which were.
+    if (mode === 'Skip' && counted.startsWith('preexisting') && !resumed) return false;
     const why = 'other blobs lie below this name, so that it is a directory';
     // The job ends: what was there before it stays.
     if (mode === 'Fail') this.#conflict(path, path, why);
