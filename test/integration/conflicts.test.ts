@@ -19,6 +19,7 @@ import { dirname } from 'node:path';
 import t, { type Test } from 'tap';
 import { noBlobSyncCounters } from '../../src/jobs/auto-import/auto-import-record.js';
 import { noImportCounters, type ImportStatus } from '../../src/jobs/import/import-record.js';
+import { Application } from '../helpers/application.js';
 import { AutoImport, importCounters, syncCounters } from '../helpers/auto-import.js';
 import { HS, hsmFlags, lfsPath, states } from '../helpers/lfs.js';
 import { MountedContainer } from '../helpers/mounted-container.js';
@@ -53,6 +54,8 @@ const modes = {
 /** In the order of `modes`. */
 type Cells = readonly [Cell, Cell, Cell, Cell];
 
+type Kind = 'Files' | 'Directories' | 'Symlinks';
+
 interface Situation {
   /** Of an import job, and of both phases of an auto-import unless they say otherwise. */
   readonly cells: Cells;
@@ -60,7 +63,9 @@ interface Situation {
   /** 'no change': there is nothing for a blob sync to see. */
   readonly blobSync?: Cells | 'no change';
   /** What the blob is. */
-  readonly kind?: 'Files' | 'Directories' | 'Symlinks';
+  readonly kind?: Kind;
+  /** What it was when it was imported. */
+  readonly was?: Kind;
   /** Made before any blob is there, so that it is not imported. */
   readonly local?: (at: string) => Promise<unknown>;
   /** Another blob that is imported in its place. */
@@ -71,21 +76,31 @@ interface Situation {
   readonly then?: (at: string, lab: MountedContainer) => Promise<unknown>;
   /** Another client puts a newer blob there before the job; in blob sync, somebody always does. */
   readonly newer?: true;
-  /** While the job runs. */
-  readonly holding?: true;
+  /** Who has it open while the job runs. */
+  readonly holding?: 'a writer' | 'a reader' | 'a mapping';
   /** Another name of the file, which keeps what it has. */
   readonly alsoAt?: (at: string) => string;
 }
 
 const replaced: Cells = ['fail', 'stay', 'blob', 'blob'];
+const made: Cells = ['new', 'new', 'new', 'new'];
 const kept: Cells = ['keep', 'keep', 'keep', 'keep'];
 const read = (at: string): Promise<unknown> => readFile(at);
 const edit = (at: string): Promise<unknown> => writeFile(at, 'mine');
+const readByOthers: Situation = {
+  cells: ['fail', 'stay', 'attr', 'stay'],
+  fullSync: ['fail', 'stay', 'wait, blob', 'wait, blob'],
+  blobSync: ['fail', 'stay', 'wait, blob', 'wait, blob'],
+  then: read,
+  newer: true,
+};
 /** Under no prefix of a job. */
 const elsewhere = (path: string): string => path.replace(/\/([^/]+)\.$/, '@elsewhere/$1');
 
 const situations: Readonly<Record<string, Situation>> = {
-  'nothing there': { cells: ['new', 'new', 'new', 'new'], local: () => Promise.resolve() },
+  'nothing there': { cells: made, local: () => Promise.resolve() },
+  'nothing there, for a symlink': { cells: made, kind: 'Symlinks', local: () => Promise.resolve() },
+  'nothing there, for a directory': { cells: made, kind: 'Directories', local: () => Promise.resolve() },
   'a stub of the same blob': { cells: kept, blobSync: 'no change' },
   'a clean file of this blob': {
     cells: ['keep', 'keep', 'keep', 'free'],
@@ -117,7 +132,7 @@ const situations: Readonly<Record<string, Situation>> = {
     fullSync: ['fail', 'stay', 'wait, keep', 'wait, keep'],
     blobSync: 'no change',
     then: edit,
-    holding: true,
+    holding: 'a writer',
   },
   'an open file, changed, over a newer blob': {
     cells: ['fail', 'stay', 'stay', 'stay'],
@@ -125,7 +140,23 @@ const situations: Readonly<Record<string, Situation>> = {
     blobSync: ['fail', 'stay', 'wait, blob', 'wait, blob'],
     then: edit,
     newer: true,
-    holding: true,
+    holding: 'a writer',
+  },
+  'a clean file of this blob that somebody reads': {
+    cells: ['keep', 'keep', 'keep', 'stay'],
+    // What waits is looked at as blob sync does.
+    fullSync: ['keep', 'keep', 'keep', 'wait, keep'],
+    blobSync: 'no change',
+    then: read,
+    holding: 'a reader',
+  },
+  'a clean file of an older blob that somebody reads': {
+    ...readByOthers,
+    holding: 'a reader',
+  },
+  'a clean file of an older blob that somebody has mapped': {
+    ...readByOthers,
+    holding: 'a mapping',
   },
   'a new file': { cells: replaced, local: edit },
   'a clean file, never to be released': {
@@ -201,6 +232,28 @@ const situations: Readonly<Record<string, Situation>> = {
     local: (at) => symlink('/elsewhere', at),
   },
   'a pipe for a directory': { cells: replaced, kind: 'Directories', local: (at) => ok('mkfifo', [at]) },
+  'a stub whose blob is a symlink now': { cells: replaced, was: 'Files', kind: 'Symlinks' },
+  'a clean file whose blob is a symlink now': { cells: replaced, was: 'Files', kind: 'Symlinks', then: read },
+  'a changed file whose blob is a symlink now': {
+    cells: replaced,
+    was: 'Files',
+    kind: 'Symlinks',
+    then: edit,
+  },
+  'a stub whose blob is a directory now': { cells: replaced, was: 'Files', kind: 'Directories' },
+  'a clean file whose blob is a directory now': {
+    cells: replaced,
+    was: 'Files',
+    kind: 'Directories',
+    then: read,
+  },
+  'a changed file whose blob is a directory now': {
+    cells: replaced,
+    was: 'Files',
+    kind: 'Directories',
+    then: edit,
+  },
+  'a symlink whose blob is a file now': { cells: replaced, was: 'Symlinks', kind: 'Files' },
 };
 
 const old = 'as it is in the container';
@@ -240,10 +293,10 @@ t.test('every cell of the conflict table', { skip: cannotMount }, async (t) => {
   for (const folder of folders) await mkdir(lab.at(folder), { recursive: true });
   await Promise.all(
     cells.map(async ({ name, situation }) => {
-      const { local, other } = situation;
+      const { local, other, kind, was = kind } = situation;
       if (local) await local(lab.at(name));
-      else if (other) await put(lab, other(name), {}, old);
-      else await put(lab, name, situation, old);
+      else if (other) await put(lab, other(name), undefined, old);
+      else await put(lab, name, was, old);
     }),
   );
   t.equal(await lab.import(), 'Completed');
@@ -318,7 +371,7 @@ t.test('every cell of the conflict table', { skip: cannotMount }, async (t) => {
 async function put(
   { container }: MountedContainer,
   name: string,
-  { kind }: Pick<Situation, 'kind'>,
+  kind: Kind | undefined,
   content: string,
 ): Promise<void> {
   const body = kind === 'Symlinks' ? 'target' : kind === 'Directories' ? '' : content;
@@ -342,16 +395,34 @@ async function prepare(
   readonly before: Seen;
   /** Of the blob. */
   readonly body: string;
-  readonly held: { readonly close: () => Promise<void> } | undefined;
+  readonly held: { readonly close: () => Promise<unknown> } | undefined;
 }> {
-  const { then, local, other, holding } = situation;
+  const { then, local, other, was, kind, holding } = situation;
   const isNewer = change.newer ?? situation.newer ?? false;
   await then?.(lab.at(name), lab);
   const before = await look(lab.at(name));
-  const held = holding ? await open(lab.at(name), 'r+') : undefined;
+  const held = holding && (await hold(lab.at(name), holding));
   const body = isNewer ? newer : old;
-  if (isNewer || local || other) await put(lab, name, situation, body);
+  if (isNewer || local || other || was) await put(lab, name, kind, body);
   return { before, body, held };
+}
+
+async function hold(
+  at: string,
+  who: NonNullable<Situation['holding']>,
+): Promise<{ readonly close: () => Promise<unknown> }> {
+  if (who !== 'a mapping') return open(at, who === 'a writer' ? 'r+' : 'r');
+  const application = new Application();
+  // mmap.mmap() would keep a descriptor of its own.
+  await application.do(
+    `libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_void_p
+file = os.open(args[0], os.O_RDONLY)
+memory = libc.mmap(None, ctypes.c_size_t(4096), mmap.PROT_READ, mmap.MAP_SHARED, file, ctypes.c_long(0))
+assert memory != ctypes.c_void_p(-1).value
+os.close(file)`,
+    at,
+  );
+  return { close: () => application[Symbol.asyncDispose]() };
 }
 
 function stateOf({ end }: TableCell): string {
