@@ -77,11 +77,55 @@ const hadoop = (owner: string, permissions: string): Readonly<Record<string, str
 
 export const dialects: readonly Dialect[] = [
   {
+    // What the documentation allows and people type, and what means nothing.
+    name: 'by hand',
+    rows: [
+      [{ name: 'd', metadata: { owner: '7', group: '8', permissions: 'rwxrwxrwt', ...folder } }, 'd', { kind: 'directory', uid: 7, gid: 8, mode: 0o1777 }],
+      [{ name: 'd/text', body: 'x', metadata: { ...lemur(1000, 100, 'rwxrwxrwx') } }, 'd/text', { kind: 'file', uid: 1000, gid: 100, mode: 0o777, mtimeMs: modtimeMs }],
+      [{ name: 'd/text alone', body: 'x', metadata: { permissions: 'rw-r-----' } }, 'd/text alone', { kind: 'file', mode: 0o640 }],
+      [{ name: 'd/T', body: 'x', metadata: { permissions: 'rwxrwxrwT' } }, 'd/T', { kind: 'file', mode: 0o1776 }],
+      [{ name: 'd/s', body: 'x', metadata: { permissions: 'rwsr-Sr--' } }, 'd/s', { kind: 'file', mode: 0o6744 }],
+      [{ name: 'd/as ls has it', body: 'x', metadata: { permissions: '-rwxr-x---+' } }, 'd/as ls has it', { kind: 'file', mode: 0o750 }],
+      [{ name: 'd/owner', body: 'x', metadata: { owner: '1', permissions: '644' } }, 'd/owner', { kind: 'file', uid: 1, mode: 0o644 }],
+      [{ name: 'd/group', body: 'x', metadata: { group: '1', permissions: '644' } }, 'd/group', { kind: 'file', gid: 1, mode: 0o644 }],
+      [{ name: 'd/decimal', body: 'x', metadata: { permissions: '420' } }, 'd/decimal', { kind: 'file', mode: 0o644 }],
+      [{ name: 'd/octal', body: 'x', metadata: { permissions: '0420' } }, 'd/octal', { kind: 'file', mode: 0o420 }],
+      [{ name: 'd/capitals', body: 'x', metadata: { Owner: '7', Group: '8', Permissions: '0750', ModTime: modtimeText } }, 'd/capitals', { kind: 'file', uid: 7, gid: 8, mode: 0o750, mtimeMs: modtimeMs }],
+      [{ name: 'd/names', body: 'x', metadata: { owner: '$superuser', group: 'a1b2-c3' } }, 'd/names', { kind: 'file' }],
+      [{ name: 'd/nobody', body: 'x', metadata: { owner: '4294967295', group: '4294967294' } }, 'd/nobody', { kind: 'file', gid: 4_294_967_294 }],
+      [{ name: 'd/sesame', body: 'x', metadata: { permissions: 'sesame' } }, 'd/sesame', { kind: 'file' }],
+      [{ name: 'd/8', body: 'x', metadata: { owner: '1', permissions: '0688' } }, 'd/8', { kind: 'file', uid: 1 }],
+      [{ name: 'd/west', body: 'x', metadata: { modtime: '2023-03-17 08:30:11 -0630' } }, 'd/west', { kind: 'file', mtimeMs: modtimeMs }],
+      [{ name: 'd/1969', body: 'x', metadata: { modtime: '1969-12-31 23:59:59 +0000' } }, 'd/1969', { kind: 'file', mtimeMs: -1000 }],
+      [{ name: 'd/month 13', body: 'x', metadata: { modtime: '2023-13-01 00:00:00 +0000' } }, 'd/month 13', { kind: 'file' }],
+      [{ name: 'd/31 June', body: 'x', metadata: { modtime: '2023-06-31 00:00:00 +0000' } }, 'd/31 June', { kind: 'file' }],
+      [{ name: 'd/yesterday', body: 'x', metadata: { modtime: 'yesterday' } }, 'd/yesterday', { kind: 'file' }],
+      [{ name: 'd/seconds', body: 'x', metadata: { mtime: '1679065211' } }, 'd/seconds', { kind: 'file' }],
+      [{ name: 'd/no folder', metadata: { hdi_isfolder: 'false' } }, 'd/no folder', { kind: 'file' }],
+      [{ name: 'd/folder with content', body: 'x', metadata: folder }, 'd/folder with content', { kind: 'file' }],
+      [{ name: 'd/folder', metadata: { Hdi_isfolder: 'True' } }, 'd/folder', { kind: 'directory' }],
+      [{ name: 'd/REG', body: 'x', metadata: { ftype: 'REG' } }, 'd/REG', { kind: 'file' }],
+    ],
+    read: azcopyMeaning,
+  },
+  {
+    // What an export of ours adds, also after somebody has changed the rest.
+    name: 'lustrite',
+    rows: [
+      [{ name: 'setuid', body: 'x', metadata: { ...lemur(1, 2, '0755'), lustrite_stat: '4755 1679065211000000007' } }, 'setuid', { kind: 'file', uid: 1, gid: 2, mode: 0o4755, mtimeMs: modtimeMs }],
+      [{ name: 'chmodded', body: 'x', metadata: { ...lemur(1, 2, '0700'), lustrite_stat: '4755 1679065211000000007' } }, 'chmodded', { kind: 'file', uid: 1, gid: 2, mode: 0o700, mtimeMs: modtimeMs }],
+      [{ name: 'broken', body: 'x', metadata: { ...lemur(1, 2, '0755'), lustrite_stat: '9999 x' } }, 'broken', { kind: 'file', uid: 1, gid: 2, mode: 0o755, mtimeMs: modtimeMs }],
+    ],
+    read: azcopyMeaning,
+  },
+  {
     name: 'lemur',
     rows: [
       [{ name: 'd', metadata: { ...lemur(7, 8, '1777'), ...folder } }, 'd', { kind: 'directory', uid: 7, gid: 8, mode: 0o1777, mtimeMs: modtimeMs }],
       [{ name: 'd/file', body: 'x', metadata: lemur(1000, 100, '0640') }, 'd/file', { kind: 'file', uid: 1000, gid: 100, mode: 0o640, mtimeMs: modtimeMs }],
       [{ name: 'd/old', body: 'x', metadata: { Uid: '5', Gid: '6', Perm: '600', ModTime: modtimeText } }, 'd/old', { kind: 'file', uid: 5, gid: 6, mode: 0o600, mtimeMs: modtimeMs }],
+      [{ name: 'd/2019', metadata: { perm: '20000000755', ...folder } }, 'd/2019', { kind: 'directory', mode: 0o755 }],
+      [{ name: 'd/special', body: 'x', metadata: { perm: '64000755' } }, 'd/special', { kind: 'file', mode: 0o7755 }],
       [{ name: 'd/2020', body: 'd/file', metadata: { ...lemur(1, 2, '0777'), ftype: 'LNK' } }, 'd/2020', { kind: 'symlink', uid: 1, gid: 2, mtimeMs: modtimeMs }],
     ],
     read: ({ metadata }) => ({
@@ -97,6 +141,9 @@ export const dialects: readonly Dialect[] = [
       [{ name: 'd/setuid', body: 'x', metadata: azcopyStandard(0, 0, 0o104755) }, 'd/setuid', { kind: 'file', uid: 0, gid: 0, mode: 0o4755, mtimeMs: modtimeMs }],
       [{ name: 'd/link', body: '../d/file', metadata: { ...azcopyStandard(9, 9, 0o120777), ...link } }, 'd/link', { kind: 'symlink', uid: 9, gid: 9, mtimeMs: modtimeMs }],
       [{ name: 'd/pipe', metadata: { ...azcopyStandard(9, 9, 0o10644), is_fifo: 'true' } }, 'd/pipe', undefined],
+      [{ name: 'd/socket', metadata: { ...azcopyStandard(9, 9, 0o140644), is_socket: 'true' } }, 'd/socket', undefined],
+      [{ name: 'd/disk', metadata: { ...azcopyStandard(9, 9, 0o60644), is_block_dev: 'true' } }, 'd/disk', undefined],
+      [{ name: 'd/tty', metadata: { ...azcopyStandard(9, 9, 0o20644), is_char_dev: 'true' } }, 'd/tty', undefined],
     ],
     read: azcopyMeaning,
   },
