@@ -1,14 +1,15 @@
 /** Everything that can happen to a file, what the next mount and an export make of it, and what the container has then. */
-import { lstat, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { appendFile, lstat, mkdir, mkdtemp, open, readFile, rename, rm, writeFile } from 'node:fs/promises'; // prettier-ignore
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import t from 'tap';
 import { Azurite } from '../helpers/azurite.js';
 import { copytoolMetadata, download, uploadTree } from '../helpers/copytool.js';
 import { FaultServer } from '../helpers/fault-server.js';
-import { hsmFlags, states, untilFlags } from '../helpers/lfs.js';
+import { hsmFlags, lfs, states, untilFlags } from '../helpers/lfs.js';
 import { lustrite, TestMount } from '../helpers/mount.js';
 import { cannotMount } from '../helpers/mounts.js';
+import { until } from '../helpers/poll.js';
 import { ok, shell } from '../helpers/run.js';
 import { Dice, differences, growTree, readTree, type Entry, type Tree } from '../helpers/tree.js';
 
@@ -304,6 +305,110 @@ t.test('edits and an export', { skip: cannotMount }, async (t) => {
       { code: 'ENOENT' },
       'an empty new directory is not exported',
     );
+  });
+
+  await t.test('what changes under an export', async (t) => {
+    const at = (name: string): string => mount.at('active', name);
+    const text = async (name: string): Promise<string> =>
+      (
+        await client
+          .getBlockBlobClient(`active/${name}`)
+          .downloadToBuffer()
+          .catch(() => 'none')
+      ).toString();
+    /** Begins one of what is below the path. */
+    const exporting = async (name: string): Promise<{ readonly status: object; readonly lines: unknown }> => {
+      const job = await mount.job('export', { filesystemPath: `/active/${name}` });
+      const log = await readFile(join(mount.store, 'jobs', job.name, 'log.jsonl'), 'utf8');
+      const lines = log.trim().split('\n').map((line) => JSON.parse(line) as object); // prettier-ignore
+      return { status: job.properties.status, lines };
+    };
+    const failed = { state: 'Failed', errorCode: 'FilesFailed', totalFilesExported: 0, totalFilesFailed: 1 };
+    const exported = { state: 'Completed', totalFilesExported: 1, totalFilesFailed: 0 };
+    const nothing = { state: 'Completed', totalFilesExported: 0, totalFilesFailed: 0 };
+    /** Of the first request for the blob that matches: it waits until the function that is returned is called. */
+    const held = (method: string, name: string): { arrived: () => Promise<void>; go: () => void } => {
+      const match = { method, blob: `active/${name}` };
+      let go: () => void = () => undefined;
+      const gate = new Promise<void>((resolve) => {
+        go = resolve;
+      });
+      proxy.clearLog();
+      proxy.inject({ ...match, times: 1 }, { kind: 'hold', until: gate });
+      return {
+        arrived: async () => {
+          await until(() => proxy.count(match) > 0, { what: `a ${method} of ${name}` });
+        },
+        go,
+      };
+    };
+    await mkdir(at(''));
+
+    await t.test(
+      'open for writing, a file is not exported and stays dirty, until it is closed',
+      async (t) => {
+        await writeFile(at('written'), 'one');
+        t.match((await exporting('written')).status, exported);
+        const writer = await open(at('written'), 'a');
+        await writer.write(', two');
+        const { status, lines } = await exporting('written');
+        t.match(status, { ...failed, errorMessage: /^1 file was not exported/ });
+        t.match(lines, [{ level: 'error', path: 'active/written', code: 'Busy' }, { code: 'Failed' }]);
+        t.equal(await hsmFlags(at('written')), states.dirty);
+        t.equal(await text('written'), 'one', 'the blob is as it was');
+        await writer.close();
+        t.match((await exporting('written')).status, exported, 'only the rest');
+        t.equal(await text('written'), 'one, two');
+        t.equal(await hsmFlags(at('written')), states.clean);
+      },
+    );
+
+    await t.test('changed during its upload, a file is uploaded once more', async (t) => {
+      await writeFile(at('changed'), 'one');
+      const upload = held('PUT', 'changed');
+      const job = exporting('changed');
+      await upload.arrived();
+      await appendFile(at('changed'), ', two');
+      upload.go();
+      t.match((await job).status, exported);
+      t.equal(await text('changed'), 'one, two');
+      t.equal(await hsmFlags(at('changed')), states.clean);
+    });
+
+    await t.test('renamed during its upload, a file is exported under the name that it had', async (t) => {
+      await writeFile(at('name'), 'one');
+      const upload = held('PUT', 'name');
+      const job = exporting('name');
+      await upload.arrived();
+      await rename(at('name'), at('other name'));
+      upload.go();
+      t.match((await job).status, exported);
+      t.same([await text('name'), await text('other name')], ['one', 'none']);
+      t.equal(await hsmFlags(at('other name')), states.clean);
+      t.match((await exporting('other')).status, nothing, 'a rename is not exported');
+    });
+
+    await t.test('renamed before its upload, a file is a failure, and exported next time', async (t) => {
+      await writeFile(at('first'), 'first');
+      t.match((await exporting('first')).status, exported);
+      t.match(await lfs(['hsm_release', at('first')]), { code: 0 });
+      await rename(at('first'), at('moved'));
+      await writeFile(at('first'), 'second');
+      // Its blob is the only copy of the other file, which is restored before it is overwritten.
+      const restore = held('GET', 'first');
+      const job = exporting('first');
+      await restore.arrived();
+      await rename(at('first'), at('second'));
+      restore.go();
+      const { status, lines } = await job;
+      t.match(status, failed);
+      t.match(lines, [{ level: 'error', path: 'active/first', code: 'Renamed' }, { code: 'Failed' }]);
+      t.equal(await hsmFlags(at('second')), states.new);
+      t.equal(await text('first'), 'first');
+      t.match((await exporting('second')).status, exported);
+      t.equal(await text('second'), 'second');
+      t.equal(await readFile(at('moved'), 'utf8'), 'first');
+    });
   });
 });
 
