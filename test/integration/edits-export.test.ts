@@ -3,6 +3,7 @@ import { appendFile, lstat, mkdir, mkdtemp, open, readFile, rename, rm, writeFil
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import t from 'tap';
+import { aclOf } from '../helpers/acl.js';
 import { Azurite } from '../helpers/azurite.js';
 import { copytoolMetadata, download, uploadTree } from '../helpers/copytool.js';
 import { FaultServer } from '../helpers/fault-server.js';
@@ -409,6 +410,23 @@ t.test('edits and an export', { skip: cannotMount }, async (t) => {
       t.equal(await text('second'), 'second');
       t.equal(await readFile(at('moved'), 'utf8'), 'first');
     });
+
+    await t.test(
+      'an ACL of a file stays here: its mask is exported as the permissions of the group',
+      async (t) => {
+        await writeFile(at('acl'), 'x', { mode: 0o640 });
+        await ok('setfacl', ['-m', 'u:1234:rw,g::-', at('acl')]);
+        t.equal(aclOf(at('acl')), 'u=6 u1234=6 g=0 m=6 o=0');
+        t.match((await exporting('acl')).status, exported);
+        t.match((await download(client, 'active/acl')).metadata, { permissions: '0660' });
+        t.equal(aclOf(at('acl')), 'u=6 u1234=6 g=0 m=6 o=0', 'the file keeps it');
+        await rm(at('acl'));
+        const request = { prefixes: ['/active/acl'], conflictResolutionMode: 'Fail' };
+        t.match((await mount.job('import', request)).properties.status, { importedFiles: 1 });
+        t.equal((await lstat(at('acl'))).mode & 0o7777, 0o660);
+        t.equal(aclOf(at('acl')), null);
+      },
+    );
   });
 });
 
