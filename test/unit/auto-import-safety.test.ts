@@ -269,6 +269,28 @@ await t.test('a full sync that goes on in the next daemon keeps what was changed
   await end(jobs);
 });
 
+await t.test('a symlink that changes or goes before its target is read is no error', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  await autoImport(jobs, 'Skip');
+  const race = new Map<string, () => unknown>([
+    ['changed', () => container.put('changed', 'b', { is_symlink: 'true' })],
+    ['gone', () => container.delete('gone')],
+  ]);
+  container.before = async (call, blob) => {
+    const happens = call === 'read' ? race.get(blob) : undefined;
+    race.delete(call === 'read' ? blob : '');
+    await happens?.();
+  };
+  for (const name of ['changed', 'gone']) container.put(name, 'a', { is_symlink: 'true' });
+  await synced(jobs);
+  await synced(jobs);
+  t.equal(race.size, 0);
+  t.same(store.paths(), ['changed']);
+  t.match(auto(jobs).blobSyncEvents, { importedSymlinks: 1, totalErrors: 0 });
+  await end(jobs);
+});
+
 await t.test('an account that does not answer for the target of a symlink is waited for', async (t) => {
   await using jobs = await MemoryJobs.start();
   const { container, store } = jobs.hsm;

@@ -194,7 +194,7 @@ class Import {
       try {
         // Behind a failure nothing is done any more; what is made is counted.
         if ('refused' in one) {
-          if (failure === undefined) this.#error(one.blob.name, one.code, one.refused);
+          if (failure === undefined) this.#refused(one);
         } else if (result?.kind === 'created') this.#created(one.stub, result.fid);
         else if (result === undefined || failure !== undefined) continue;
         else if (this.#concernsNobodyElse(one, result)) await alone.start(() => this.#count(one, result));
@@ -398,6 +398,13 @@ class Import {
     this.#firstProblem ??= `${blob}: ${message}`;
     log.add({ level: mode === 'Fail' ? 'error' : 'warn', blob, path, code: 'Conflict', message });
     if (mode === 'Fail') throw new JobFailure('Conflict', `the blob '${blob}' is in conflict: ${message}`);
+  }
+
+  /** A symlink that was changed since it was listed is no error where another look comes. */
+  #refused({ blob, code, refused }: Exclude<Wanted, WantedStub>): void {
+    const { later } = this.#options;
+    if (later !== undefined && (code === 'changed' || code === 'missing')) later.add(blob.name, refused);
+    else this.#error(blob.name, code, refused);
   }
 
   #error(blob: string, code: string, message: string): void {
