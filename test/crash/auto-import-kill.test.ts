@@ -12,14 +12,16 @@ import { cannotMount } from '../helpers/mounts.js';
 import { Dice, differences, readTree, type Entry, type Tree } from '../helpers/tree.js';
 
 const firstBlobs = 60;
+/** Of a round, now and then. */
+const burst = 150;
 const modes = [0o600, 0o644, 0o755];
 
 /** What somebody has changed here is no difference that an auto-import mends: only these are changed, and told apart. */
 const used = (name: string): boolean => name.startsWith('d0/');
 
-for (const { source, kills } of [
-  { source: 'listing', kills: 20 },
-  { source: 'feed', kills: 8 },
+for (const { source, kills, bursts } of [
+  { source: 'listing', kills: 20, bursts: 7 },
+  { source: 'feed', kills: 8, bursts: 4 },
 ] as const) {
   void t.test(
     `after ${String(kills)} kill -9 during an auto-import by ${source} the namespace is what the container has`,
@@ -37,7 +39,7 @@ for (const { source, kills } of [
 
       const touched = new Set<string>();
       for (let round = 1; round <= kills; round++) {
-        const work = others.change(1 + dice.below(12));
+        const work = round % bursts === 0 ? others.burst(burst) : others.change(1 + dice.below(12));
         const using = use(lab, dice, [...others.files.keys()], touched);
         // By what has been done and not by the clock, so that slow machines get into the thick of it, too.
         await work;
@@ -77,6 +79,8 @@ interface Blob {
 class Others {
   readonly files = new Map<string, Blob>();
   readonly #folders = new Map<string, number>();
+  /** Name -> target. */
+  readonly #links = new Map<string, string>();
   readonly #client: ContainerClient;
   readonly #dice: Dice;
   readonly #feed: HourlyFeed | undefined;
@@ -98,7 +102,7 @@ class Others {
     const dice = this.#dice;
     for (let n = 0; n < times; n++) {
       const name = dice.pick([...this.files.keys()]);
-      switch (dice.below(8)) {
+      switch (dice.below(9)) {
         case 0:
         case 1:
           await this.#put(this.#newName());
@@ -122,12 +126,28 @@ class Others {
           // One stays for `pick`.
           if (!this.#folders.has('empty')) await this.#putFolder('empty');
           break;
+        case 7:
+          await this.#changeLink(n);
+          break;
         default:
           // As rename does on a flat account.
           await this.#put(this.#newName(), this.files.get(name)?.body);
           await this.#delete(name);
       }
     }
+    await this.#feed?.tell();
+  }
+
+  /** As many at once: of files and symlinks new ones, changed ones, and deletions. */
+  async burst(times: number): Promise<void> {
+    const names = [...this.files.keys()];
+    const change = (n: number): Promise<void> => {
+      const name = names[n];
+      if (n % 4 === 0) return this.#changeLink(n);
+      if (name === undefined || n % 4 === 1) return this.#put(this.#newName());
+      return n % 4 === 2 ? this.#put(name) : this.#delete(name);
+    };
+    await Promise.all(Array.from({ length: times }, (_, n) => change(n)));
     await this.#feed?.tell();
   }
 
@@ -140,7 +160,9 @@ class Others {
   /** What the mount has to show, with the directories that names of blobs imply. */
   wanted(): Tree {
     const common = { uid: 7, gid: 8, mtime: 0 };
-    const above = [...this.files.keys()].map((name) => name.slice(0, name.lastIndexOf('/')));
+    const above = [...this.files.keys(), ...this.#links.keys()].map((name) =>
+      name.slice(0, name.lastIndexOf('/')),
+    );
     const implied = above.map((name): [string, Entry] => [name, impliedDirectory]);
     const folders = [...this.#folders].map(([name, mode]): [string, Entry] => [
       name,
@@ -150,7 +172,11 @@ class Others {
       const sha256 = createHash('sha256').update(body).digest('hex');
       return [name, { ...common, kind: 'file', mode, size: body.length, sha256 }];
     });
-    return new Map([...implied, ...folders, ...files]);
+    const links = [...this.#links].map(([name, target]): [string, Entry] => [
+      name,
+      { ...common, kind: 'symlink', mode: 0o777, size: target.length, target },
+    ]);
+    return new Map([...implied, ...folders, ...files, ...links]);
   }
 
   #newName(): string {
@@ -172,10 +198,23 @@ class Others {
     this.#feed?.add('BlobCreated', this.#client.containerName, name);
   }
 
+  /** A new one, or one that leads elsewhere, or is gone; `n` keeps those of one moment apart. */
+  async #changeLink(n: number): Promise<void> {
+    const old = [...this.#links.keys()][n];
+    if (old !== undefined && this.#dice.below(2) === 0) return this.#delete(old);
+    const name = old ?? `d${this.#dice.below(4)}/e${this.#dice.below(3)}/l${this.#made++}`;
+    const target = `f${this.#dice.below(1000)}`;
+    const metadata = { ...posix(0o777), is_symlink: 'true' };
+    await this.#client.getBlockBlobClient(name).upload(target, target.length, { metadata });
+    this.#links.set(name, target);
+    this.#feed?.add('BlobCreated', this.#client.containerName, name);
+  }
+
   async #delete(name: string): Promise<void> {
     await this.#client.deleteBlob(name);
     this.files.delete(name);
     this.#folders.delete(name);
+    this.#links.delete(name);
     this.#feed?.add('BlobDeleted', this.#client.containerName, name);
   }
 }
