@@ -103,6 +103,18 @@ export const changelog: Theme = {
       t.same(await says(fid), ['HSM 0x82']);
     }),
 
+    hsm('3.7u', 'a restore of a file that is deleted before its turn', async (t, lab) => {
+      await lab.stub('f', 'content');
+      const fid = await lab.fid('f');
+      const says = await lab.changelog();
+      await lab.set('hsm_control=disabled');
+      await lab.ok('hsm_restore', 'f');
+      await rm(lab.at('f'));
+      await lab.set('hsm_control=enabled');
+      await lab.untilFinished(fid, 'RESTORE', 'FAILED');
+      t.equal((await says(fid)).at(-1), 'HSM 0x82');
+    }),
+
     hsm('222d', 'the same for a reader', async (t, lab) => {
       await lab.stub('f', 'content');
       await lab.deleteBlob('f');
@@ -145,6 +157,17 @@ export const changelog: Theme = {
       await lab.ok('hsm_remove', 'f');
       await lab.untilFinished(fid, 'REMOVE', 'FAILED');
       t.same(await says(fid), ['HSM 0x280', 'HSM 0x20d']);
+    }),
+
+    hsm('3.2', 'a remove whose blob is gone already has nothing left to do', async (t, lab) => {
+      await lab.clean('f', 'content');
+      await lab.deleteBlob('f');
+      const fid = await lab.fid('f');
+      const says = await lab.changelog();
+      await lab.ok('hsm_remove', 'f');
+      await lab.untilFinished(fid, 'REMOVE', 'SUCCEED');
+      t.equal(await lab.flags('f'), states.new);
+      t.match((await says(fid)).at(-1), 'HSM 0x200');
     }),
 
     hsm('226', 'a last name that goes, and whether a copy is left', async (t, lab) => {

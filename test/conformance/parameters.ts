@@ -31,6 +31,12 @@ export const parameters: Theme = {
       }
     }),
 
+    hsm('5.1', 'an archive without a number gets the default of the time', async (t, lab) => {
+      await lab.set('hsm.default_archive_id=7');
+      await lab.clean('f', 'content');
+      t.equal(await lab.state('f'), '(0x00000009) exists archived, archive_id:7');
+    }),
+
     hsm('102', 'the coordinator is turned off and on', async (t, lab) => {
       for (const [command, state] of [
         ['enabled', 'enabled'],

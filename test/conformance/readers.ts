@@ -1,5 +1,5 @@
 /** Many readers, and what goes on beside a file that is being restored. */
-import { rename, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { HS, states } from '../helpers/lfs.js';
 import { start } from '../helpers/run.js';
 import { until } from '../helpers/poll.js';
@@ -226,12 +226,16 @@ print(sum(os.waitpid(child, 0)[1] != 0 for child in children), len(children))`;
       t.equal(await lab.state('f'), '(0x0000000d) released exists archived, archive_id:1');
       await lab.untilAction('f', /^RESTORE running \(1048576 bytes moved\)$/);
       t.equal((await start('ls', ['-l', lab.path]).ended).code, 0);
+      await utimes(lab.at('f'), 1000, 2000);
+      await chmod(lab.at('f'), 0o640);
       t.equal((await lab.lfs('hsm_release', 'f')).code, 16, 'EBUSY: it is open');
       t.match(await lab.lfs('hsm_remove', 'f'), { code: 1, stderr: /Operation not permitted/ });
       open();
       t.ok((await reader.ended).stdoutBytes.equals(aligned));
       await lab.idle('f');
       t.equal(await lab.flags('f'), HS.EXISTS | HS.ARCHIVED);
+      const { mode, mtimeMs } = await stat(lab.at('f'));
+      t.same([mode & 0o777, mtimeMs], [0o640, 2_000_000], 'what was set meanwhile stays');
     }),
   ],
 };

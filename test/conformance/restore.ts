@@ -329,6 +329,30 @@ export const restore: Theme = {
       t.ok((await lab.read('f')).equals(expected));
     }),
 
+    hsm('3.6f', 'room and holes restore first, and make the file dirty', async (t, lab) => {
+      for (const [name, options, becomes] of [
+        [
+          'punched',
+          '-p -o 5 -l 10',
+          Buffer.concat([content.subarray(0, 5), Buffer.alloc(10), content.subarray(15)]),
+        ],
+        ['longer', `-l ${content.length + 100}`, Buffer.concat([content, Buffer.alloc(100)])],
+      ] as const) {
+        await lab.stub(name, content);
+        await ok('fallocate', [...options.split(' '), lab.at(name)]);
+        t.equal(await lab.flags(name), states.dirty, name);
+        t.ok((await lab.read(name)).equals(becomes), name);
+        t.equal(lab.count('GET', name), 1, name);
+      }
+    }),
+
+    hsm('3.6z', 'a read of an empty file has nothing to wait for', async (t, lab) => {
+      await lab.stub('f', '');
+      t.equal(await lab.text('f'), '');
+      t.equal(await lab.flags('f'), states.stub);
+      t.equal(lab.count('GET', 'f'), 0);
+    }),
+
     hsm(
       '3.6n',
       'with O_NONBLOCK an open for writing waits for nothing, the first write does',

@@ -68,6 +68,7 @@ export const state: Theme = {
         ['appends', changed, 'printf abc >> "$1"'],
         ['overwrites', changed, 'printf abc | dd of="$1" conv=notrunc status=none'],
         ['writes the same', changed, 'printf old | dd of="$1" conv=notrunc status=none'],
+        ['keeps its size', changed, 'truncate -s 11 "$1"'],
         ['replaces', changed, 'cp "$2" "$1"'],
       ] as const;
       await lab.write('other', 'other content');
@@ -252,6 +253,12 @@ export const state: Theme = {
         'a new file has none',
       );
       t.equal((await readFile(lab.at('f'))).toString(), 'content');
+      const copy = (): Promise<string> =>
+        ok('getfattr', ['--only-values', '-n', 'trusted.lhsm_uuid', lab.at('f')]);
+      t.equal(await copy(), lab.blobName('f'), 'and the name of the copy is known');
+      await lab.ok('hsm_remove', 'f');
+      await lab.untilFlags('f', states.new);
+      await t.rejects(copy(), /No such attribute/);
     }),
   ],
 };
