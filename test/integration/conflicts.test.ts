@@ -23,6 +23,7 @@ import { Application } from '../helpers/application.js';
 import { AutoImport, importCounters, syncCounters } from '../helpers/auto-import.js';
 import { HS, hsmFlags, lfsPath, states } from '../helpers/lfs.js';
 import { MountedContainer } from '../helpers/mounted-container.js';
+import { until } from '../helpers/poll.js';
 import { cannotMount } from '../helpers/mounts.js';
 import { ok } from '../helpers/run.js';
 
@@ -440,6 +441,9 @@ function counted({ end, situation: { kind = 'Files' } }: TableCell) {
   };
 }
 
+/** As imports make them. */
+const modeOf = { Files: 0o100640, Directories: 0o40751, Symlinks: 0o120777 } as const;
+
 async function left(
   t: Test,
   lab: MountedContainer,
@@ -450,18 +454,23 @@ async function left(
   const at = lab.at(name);
   const { kind = 'Files', alsoAt } = situation;
   const what = ends[end][4];
+  // The kernel hears of a name a moment after the job has counted it.
+  if (what !== 'as it was')
+    await until(async () => (await lstat(at).catch(() => undefined))?.mode === modeOf[kind], {
+      what: `${name} to be seen`,
+    });
   if (what === 'as it was') {
     t.same(await look(at), before, 'as it was');
   } else if (kind === 'Directories') {
-    t.match(await look(at), { ...owner, mode: 0o40751 });
+    t.match(await look(at), { ...owner, mode: modeOf[kind] });
   } else if (kind === 'Symlinks') {
-    t.match(await look(at), { ...owner, mode: 0o120777, content: 'target' });
+    t.match(await look(at), { ...owner, mode: modeOf[kind], content: 'target' });
   } else if (what === 'attributes') {
-    t.match(await look(at), { ...before, ...owner, mode: 0o100640, mtimeMs });
+    t.match(await look(at), { ...before, ...owner, mode: modeOf[kind], mtimeMs });
   } else {
     t.equal(await hsmFlags(at), states.stub, 'released');
     t.equal(await readFile(at, 'utf8'), body);
-    t.match(await look(at), { ...owner, mode: 0o100640, flags: states.clean, mtimeMs });
+    t.match(await look(at), { ...owner, mode: modeOf[kind], flags: states.clean, mtimeMs });
   }
   if (alsoAt === undefined) return;
   t.equal(await readFile(alsoAt(at), 'utf8'), old, 'the other name has what it had');
