@@ -15,6 +15,7 @@ export const exclusions: Readonly<Record<FrontEnd, readonly Exclusion[]>> = {
     { ids: ['1.3f'], reason: 'the package makes no special files' },
     { ids: ['4.2'], reason: 'there are no extended attributes of users' },
     { ids: ['3.6f'], reason: 'the package has no fallocate' },
+    { ids: ['4.3'], reason: 'the package has no ioctl: lfs asks over a socket' },
     { ids: ['12r'], reason: 'the package has no lseek: the kernel answers, and restores nothing' },
     { ids: ['34', '35', '36'], reason: 'libfuse keeps the name of a file while somebody reads it' },
     {

@@ -260,5 +260,33 @@ export const state: Theme = {
       await lab.untilFlags('f', states.new);
       await t.rejects(copy(), /No such attribute/);
     }),
+
+    hsm('4.3', "a client of its own asks with Lustre's numbers and structs", async (t, lab) => {
+      await lab.stub('f', 'content');
+      await lab.ok('hsm_set --norelease', 'f');
+      const client = lab.application();
+      await client.do(
+        `import fcntl, struct
+def ask(number, form):
+    answer = bytearray(b'\\xff' * struct.calcsize(form))
+    fcntl.ioctl(file, number, answer)
+    return list(struct.unpack(form, answer))
+file = os.open(args[0], os.O_RDONLY | os.O_NONBLOCK)`,
+        lab.at('f'),
+      );
+      const [state, action] = ["ask(0x802066d3, '=IIIIQQ')", "ask(0x801866dc, '=IIQQ')"];
+      t.same(await client.do(state), [0x1d, 1, 0, 0, 0, 0]);
+      const none = 1;
+      t.same(await client.do(action), [0, none, 0, 0], 'nothing waits or runs');
+      const open = lab.hold('GET', 'f');
+      await lab.ok('hsm_restore', 'f');
+      await lab.arrived('GET', 'f');
+      const running = 2;
+      const restore = 11;
+      t.match(await client.do(action), [running, restore]);
+      t.same(await client.do(state), [0x1d, 1, 0, 0, 0, 0], 'which this one never tells');
+      open();
+      await lab.idle('f');
+    }),
   ],
 };
