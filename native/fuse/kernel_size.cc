@@ -91,7 +91,7 @@ int OpenNode(int root, uint64_t node) {
 }  // namespace
 
 // Its tasks have this memory, and one table of descriptors that is not ours. Their `errno` is that
-// of the thread that started them, and only the first one looks at it.
+// of the thread that started them: the one look at it can only take one refusal for another.
 struct KernelSize::Question {
   const char* mount_point;
   dev_t device;

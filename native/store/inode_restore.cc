@@ -163,8 +163,8 @@ void InodeImpl::Restored(int error, const Copy& copy, const std::function<void(i
             {
               const Lock inner(mutex_);
               Evidence now;
-              if (shrunk && restore_ == nullptr && Look(&now) == 0) {
-                FailBeyond(std::max(size, now.size));
+              if (shrunk && restore_ == nullptr) {
+                FailBeyond(Look(&now) == 0 ? std::max(size, now.size) : size);
               }
             }
             done(0);

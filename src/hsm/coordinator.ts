@@ -20,8 +20,8 @@ import { BlobOwners } from './blob-owner.js';
 import { callerOf } from './caller.js';
 import { Changelog } from './changelog.js';
 import { endWord } from './changelog-record.js';
-import { DurableRequests, type UnjournaledRequest } from './durable-requests.js';
-import { ExplicitRequests, type NewRequest } from './explicit-requests.js';
+import { DurableRequests, type NewRequest } from './durable-requests.js';
+import { ExplicitRequests } from './explicit-requests.js';
 import {
   actionName,
   HS_DIRTY,
@@ -463,7 +463,7 @@ export class Coordinator implements AsyncDisposable {
   }
 
   /** Journals explicit requests, then queues them. */
-  async #enqueue(requests: readonly UnjournaledRequest[]): Promise<void> {
+  async #enqueue(requests: readonly NewRequest[]): Promise<void> {
     if (!this.#durable.started || this.#table.full || this.#table.control === 'stopped')
       throw new FsError(EAGAIN, 'the coordinator takes no requests');
     await this.#durable.add(requests);

@@ -11,7 +11,8 @@ import { hasErrno } from './movers.js';
 
 const { ENOENT, ESTALE } = constants.errno;
 
-export type UnjournaledRequest = Omit<JournalEntry, 'id' | 'at'>;
+/** Not journaled yet. */
+export type NewRequest = Omit<JournalEntry, 'id' | 'at'>;
 
 export interface DurableRequestsOptions {
   readonly folder: string;
@@ -65,7 +66,7 @@ export class DurableRequests implements AsyncDisposable {
   }
 
   /** Resolves when they are durable and queued; rejects where they cannot be made durable, with none of them queued. */
-  async add(requests: readonly UnjournaledRequest[]): Promise<void> {
+  async add(requests: readonly NewRequest[]): Promise<void> {
     const journal = this.#journal;
     if (journal === undefined) return;
     const at = this.#options.clock.now();

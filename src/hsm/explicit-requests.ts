@@ -3,7 +3,7 @@ import { constants } from 'node:os';
 import { messageChain } from '../base/errors.js';
 import type { Log } from '../base/log.js';
 import type { Caller, Copy, Fid, FileState, HsmRequest, HsmStateSet, NativeStore } from '../store/inodes.js';
-import type { JournalEntry } from '../store/journal.js';
+import type { NewRequest } from './durable-requests.js';
 import { actionName, HUA_ARCHIVE, HUA_CANCEL, HUA_RELEASE, HUA_REMOVE, HUA_RESTORE } from './flags.js';
 import { errnoOf, hasErrno } from './movers.js';
 import type { HsmParameters } from './parameters.js';
@@ -18,8 +18,6 @@ import {
 import { decideStateSet } from './state-set-rules.js';
 
 const { EAGAIN, EINVAL, EIO, ENODATA, ENOENT, EROFS, ESTALE } = constants.errno;
-
-export type NewRequest = Omit<JournalEntry, 'id' | 'at'>;
 
 export interface ExplicitRequestsOptions {
   readonly native: NativeStore;
