@@ -2,7 +2,7 @@
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
-import { BlobError } from '../../src/base/errors.js';
+import { BlobError, FsError } from '../../src/base/errors.js';
 import type { AutoImportRecord } from '../../src/jobs/auto-import/auto-import-record.js';
 import { stateOf } from '../../src/jobs/job.js';
 import { auto, autoImport, end, synced } from '../helpers/memory-auto-import.js';
@@ -70,6 +70,26 @@ await t.test('the deletion of a marker d/ leaves the directory that the blob d n
   await synced(jobs);
   await synced(jobs);
   t.ok(store.paths().includes('d'), 'the blob d says that there is a directory');
+  await end(jobs);
+});
+
+await t.test('a deletion that cannot be followed is one error, however often it is tried', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store, coordinator } = jobs.hsm;
+  container.put('f', 'the only bytes');
+  await autoImport(jobs);
+  await coordinator.restore(store.fidOf('f'));
+  await store.rename('f', 'g');
+  let [armed, tries] = [false, 0];
+  store.before = (call) => {
+    if (call === 'state' && armed && ++tries < 20) throw new FsError('EIO', 'broken');
+  };
+  armed = true;
+  await container.delete('f');
+  await until(() => tries >= 20, { what: 'the deletion to be followed' });
+  await synced(jobs);
+  t.equal(auto(jobs).blobSyncEvents.totalErrors, 1);
+  t.equal((await store.state(store.fidOf('g'))).modified, true);
   await end(jobs);
 });
 

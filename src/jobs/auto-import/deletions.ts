@@ -186,8 +186,10 @@ export class Deletions {
           // Its data could not be brought here because nobody answers.
           const cause = error instanceof Error && isOutage(error.cause) ? error.cause : error;
           if (isOutage(cause)) throw cause;
-          onError(blob, error);
-          later.add(blob, 'a file that came from it cannot be saved now');
+          const why = 'a file that came from it cannot be saved now';
+          // It comes again at every poll, and is one error.
+          if (!later.said(blob, why)) onError(blob, error);
+          later.add(blob, why);
           unsafe.add(blob);
         }
       });
