@@ -147,7 +147,10 @@ class Columns {
       texts_.Set(static_cast<uint32_t>(at_ * 7 + 5),
                  Napi::Buffer<char>::Copy(env_, entry.path.data(), entry.path.size()));
     }
-    if (S_ISLNK(entry.state.st.st_mode)) Text(6, entry.target);
+    if (S_ISLNK(entry.state.st.st_mode)) {
+      texts_.Set(static_cast<uint32_t>(at_ * 7 + 6),
+                 Napi::Buffer<char>::Copy(env_, entry.target.data(), entry.target.size()));
+    }
     at_++;
   }
   Napi::Value Build(bool walked) {
@@ -385,7 +388,10 @@ bool FromJs(const Napi::Value& value, Stub* stub) {
                : kind == "directory" ? StubKind::kDirectory
                                      : StubKind::kSymlink;
   const Napi::Value target = object.Get("target");
-  if (target.IsString()) stub->target = target.As<Napi::String>().Utf8Value();
+  if (target.IsBuffer()) {
+    const auto bytes = target.As<Napi::Buffer<char>>();
+    stub->target.assign(bytes.Data(), bytes.Length());
+  }
   if (!ExtendedFromJs(object.Get("extended"), &stub->extended)) return false;
   const Napi::Value copy = object.Get("copy");
   return copy.IsUndefined() || FromJs(copy, &stub->copy.emplace());

@@ -194,7 +194,7 @@ Napi::Value StoreObject::Readlink(const Info& info) {
       },
       [](Napi::Env env, Target& target) -> Napi::Value {
         if (!target) return env.Null();
-        return Napi::String::New(env, *target);
+        return Napi::Buffer<char>::Copy(env, target->data(), target->size());
       });
 }
 

@@ -54,7 +54,7 @@ export interface WalkEntry extends FileState {
   readonly path: string;
   readonly pathBytes?: Buffer;
   /** Symlinks only. */
-  readonly target?: string;
+  readonly target?: Buffer;
 }
 
 /**
@@ -72,8 +72,8 @@ export interface Stub {
   readonly gid: number;
   readonly mtimeNs: bigint;
   readonly size: number;
-  /** Symlinks. */
-  readonly target?: string;
+  /** Symlinks: any bytes but NUL. */
+  readonly target?: Buffer;
   /** Files and symlinks: the blob this stands for. Directories may carry it too (their hdi_isfolder stub). */
   readonly copy?: Copy;
   /** Not of symlinks. */
@@ -256,7 +256,7 @@ export interface NativeStore {
   census(): Promise<Readonly<Record<string, number>>>;
 
   /** Read a symlink's target or `null` when it is none any more. */
-  readlink(fid: Fid): Promise<string | null>;
+  readlink(fid: Fid): Promise<Buffer | null>;
 
   // ---- restore (SEMANTICS "Restore")
   /**

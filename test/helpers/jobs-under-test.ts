@@ -312,7 +312,7 @@ export class JobsUnderTest implements AsyncDisposable {
     const which = [type, ...(type === 'symlink' ? [] : [mode.toString(8)]), `${uid}:${gid}`];
     if (type === 'directory') return [...which, this.#timeOf(mtimeNs)].join(' ');
     const from = copy === undefined ? 'new' : `of ${copy.blob}`;
-    if (type === 'symlink') return [...which, `-> ${target ?? ''}`, from].join(' ');
+    if (type === 'symlink') return [...which, `-> ${target?.toString() ?? ''}`, from].join(' ');
     const released = (flags & HS_RELEASED) !== 0;
     const wrong = !node.modified && (flags & HS_DIRTY) !== 0;
     const state = wrong ? 'clean and dirty' : released ? 'released' : node.modified ? 'modified' : 'clean';

@@ -57,7 +57,7 @@ interface Node {
   atimeNs: bigint;
   size: number;
   data: Buffer;
-  target?: string | undefined;
+  target?: Buffer | undefined;
   /** Changes of the content, to see whether an archive was quiet. */
   writes: number;
   readers: number;
@@ -112,7 +112,7 @@ export class MemoryStore implements NativeStore {
 
   symlink(path: string, target: string): Fid {
     const node = this.#make(path, 'symlink', { mode: 0o777 });
-    node.target = target;
+    node.target = Buffer.from(target);
     return node.fid;
   }
 
@@ -290,7 +290,7 @@ export class MemoryStore implements NativeStore {
     return { files: this.names.size };
   }
 
-  async readlink(fid: Fid): Promise<string | null> {
+  async readlink(fid: Fid): Promise<Buffer | null> {
     await Promise.resolve();
     return this.#node(fid).target ?? null;
   }

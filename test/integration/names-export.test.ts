@@ -1,6 +1,6 @@
 /** A name that no blob can have is a failure, counted and logged; nothing is written under another one. */
 import { isUtf8 } from 'node:buffer';
-import { readFile } from 'node:fs/promises';
+import { mkdir, readFile, readlink, rm, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { pathText } from '../../src/base/path-text.js';
@@ -177,6 +177,22 @@ t.test('names that a blob can and cannot have', { skip: cannotMount }, async (t)
       );
     }
     t.equal(causes.length, refusedOf(made).length);
+  });
+
+  await t.test('the target of a symlink is carried as it is, whatever its bytes', async (t) => {
+    const targets = ['\ufffd', Buffer.from([0xff, 0x2f, 0x01]), 'a\\b.', '\ud7ff\n'].map((target) =>
+      Buffer.from(target),
+    );
+    await mkdir(join(mount.path, 'links'));
+    const paths = targets.map((_, at) => `links/${String(at)}`);
+    for (const [at, path] of paths.entries()) await symlink(targets[at] ?? '', join(mount.path, path));
+    await mount.job('export', { filesystemPath: '/links' });
+    const bodies = await Promise.all(paths.map((path) => container.getBlobClient(path).downloadToBuffer()));
+    t.same(bodies, targets, 'exported');
+    await rm(join(mount.path, 'links'), { recursive: true });
+    await mount.job('import', { prefixes: ['/links'] });
+    const read = await Promise.all(paths.map((path) => readlink(join(mount.path, path), 'buffer')));
+    t.same(read, targets, 'imported');
   });
 });
 

@@ -79,7 +79,7 @@ await t.test(
     t.match(await state('dir'), { mode: 0o700, uid: 7, gid: 8, mtimeNs: 5_000_000_000n });
     t.match(await state('dir/file'), { mode: 0o604, uid: 1, gid: 2, mtimeNs: 1_577_836_800_000_000_000n });
     t.match(await state('dir/link'), { type: 'symlink', uid: 3, gid: 4 });
-    t.equal(await store.readlink(store.fidOf('dir/link')), '../plain');
+    t.equal(String(await store.readlink(store.fidOf('dir/link'))), '../plain');
     t.match(await state('implied/deep'), { type: 'directory', mode: 0o750, uid: 10, gid: 20 });
     t.same(
       container.calls.filter((call) => !call.startsWith('list')),
@@ -108,7 +108,7 @@ await t.test(
     container.put('full/', 'not empty');
     container.put('long', 'x'.repeat(5000), { is_symlink: 'true' });
     container.put('none', '', { ftype: 'LNK' });
-    container.put('binary', Buffer.from([0x61, 0xff]), { is_symlink: 'true' });
+    container.put('nul', 'a\0b', { is_symlink: 'true' });
     container.put('unreadable', 'x', { is_symlink: 'true' });
     container.put('good', 'x');
     container.before = (call, blob) => {

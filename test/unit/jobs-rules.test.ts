@@ -138,7 +138,7 @@ const link: Stub = {
   gid: 2,
   mtimeNs: 7n,
   size: 0,
-  target: 'x',
+  target: Buffer.from('x'),
 };
 
 const implied = { uid: 10, gid: 20, dirMode: 0o750 };
@@ -149,7 +149,7 @@ await t.test('what is there stands to a blob in one of twelve ways, and the reas
   const hashed: Stub = { ...blob, copy: { ...copy, md5: 'x' } };
   const other = { ...copy, etag: '0x2' };
   const dir: Existing = { ...there, type: 'directory', flags: 0, mode: 0o40755 };
-  const symlink: Existing = { ...there, type: 'symlink', flags: 0, target: 'x' };
+  const symlink: Existing = { ...there, type: 'symlink', flags: 0, target: Buffer.from('x') };
   const { copy: _none, ...without } = resident;
   const rows: readonly (readonly [string, Existing, Stub, string, RegExp | undefined])[] = [
     ['the same stub', there, blob, 'same', undefined],
@@ -182,7 +182,7 @@ await t.test('what is there stands to a blob in one of twelve ways, and the reas
     ['an implied directory of another mode', { ...without, type: 'directory', flags: 0, mode: 0o40700, uid: 10, gid: 20 }, directory, 'directory', /belongs to 10:20/],
     ['an exported directory', { ...dir, mode: 0o40750, uid: 10, gid: 20 }, directory, 'directory', /belongs to 10:20/],
     ['the same symlink', symlink, link, 'same', undefined],
-    ['a symlink elsewhere', { ...symlink, target: 'y' }, link, 'symlink', /leads to 'y'/],
+    ['a symlink elsewhere', { ...symlink, target: Buffer.from('y') }, link, 'symlink', /leads to 'y'/],
     ['a symlink of another owner', { ...symlink, uid: 9 }, link, 'symlink', /belongs to 9:2/],
   ]; // prettier-ignore
   for (const [what, existing, stub, situation, reason] of rows) {

@@ -113,9 +113,7 @@ export async function exportSymlink(
   const { native, container, coordinator, extended, signal } = options;
   const target = entry.target ?? (await native.readlink(entry.fid));
   if (target === null) return undefined;
-  if (target.includes('\ufffd')) throw new UserError('InvalidTarget', 'the target is not valid UTF-8');
   const name = blobName(entry.pathBytes ?? entry.path);
-  const body = Buffer.from(target);
   const metadata = metadataFor({ ...entry, kind: 'symlink' }, { extended });
   return coordinator.withBlob(
     name,
@@ -124,7 +122,7 @@ export async function exportSymlink(
       const found = await lookAt(container, name, signal);
       const inTheWay = directoryInTheWay(container, name, found);
       if (inTheWay !== undefined) throw new UserError('Conflict', inTheWay);
-      const same = await sameSymlink(container, name, found, body, signal);
+      const same = await sameSymlink(container, name, found, target, signal);
       if (same === undefined && found !== undefined && options.ifMatch) {
         throw new UserError('Conflict', `the blob ${name} was written by somebody else`);
       }
@@ -132,10 +130,10 @@ export async function exportSymlink(
       const kept = keptOf(found, 'symlink', { strict: !extended });
       const all = { ...kept, metadata: { ...kept.metadata, ...metadata } };
       const version: BlobVersion =
-        same ?? (await container.write(name, body, { ...all, ...condition, signal }));
+        same ?? (await container.write(name, target, { ...all, ...condition, signal }));
       if (same === undefined) await written();
       const { etag, size, lastModifiedMs } = version;
-      if (entry.nlink > 1) return same === undefined ? body.length : undefined;
+      if (entry.nlink > 1) return same === undefined ? target.length : undefined;
       try {
         // So that the next export knows it; symlinks of an unprivileged store carry no record and are compared instead.
         await native.replaceCopy(entry.fid, {
@@ -155,7 +153,7 @@ export async function exportSymlink(
       } catch (error) {
         if (!hasErrno(error, EBUSY, EINVAL, ENOENT, ENOTSUP, EPERM, ESTALE)) throw error;
       }
-      return same === undefined ? body.length : undefined;
+      return same === undefined ? target.length : undefined;
     },
     signal,
   );
@@ -165,12 +163,12 @@ async function sameSymlink(
   container: Container,
   name: string,
   found: BlobProperties | undefined,
-  body: Buffer,
+  target: Buffer,
   signal: AbortSignal,
 ): Promise<BlobProperties | undefined> {
-  if (found?.kind !== 'symlink' || found.size !== body.length) return undefined;
+  if (found?.kind !== 'symlink' || found.size !== target.length) return undefined;
   const read = await container.read(name, { ifMatch: found.etag, signal });
-  return read.body.equals(body) ? found : undefined;
+  return read.body.equals(target) ? found : undefined;
 }
 
 async function lookAt(

@@ -50,15 +50,13 @@ export async function symlinkTarget(
   container: Pick<Container, 'read'>,
   blob: ListedBlob,
   { signal, waited }: { readonly signal: AbortSignal; readonly waited: boolean },
-): Promise<{ readonly target: string } | { readonly code: string; readonly refused: string }> {
+): Promise<{ readonly target: Buffer } | { readonly code: string; readonly refused: string }> {
   const refuse = (refused: string, code = 'InvalidSymlink') => ({ code, refused });
   if (blob.size === 0 || blob.size > maxTargetBytes)
     return refuse(`no symlink can have a target of ${blob.size} bytes`);
   try {
     const { body } = await container.read(blob.name, { ifMatch: blob.etag, signal });
-    const target = body.toString('utf8');
-    if (!target.includes('\0') && Buffer.from(target).equals(body)) return { target };
-    return refuse('its target is not a path in UTF-8');
+    return body.includes(0) ? refuse('no path has a NUL') : { target: body };
   } catch (error) {
     signal.throwIfAborted();
     if (waited && isOutage(error)) throw error;

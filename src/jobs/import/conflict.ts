@@ -1,4 +1,5 @@
 /** What an import does with a blob whose path is taken: pure functions of what is there, the blob and the mode. */
+import { pathText } from '../../base/path-text.js';
 import { HS_DIRTY, HS_NORELEASE, HS_RELEASED } from '../../hsm/flags.js';
 import type { FileState, Stub } from '../../store/inodes.js';
 import type { ImportDefaults } from './blob-stub.js';
@@ -26,7 +27,7 @@ export type Existing = Pick<
   'type' | 'flags' | 'modified' | 'copy' | 'mode' | 'uid' | 'gid' | 'mtimeNs' | 'nlink'
 > & {
   /** Symlinks: where it leads. */
-  readonly target?: string;
+  readonly target?: Buffer;
 };
 
 /** How what is there stands to the blob. */
@@ -176,12 +177,16 @@ function isCopyOf({ copy, nlink }: Existing, blob: Stub): boolean {
   return nlink > 1 && copy.size === blob.copy.size && copy.md5 !== undefined && copy.md5 === blob.copy.md5;
 }
 
+function sameTarget(existing: Existing, blob: Stub): boolean {
+  return existing.target?.equals(blob.target ?? Buffer.alloc(0)) === true;
+}
+
 /** In what they differ, for people; undefined: an import of the blob would make exactly what is there. */
 export function differenceOf(existing: Existing, blob: Stub): string | undefined {
   const { type, copy, uid, gid } = existing;
   if (type !== blob.kind) return `there is a ${type} of this name`;
-  if (blob.kind === 'symlink' && existing.target !== blob.target)
-    return `the symlink here leads to '${existing.target ?? ''}'`;
+  if (blob.kind === 'symlink' && !sameTarget(existing, blob))
+    return `the symlink here leads to '${pathText(existing.target ?? '')}'`;
   if (blob.kind === 'file') {
     if (copy === undefined || isModified(existing)) return 'the file here is new or changed';
     if (!isCopyOf(existing, blob)) {
