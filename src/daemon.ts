@@ -225,8 +225,9 @@ class Daemon implements Control {
     ));
     await runner.start();
     await this.#startFirstImport(runner);
-    const { readOnly } = config;
-    this.#bulk = this.#own(new BulkVerbs({ ...common, native: store.native, coordinator, space, readOnly }));
+    const { mountPoint, readOnly } = config;
+    const { native } = store;
+    this.#bulk = this.#own(new BulkVerbs({ ...common, native, coordinator, space, mountPoint, readOnly }));
     await this.#listen(createServer(this, this.#log), join(config.store, socketName));
     writeFirstMount(config.store, this.#launch.firstMount);
     try {

@@ -49,6 +49,8 @@ export interface BulkVerbsOptions {
   readonly space?: Pick<SpaceManager, 'restoredAt'>;
   readonly log: Log;
   readonly clock: Clock;
+  /** For what messages tell to run. */
+  readonly mountPoint: string;
   readonly readOnly: boolean;
 }
 
@@ -118,7 +120,8 @@ export class BulkVerbs implements AsyncDisposable {
     const { control } = this.#options.coordinator.status();
     if (control === 'enabled') return;
     const what = `no file is restored: hsm_control is ${control === 'stopped' ? 'shutdown' : control}`;
-    throw new UserError('Busy', `${what}; lustrite hsm set-param MNT hsm_control=enabled`, { status: 409 });
+    const enable = `lustrite hsm set-param ${pathText(this.#options.mountPoint)} hsm_control=enabled`;
+    throw new UserError('Busy', `${what}; ${enable}`, { status: 409 });
   }
 
   #refuseWhileBlocked(): void {

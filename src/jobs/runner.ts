@@ -2,6 +2,7 @@
 import { setMaxListeners } from 'node:events';
 import { crashPoint } from '../base/crash.js';
 import { isDiskFull, messageChain, UserError } from '../base/errors.js';
+import { pathText } from '../base/path-text.js';
 import { autoExportJob } from './export/auto-export-job.js';
 import { autoImportJob } from './auto-import/auto-import-job.js';
 import { exportJob } from './export/export-job.js';
@@ -84,7 +85,8 @@ export class JobRunner implements AsyncDisposable {
   /** Starts a job. UserError: `InvalidParameter`, or `Conflict` while another job runs. */
   async create<Kind extends JobKind>(kind: Kind, request: JobRequest<Kind>): Promise<Job> {
     const running = this.running();
-    if (running !== undefined) throw new UserError('Conflict', isInTheWay(running));
+    if (running !== undefined)
+      throw new UserError('Conflict', isInTheWay(running, this.#context.config.mountPoint));
     if (this.#stopping) throw new UserError('Conflict', 'the daemon is stopping');
     if (this.#context.config.readOnly && (kind === 'export' || kind === 'auto-export')) {
       throw new UserError('ReadOnly', 'the mount is read-only: nothing is exported', { status: 403 });
@@ -388,11 +390,11 @@ function stopVerb(record: JobRecord): string {
   return isAuto(record) ? 'disable' : 'cancel';
 }
 
-function isInTheWay(record: JobRecord): string {
+function isInTheWay(record: JobRecord, mountPoint: string): string {
   const { kind, name } = record;
   const verb = stopVerb(record);
   const how = verb === 'cancel' ? 'wait for it or cancel it' : 'disable it first';
-  return `the ${kind} job '${name}' is running; ${how}: lustrite ${kind} ${verb} MNT ${name}`;
+  return `the ${kind} job '${name}' is running; ${how}: lustrite ${kind} ${verb} ${pathText(mountPoint)} ${name}`;
 }
 
 /** At a start: whoever has files in the store shall get at them, and can make room. */

@@ -62,7 +62,12 @@ export class MemoryJobs implements AsyncDisposable {
       loggingContainer: this.logs,
       log: quietLog,
       clock: this.hsm.clock,
-      config: { ...this.#config, defaults: testDefaults, import: { maxPrefixes: 10 } },
+      config: {
+        ...this.#config,
+        mountPoint: '/mnt/data',
+        defaults: testDefaults,
+        import: { maxPrefixes: 10 },
+      },
     });
   }
 }

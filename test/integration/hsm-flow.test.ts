@@ -61,6 +61,7 @@ class Rig implements AsyncDisposable {
     const config = {
       ...testConfig,
       defaults: { uid: 0, gid: 0, fileMode: 0o644, dirMode: 0o755 },
+      mountPoint: '/mnt/data',
       import: { maxPrefixes: 10 },
     };
     this.coordinator = new Coordinator({ ...common, config, pool });

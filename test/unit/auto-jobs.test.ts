@@ -61,7 +61,7 @@ await t.test(
     t.match(auto(jobs, 'auto').blobSyncEvents, { importedFiles: 1, totalBlobsImported: 1, deletions: 1 });
     await t.rejects(jobs.runner.create('export', {}), {
       code: 'Conflict',
-      message: /'auto' is running; disable it/,
+      message: /'auto' is running; disable it first: lustrite auto-import disable \/mnt\/data auto$/,
     });
     t.match(jobs.hsm.coordinator.status().blocked, /'auto' is enabled/);
     await jobs.runner.cancel('auto');

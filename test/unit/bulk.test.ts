@@ -95,7 +95,14 @@ async function rig(t: Test, blobs: Readonly<Record<string, string>>): Promise<Ri
     });
   }
   const { store: native, coordinator } = hsm;
-  const verbs = new BulkVerbs({ native, coordinator, log: quietLog, clock: systemClock, readOnly: false });
+  const verbs = new BulkVerbs({
+    native,
+    coordinator,
+    log: quietLog,
+    clock: systemClock,
+    mountPoint: '/mnt/data',
+    readOnly: false,
+  });
   t.teardown(async () => {
     await verbs[Symbol.asyncDispose]();
     await hsm[Symbol.asyncDispose]();
@@ -127,7 +134,7 @@ t.test('a hydrate that nothing would come of is refused, and says what to do', a
     await hsm.coordinator.control.set('*.hsm_control', value, false);
     await t.rejects(verbs.hydrate({ paths: ['/'], dryRun: false }), {
       code: 'Busy',
-      message: `no file is restored: hsm_control is ${value}; lustrite hsm set-param MNT hsm_control=enabled`,
+      message: `no file is restored: hsm_control is ${value}; lustrite hsm set-param /mnt/data hsm_control=enabled`,
     });
     t.match(await last(await verbs.hydrate({ paths: ['/'], dryRun: true })), { total: { files: 3 } });
   }

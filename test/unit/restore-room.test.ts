@@ -56,7 +56,14 @@ async function rig(t: Test, paths: readonly string[], size = 3): Promise<Rig> {
   const found = await hsm.store.lookup(paths);
   const fids = found.flatMap((state) => (state === undefined ? [] : [state.fid]));
   const { store: native, coordinator } = hsm;
-  const verbs = new BulkVerbs({ native, coordinator, log: quietLog, clock: systemClock, readOnly: false });
+  const verbs = new BulkVerbs({
+    native,
+    coordinator,
+    log: quietLog,
+    clock: systemClock,
+    mountPoint: '/mnt/data',
+    readOnly: false,
+  });
   t.teardown(async () => {
     await verbs[Symbol.asyncDispose]();
     await hsm[Symbol.asyncDispose]();

@@ -8,6 +8,7 @@ import {
 } from './auto-import-record.js';
 import { runAutoImport, type AutoImportEvent } from './auto-import.js';
 import { noImportCounters, type ImportCounters } from '../import/import-record.js';
+import { pathText } from '../../base/path-text.js';
 import { ChangeFeed } from '../../blob/change-feed.js';
 import { timeOf, type JobType } from '../job-type.js';
 import { FeedSource } from './feed-source.js';
@@ -50,9 +51,8 @@ export const autoImportJob: JobType<AutoImportRecord> = {
       const rateOfBlobImport = rate.of(sync.totalBlobsImported, clock.now());
       return withCounters(run.now(), scan, { ...sync, rateOfBlobImport }, timeOf(clock));
     };
-    coordinator.setBlocked(
-      `the auto-import job '${begun.name}' is enabled; lustrite auto-import disable MNT ${begun.name}`,
-    );
+    const disable = `lustrite auto-import disable ${pathText(config.mountPoint)} ${begun.name}`;
+    coordinator.setBlocked(`the auto-import job '${begun.name}' is enabled; ${disable}`);
     try {
       const end = await run.during(counted, { persist: false }, async () => {
         const { hierarchical } = container.namespace;
