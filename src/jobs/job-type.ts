@@ -37,6 +37,8 @@ export interface JobRun<R extends JobRecord> {
   readonly log: JobLog;
   /** The job's own, under STORE/jobs. */
   readonly folder: string;
+  /** From here on it is too late for a cancel: how it ends is decided. */
+  decided(): void;
   /** The other jobs there are. */
   readonly history: readonly JobRecord[];
   /** The record as it is shown. */

@@ -3,6 +3,7 @@ import { setMaxListeners } from 'node:events';
 import { crashPoint } from '../base/crash.js';
 import { isDiskFull, messageChain, UserError } from '../base/errors.js';
 import { pathText } from '../base/path-text.js';
+import { unlessAborted } from '../base/unless-aborted.js';
 import { autoExportJob } from './export/auto-export-job.js';
 import { autoImportJob } from './auto-import/auto-import-job.js';
 import { exportJob } from './export/export-job.js';
@@ -29,6 +30,8 @@ interface Run {
   readonly name: string;
   readonly abort: AbortController;
   readonly stop: AbortController;
+  /** Aborted when nobody shall wait for its log on the way to the container. */
+  readonly logless: AbortController;
   /** Its record is on disk. */
   readonly recorded: Promise<void>;
   readonly done: Promise<JobRecord>;
@@ -42,6 +45,7 @@ const types: { readonly [Kind in JobKind]: JobType<RecordOf<Kind>> } = {
 };
 
 const refreshMs = 500;
+/** How long a job that is over waits for its log to be in the container, and a daemon that stops for all of them. */
 const logUploadMs = 60_000;
 
 export class JobRunner implements AsyncDisposable {
@@ -49,10 +53,11 @@ export class JobRunner implements AsyncDisposable {
   readonly #records: JobRecords;
   readonly #jobs = new Map<string, JobRecord>();
   readonly #watchers = new JobWatchers();
-  /** Logs of canceled jobs on their way to the container. */
-  readonly #uploads = new Set<Promise<unknown>>();
+  /** Logs of jobs that are over, on their way to the container. */
+  readonly #uploads = new Map<string, Promise<unknown>>();
+  readonly #uploading = new AbortController();
   #run: Run | undefined;
-  /** The running job's end is decided and being written down: too late for a cancel. */
+  /** The running job's end is decided: too late for a cancel. */
   #ending = false;
   #stopping = false;
 
@@ -74,7 +79,7 @@ export class JobRunner implements AsyncDisposable {
         const over = await type.interrupted(this.#context, record, at);
         this.#set(over);
         await unlessDiskFull(this.#records.write(over, { durable: true }));
-        this.#endLog(over);
+        await this.#endLog(over);
       } else {
         log.info({ job: record.name, kind: record.kind }, 'an interrupted job goes on');
         await this.#begin(again, true).recorded;
@@ -133,7 +138,7 @@ export class JobRunner implements AsyncDisposable {
 
   /**
    * Asks a job to end: it is Canceled or Disabled within a second, an auto-export after its iteration. One that has ended
-   * so or is about to stays as it is; any other that is over: `Conflict`.
+   * so or is about to stays as it is; any other that is over: `Conflict`, and its log arrives behind it.
    */
   async cancel(name: string): Promise<void> {
     // A job is shown as soon as it has the slot; why it could not be recorded is its creator's to hear.
@@ -145,7 +150,10 @@ export class JobRunner implements AsyncDisposable {
     const run = this.#run;
     if (isFinal(record) || run?.name !== name)
       throw new UserError('Conflict', `the job '${name}' is already ${state}`);
-    if (this.#ending) throw new UserError('Conflict', `the job '${name}' is over`);
+    if (this.#ending) {
+      run.logless.abort();
+      throw new UserError('Conflict', `the job '${name}' is already ${stateOf(await run.done)}`);
+    }
     this.#set(typeOf(record).ending(record));
     run.abort.abort(canceled);
     await this.#records.write(this.get(name), { durable: true });
@@ -159,7 +167,7 @@ export class JobRunner implements AsyncDisposable {
         'Conflict',
         `the job '${name}' is ${stateOf(record)}: ${stopVerb(record)} it first`,
       );
-    await Promise.all(this.#uploads);
+    await this.#uploads.get(name);
     // What two jobs of one second show has one name.
     const isTwin = (other: JobRecord): boolean =>
       other.name !== name && compactTime(startOf(other)) === compactTime(startOf(record));
@@ -199,7 +207,11 @@ export class JobRunner implements AsyncDisposable {
       run.stop.abort(stopped);
       await run.done;
     }
-    await Promise.all(this.#uploads);
+    const late = setTimeout(() => {
+      this.#uploading.abort();
+    }, logUploadMs);
+    await Promise.all(this.#uploads.values());
+    clearTimeout(late);
     this.#watchers.wakeAll();
   }
 
@@ -208,13 +220,14 @@ export class JobRunner implements AsyncDisposable {
     record: JobRecord,
     resumed: boolean,
   ): { readonly recorded: Promise<void>; readonly done: Promise<JobRecord> } {
-    const [abort, stop] = [new AbortController(), new AbortController()];
+    const [abort, stop, logless] = [new AbortController(), new AbortController(), new AbortController()];
     // Each request in flight listens; Node takes more than ten for a leak and says so.
     setMaxListeners(0, abort.signal, stop.signal);
     this.#set(record);
     const recorded = resumed ? unlessDiskFull(this.#records.create(record)) : this.#records.create(record);
-    const done = this.#execute(record, recorded, resumed, { signal: abort.signal, stop: stop.signal });
-    this.#run = { name: record.name, abort, stop, recorded, done };
+    const signals = { signal: abort.signal, stop: stop.signal };
+    const done = this.#execute(record, recorded, resumed, signals, logless.signal);
+    this.#run = { name: record.name, abort, stop, logless, recorded, done };
     return { recorded, done };
   }
 
@@ -223,6 +236,7 @@ export class JobRunner implements AsyncDisposable {
     recorded: Promise<void>,
     resumed: boolean,
     signals: Pick<JobRun<JobRecord>, 'signal' | 'stop'>,
+    logless: AbortSignal,
   ): Promise<JobRecord> {
     const { log, clock } = this.#context;
     const { name, kind } = record;
@@ -243,7 +257,7 @@ export class JobRunner implements AsyncDisposable {
       if (over === undefined) {
         await jobLog.close(AbortSignal.abort());
       } else {
-        await this.#closeLog(jobLog, over);
+        await this.#closeLog(jobLog, over, logless);
         await this.#records.write(over, { durable: true });
         // Whoever sees that it is over may start the next one: nobody else runs before the slot is free.
         this.#set(over);
@@ -274,6 +288,9 @@ export class JobRunner implements AsyncDisposable {
       ...signals,
       log,
       folder: this.#records.folder(name),
+      decided: () => {
+        this.#ending = true;
+      },
       history: this.list().filter((record) => record.name !== name),
       now: () => this.get(name),
       show: (record) => {
@@ -333,38 +350,40 @@ export class JobRunner implements AsyncDisposable {
     return JobLog.open(options, resumed);
   }
 
-  /** A final record means that the log is where it belongs; only a cancel does not wait for that, nor does the next job. */
-  async #closeLog(jobLog: JobLog, record: JobRecord): Promise<void> {
+  /**
+   * A final record means that the log is where it belongs, unless that takes long. A cancel does not wait for it, whether
+   * it ends the job or finds it over.
+   */
+  async #closeLog(jobLog: JobLog, record: JobRecord, logless: AbortSignal): Promise<void> {
     const state = stateOf(record);
     const wasCanceled = state === 'Canceled' || state === 'Disabled' || state === 'DisableFailed';
     jobLog.add({ level: 'info', code: state, message: `the ${record.kind} job is over` });
     if (wasCanceled) this.#set(record);
-    const uploaded = jobLog
-      .close(AbortSignal.timeout(logUploadMs))
-      .finally(() => this.#uploads.delete(uploaded));
-    if (wasCanceled) this.#uploads.add(uploaded);
-    else await uploaded;
+    const uploaded = this.#upload(record.name, jobLog);
+    const enough = AbortSignal.any([logless, AbortSignal.timeout(logUploadMs)]);
+    if (!wasCanceled) await unlessAborted(() => uploaded, enough).catch(() => undefined);
     crashPoint('job.log-written');
   }
 
   /** Of a job that a daemon before this one has left: with what that had written of it. */
-  #endLog(record: JobRecord): void {
-    const upload = async (): Promise<void> => {
+  async #endLog(record: JobRecord): Promise<void> {
+    const { log } = this.#context;
+    try {
       const jobLog = await this.#openLog(record, true);
       const message = `the ${record.kind} job is over: the daemon had ended while it ran`;
       jobLog.add({ level: 'info', code: stateOf(record), message });
-      await jobLog.close(AbortSignal.timeout(logUploadMs));
-    };
-    const { log } = this.#context;
-    const uploaded = upload()
-      .catch((error: unknown) => {
-        log.warn(
-          { job: record.name, cause: messageChain(error) },
-          'the log of an interrupted job has no end',
-        );
-      })
-      .finally(() => this.#uploads.delete(uploaded));
-    this.#uploads.add(uploaded);
+      void this.#upload(record.name, jobLog);
+    } catch (error) {
+      const cause = messageChain(error);
+      log.warn({ job: record.name, cause }, 'the log of an interrupted job has no end');
+    }
+  }
+
+  /** As long as its pieces arrive: however long a log is, each has a deadline. Never rejects. */
+  #upload(name: string, jobLog: JobLog): Promise<unknown> {
+    const uploaded = jobLog.close(this.#uploading.signal).finally(() => this.#uploads.delete(name));
+    this.#uploads.set(name, uploaded);
+    return uploaded;
   }
 
   #set(record: JobRecord): void {

@@ -349,7 +349,7 @@ await t.test('what an import deletes is in its log before, also when it is inter
   t.ok((await readFile(log, 'utf8')).startsWith(before), 'and a resumed import goes on with it');
 });
 
-await t.test('a job whose log is on its way is over: it cannot be canceled any more', async (t) => {
+await t.test('a cancel of a job whose log is on its way lets the next one begin', async (t) => {
   await using jobs = await MemoryJobs.start();
   const { container, store } = jobs.hsm;
   container.put('f', 'x');
@@ -360,10 +360,36 @@ await t.test('a job whose log is on its way is over: it cannot be canceled any m
   jobs.logs.before = () => gate;
   const job = await jobs.runner.create('import', { name: 'done' });
   await until(() => jobs.logs.calls.length > 0, { what: 'the log', intervalMs: 1 });
-  await t.rejects(jobs.runner.cancel('done'), { code: 'Conflict', message: /is over/ });
-  go();
+  await t.rejects(jobs.runner.cancel('done'), { code: 'Conflict', message: /is already Completed/ });
   t.equal(stateOf(await job.done), 'Completed');
   t.same(store.paths(), ['f'], 'no marker is left');
+  const next = await jobs.runner.create('import', { name: 'next' });
+  go();
+  t.equal(stateOf(await next.done), 'Completed');
+  await until(() => jobs.logs.logs.size === 2, { what: 'both logs', intervalMs: 1 });
+  t.match(jobs.lines('done').at(-1), { code: 'Completed' });
+});
+
+await t.test('an import whose marker is taken away is over: no cancel is accepted and lost', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  container.put('f', 'x');
+  let [go, arrived] = [(): void => undefined, false];
+  const gate = new Promise<void>((resolve) => {
+    go = resolve;
+  });
+  store.before = (call) => {
+    if (call !== 'remove') return;
+    arrived = true;
+    return gate;
+  };
+  const job = await jobs.runner.create('import', { name: 'done' });
+  await until(() => arrived, { what: 'the marker to go', intervalMs: 1 });
+  const refused = t.rejects(jobs.runner.cancel('done'), { message: /is already Completed/ });
+  t.equal(stateOf(jobs.runner.get('done')), 'InProgress');
+  go();
+  await refused;
+  t.equal(stateOf(await job.done), 'Completed');
 });
 
 await t.test('the marker of a canceled import goes with the job', async (t) => {

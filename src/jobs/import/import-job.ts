@@ -79,6 +79,7 @@ export const importJob: JobType<ImportRecord> = {
         signal,
       }),
     );
+    run.decided();
     signal.removeEventListener('abort', onCancel);
     if (end.kind === 'stopped') return undefined;
     const over = endedImport(current(), end, timeOf(clock));
