@@ -9,7 +9,10 @@ import type { JobRecord } from './job.js';
 import type { JobEnd, JobFailure } from './job-end.js';
 import type { JobLog } from './job-log.js';
 
-export type JobsConfig = Pick<Config, 'mountPoint' | 'readOnly' | 'defaults' | 'hsm' | 'export' | 'compat'> & {
+export type JobsConfig = Pick<
+  Config,
+  'mountPoint' | 'readOnly' | 'defaults' | 'hsm' | 'export' | 'compat'
+> & {
   readonly import: Pick<Config['import'], 'maxPrefixes'>;
 };
 
