@@ -1,6 +1,7 @@
 #include "inodes.h"
 
 #include <fcntl.h>
+#include <sys/random.h>
 
 #include <cerrno>
 
@@ -74,6 +75,13 @@ NodePtr Nodes::Find(const Fid& fid) {
   std::lock_guard lock(mutex_);
   auto at = by_fid_.find(fid);
   return at == by_fid_.end() ? nullptr : by_id_.at(at->second->id);
+}
+
+uint64_t FirstId() {
+  uint32_t session = 0;
+  // Never fails or is short for so few bytes (getrandom(2)).
+  (void)!getrandom(&session, sizeof session, 0);
+  return (static_cast<uint64_t>(session >> 1) << 32) + FUSE_ROOT_ID + 1;
 }
 
 NodePtr Nodes::LookUp(const std::shared_ptr<Inode>& inode) {

@@ -81,6 +81,9 @@ class Backings {
   size_t open_ = 0;
 };
 
+// Behind the root's, and behind all that another session has given away.
+uint64_t FirstId();
+
 class Nodes {
  public:
   explicit Nodes(Backings* backings) : backings_(backings) {}
@@ -102,7 +105,9 @@ class Nodes {
   std::mutex mutex_;
   std::unordered_map<uint64_t, NodePtr> by_id_;
   std::unordered_map<Fid, Node*, FidHash> by_fid_;
-  uint64_t next_id_ = FUSE_ROOT_ID + 1;
+  // A file handle has the id in it, and outlives the session that made it (name_to_handle_at(2)):
+  // no file of another session may have the same.
+  uint64_t next_id_ = FirstId();
 };
 
 // fds of directories that were used lately, for the *at calls.

@@ -432,6 +432,25 @@ void t.test(
   },
 );
 
+void t.test('a file handle of another session opens nothing', { skip: cannotMount }, async (t) => {
+  await using before = await NativeMount.start();
+  await using after = await NativeMount.start();
+  for (const { path } of [before, after]) await writeFile(join(path, 'first'), path);
+  const script = `
+import ctypes, errno, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+class Handle(ctypes.Structure):
+    _fields_ = [('bytes', ctypes.c_uint), ('type', ctypes.c_int), ('data', ctypes.c_ubyte * 128)]
+handle, mount_id = Handle(128), ctypes.c_int()
+name = os.fsencode(os.path.join(sys.argv[1], 'first'))
+assert libc.name_to_handle_at(-100, name, ctypes.byref(handle), ctypes.byref(mount_id), 0) == 0
+for mount in sys.argv[1:]:
+    fd = libc.open_by_handle_at(os.open(mount, os.O_RDONLY), ctypes.byref(handle), os.O_RDONLY)
+    print(os.read(fd, 1000).decode() if fd >= 0 else errno.errorcode[ctypes.get_errno()])
+`;
+  t.equal(await python(script, before.path, after.path), `${before.path}\nESTALE\n`);
+});
+
 void t.test('a read-only mount refuses every change', { skip: cannotMount }, async (t) => {
   await using mount = await NativeMount.start({ readOnly: true });
   await t.rejects(writeFile(join(mount.path, 'f'), 'x'), { code: 'EROFS' });
