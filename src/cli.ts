@@ -27,7 +27,6 @@ function recordIndex(text: string): number {
 const program = new Command('lustrite')
   .description('Azurite for Azure Managed Lustre: a blob container as a file system of HSM stubs')
   .version(version)
-  .showHelpAfterError('(lustrite COMMAND --help explains)')
   .addHelpText(
     'after',
     example('mount /mnt/lustre --container data', 'export create /mnt/lustre --wait', 'umount /mnt/lustre'),
@@ -352,7 +351,7 @@ hsm
 program
   .command('jobs')
   .description('jobs of every kind')
-  .command('list')
+  .command('list', { isDefault: true })
   .description('all jobs of a mount')
   .argument('<mnt>', 'where it is mounted')
   .addOption(json())
@@ -398,13 +397,15 @@ function exitCodeOf(error: unknown): number {
   return error instanceof UsageError ? 2 : 1;
 }
 
-function throwInsteadOfExit(command: Command): void {
+/** What all commands do about arguments that they do not know: `name` is the whole command. */
+function refuse(command: Command, name: string): void {
   command.exitOverride();
-  for (const sub of command.commands) throwInsteadOfExit(sub);
+  command.showHelpAfterError(`(${name} --help explains)`);
+  for (const sub of command.commands) refuse(sub, `${name} ${sub.name()}`);
 }
 
 tolerateClosedPipes();
-throwInsteadOfExit(program);
+refuse(program, 'lustrite');
 try {
   await program.parseAsync();
 } catch (error) {

@@ -34,7 +34,9 @@ t.test('every refusal names what is wrong, with exit code 2 for usage and 1 othe
   const store = join(folder, 'store');
   const rows: readonly (readonly [string, readonly string[], number, RegExp])[] = [
     ['no command argument', ['mount'], 2, /missing required argument 'mnt'/],
-    ['unknown command', ['frob'], 2, /unknown command 'frob'/],
+    ['unknown command', ['frob'], 2, /unknown command 'frob'\n\(lustrite --help explains\)/],
+    ['no verb', ['import', folder], 2, /unknown command .*\n\(lustrite import --help explains\)/],
+    ['jobs of no mount', ['jobs', folder], 1, /has not mounted/],
     ['unknown option', ['umount', '/x', '--force'], 2, /unknown option '--force'/],
     ['no container', ['mount', folder], 2, /which container\? --container NAME/],
     [
