@@ -349,6 +349,39 @@ await t.test('what an import deletes is in its log before, also when it is inter
   t.ok((await readFile(log, 'utf8')).startsWith(before), 'and a resumed import goes on with it');
 });
 
+await t.test('an import that begins again keeps what was made here since it passed it', async (t) => {
+  for (const mode of ['OverwriteIfDirty', 'OverwriteAlways'] as const) {
+    await using jobs = await MemoryJobs.start();
+    const { container, store, coordinator } = jobs.hsm;
+    container.pageSize = 1;
+    for (const name of ['changed', 'linked', 'saved']) container.put(name, 'theirs');
+    container.put('link', 'theirs', { is_symlink: 'true' });
+    for (const name of ['x', 'y', 'z']) container.put(name, 'theirs');
+    const held = gate();
+    let pages = 0;
+    container.before = (call) => (call === 'list' && ++pages > 5 ? held.opened : undefined);
+    await jobs.runner.create('import', { name: 'resumed', conflictResolutionMode: mode, maximumErrors: -1 });
+    await until(() => store.paths().includes('saved'), { what: 'the stubs', intervalMs: 1 });
+    await coordinator.restore(store.fidOf('changed'));
+    store.write('changed', 'mine');
+    // As most editors do.
+    store.unlink('saved');
+    store.write('saved', 'mine');
+    store.unlink('linked');
+    store.symlink('linked', 'mine');
+    store.unlink('link');
+    store.symlink('link', 'mine');
+    await jobs.runner[Symbol.asyncDispose]();
+    held.open();
+    await jobs.restart();
+    const { status } = (await jobs.runner.wait('resumed')).properties;
+    t.match(status, { state: 'CompletedPartial', totalErrors: 0, totalConflicts: 4 }, mode);
+    for (const name of ['changed', 'saved']) t.equal(store.content(name), 'mine', `${mode}: ${name}`);
+    for (const name of ['linked', 'link'])
+      t.equal(String(await store.readlink(store.fidOf(name))), 'mine', `${mode}: ${name}`);
+  }
+});
+
 await t.test('a cancel of a job whose log is on its way lets the next one begin', async (t) => {
   await using jobs = await MemoryJobs.start();
   const { container, store } = jobs.hsm;

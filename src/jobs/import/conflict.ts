@@ -79,6 +79,7 @@ const completed = {
   OverwriteIfDirty: 'complete',
   OverwriteAlways: 'complete',
 } as const;
+const skipped = { Fail: 'fail', Skip: 'skip', OverwriteIfDirty: 'skip', OverwriteAlways: 'skip' } as const;
 const kept = { Fail: 'keep', Skip: 'keep', OverwriteIfDirty: 'keep', OverwriteAlways: 'keep' } as const;
 
 /** Import jobs: seed 000 "Conflict resolution mode"; the cells it leaves open are in src/SEMANTICS.md. */
@@ -95,6 +96,18 @@ export const conflictActions: ConflictActions = {
   symlink: replaced,
   directory: { ...updated, OverwriteAlways: 'update' },
   'implied-directory': { ...updated, OverwriteAlways: 'update' },
+};
+
+/**
+ * An import that a restart has begun again: what no blob has may have been made behind its first pass, and what was there
+ * before the job cannot be told from that any more.
+ */
+export const resumedActions: ConflictActions = {
+  ...conflictActions,
+  'other-type': skipped,
+  dirty: skipped,
+  'dirty-current': skipped,
+  symlink: skipped,
 };
 
 /**

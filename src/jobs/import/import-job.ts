@@ -12,7 +12,7 @@ import {
 import { runImport, type MutableImportCounters } from './import.js';
 import { Marker } from '../marker.js';
 import { blobPrefixes } from './prefixes.js';
-import { conflictActions } from './conflict.js';
+import { conflictActions, resumedActions } from './conflict.js';
 
 export const importJob: JobType<ImportRecord> = {
   ending: (record) => ({
@@ -69,7 +69,7 @@ export const importJob: JobType<ImportRecord> = {
         coordinator,
         prefixes: blobPrefixes(properties.importPrefixes, container.namespace.hierarchical),
         mode: properties.conflictResolutionMode,
-        actions: conflictActions,
+        actions: resumed ? resumedActions : conflictActions,
         maximumErrors: properties.maximumErrors,
         defaults: config.defaults,
         startedMs: clock.now(),
