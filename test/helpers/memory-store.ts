@@ -216,7 +216,7 @@ export class MemoryStore implements NativeStore {
   }
 
   async setAttributes(path: string, { fid, ...attributes }: Attributes): Promise<void> {
-    await Promise.resolve();
+    await this.before('setAttributes', fid ?? nothing);
     const node = this.#named(path);
     if (fid !== undefined && node.fid !== fid) throw new FsError(ESTALE, path);
     Object.assign(node, attributes);

@@ -1,8 +1,10 @@
+import { constants } from 'node:os';
 import t from 'tap';
-import { BlobError } from '../../src/base/errors.js';
+import { BlobError, FsError } from '../../src/base/errors.js';
 import type { ConflictMode } from '../../src/jobs/import/conflict-mode.js';
 import type { ImportStatus } from '../../src/jobs/import/import-record.js';
 import type { ImportRequest } from '../../src/jobs/requests.js';
+import { gate } from '../helpers/memory-hsm.js';
 import { MemoryJobs } from '../helpers/memory-jobs.js';
 import { until } from '../helpers/poll.js';
 
@@ -376,6 +378,98 @@ await t.test('what is in use when a mode would overwrite it stays, and is a conf
     close();
     t.match(await run(jobs, { conflictResolutionMode: mode }), { importedFiles: 1, totalConflicts: 2 });
   }
+});
+
+await t.test(
+  'a directory keeps the owner and mode that it gets while an import lists what is in it',
+  async (t) => {
+    for (const mode of ['Skip', 'OverwriteIfDirty'] as const) {
+      for (const there of [false, true]) {
+        await using jobs = await MemoryJobs.start();
+        const { container, store } = jobs.hsm;
+        container.pageSize = 1;
+        container.put('d', '', { hdi_isfolder: 'true', permissions: '0755', modtime: '5000000000' });
+        for (const name of ['d/a', 'd/b', 'd/c']) container.put(name, 'x');
+        if (there) store.mkdir('d', { mode: 0o711 });
+        const held = gate();
+        let pages = 0;
+        container.before = () => (++pages > 3 ? held.opened : undefined);
+        const running = run(jobs, { conflictResolutionMode: mode });
+        await until(() => store.paths().includes('d/b'), { what: 'a file in it', intervalMs: 1 });
+        await store.setAttributes('d', { mode: 0o700, uid: 7, mtimeNs: 1n });
+        held.open();
+        await running;
+        const [now] = await store.lookup(['d']);
+        const mtimeNs = there && mode === 'Skip' ? 1n : 5_000_000_000n;
+        t.match(now, { mode: 0o700, uid: 7, mtimeNs }, `${mode} ${there ? 'there' : 'made'}`);
+      }
+    }
+  },
+);
+
+await t.test('a directory that is counted as overwritten has the attributes of its blob', async (t) => {
+  for (const mode of ['OverwriteIfDirty', 'OverwriteAlways'] as const) {
+    await using jobs = await MemoryJobs.start();
+    const { container, store } = jobs.hsm;
+    container.pageSize = 1;
+    container.put('d', '', { hdi_isfolder: 'true', owner: '7', permissions: '0700', modtime: '5000000000' });
+    container.put('d/a', 'x');
+    store.mkdir('d', { mode: 0o711 });
+    let pages = 0;
+    container.before = () => {
+      if (++pages > 1) throw new BlobError('forbidden', 'no more');
+    };
+    t.match(await run(jobs, { conflictResolutionMode: mode }), {
+      state: 'Failed',
+      importedDirectories: 1,
+      totalConflicts: 1,
+    });
+    t.match((await store.lookup(['d']))[0], { mode: 0o700, uid: 7, mtimeNs: 5_000_000_000n }, mode);
+  }
+});
+
+await t.test('a directory that cannot have the attributes of its blob is an error', async (t) => {
+  for (const there of [false, true]) {
+    for (const [maximumErrors, state] of [
+      [-1, 'CompletedPartial'],
+      [0, 'Failed'],
+    ] as const) {
+      await using jobs = await MemoryJobs.start();
+      const { container, store } = jobs.hsm;
+      container.put('d', '', { hdi_isfolder: 'true' });
+      if (there) store.mkdir('d', { mode: 0o711 });
+      store.before = (call) => {
+        if (call === 'setAttributes') throw new FsError(constants.errno.EIO, 'EIO');
+      };
+      const status = await run(jobs, {
+        name: 'one',
+        conflictResolutionMode: 'OverwriteIfDirty',
+        maximumErrors,
+      });
+      const imported = there ? 0 : 1;
+      t.match(status, { state, totalErrors: 1, totalConflicts: 0, importedDirectories: imported });
+      t.match(
+        jobs.lines('one').find(({ level }) => level === 'error'),
+        { blob: 'd', message: /EIO/ },
+      );
+    }
+  }
+});
+
+await t.test('a directory that is gone or moved when an import has left it is no error', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  for (const name of ['d', 'e', 'f']) container.put(name, '', { hdi_isfolder: 'true' });
+  const createStubs = store.createStubs.bind(store);
+  store.createStubs = async (stubs, defaults) => {
+    const results = await createStubs(stubs, defaults);
+    store.unlink('d');
+    store.move('e', 'moved');
+    store.mkdir('e', { mtimeNs: 1n });
+    return results;
+  };
+  t.match(await run(jobs), { state: 'Completed', importedDirectories: 3, totalErrors: 0 });
+  t.equal((await store.lookup(['e']))[0]?.mtimeNs, 1n);
 });
 
 await t.test('a file that took the path after the look at it gets nothing from the blob', async (t) => {

@@ -83,7 +83,7 @@ export async function resolveConflict(
         await native.setAttributes(stub.path, attributesOf(stub, fid));
         return { kind: 'completed', fid };
       case 'update':
-        if (stub.kind !== 'directory') await native.setAttributes(stub.path, attributesOf(stub, fid));
+        await native.setAttributes(stub.path, attributesOf(stub, fid));
         break;
       case 'release':
         // The look at it may be a whole batch old, and a file that was moved away, or got a name, keeps what it has.
@@ -136,7 +136,7 @@ function isStill(now: FileState | undefined, { fid, nlink }: FileState): boolean
   return now !== undefined && now.fid === fid && now.nlink === nlink;
 }
 
-export function attributesOf({ mode, uid, gid, mtimeNs, extended }: Stub, fid: Fid) {
+function attributesOf({ mode, uid, gid, mtimeNs, extended }: Stub, fid: Fid) {
   return { mode, uid, gid, mtimeNs, ...(extended && { extended }), fid };
 }
 

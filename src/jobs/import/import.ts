@@ -7,9 +7,10 @@ import { isListedBehind } from '../../blob/listing-order.js';
 import { specialFileOf } from '../../blob/metadata.js';
 import { pathOfBlob } from '../../blob/names.js';
 import type { Container, ListedBlob } from '../../blob/port.js';
+import { hasErrno } from '../../hsm/movers.js';
 import type { Fid, FileState, Stub, StubDefaults, StubResult } from '../../store/inodes.js';
 import { blobStub, symlinkTarget } from './blob-stub.js';
-import { attributesOf, resolveConflict, type ConflictOptions } from './conflict-resolution.js';
+import { resolveConflict, type ConflictOptions } from './conflict-resolution.js';
 import type { ImportCounters, ImportResult } from './import-record.js';
 import { JobFailure } from '../job-end.js';
 import type { Later } from './later.js';
@@ -18,7 +19,7 @@ import { Parallel } from '../parallel.js';
 import { readAhead } from './read-ahead.js';
 import { stubBatches, type StubBatch, type Wanted, type WantedStub } from './stub-batches.js';
 
-const { ELOOP, ENOTDIR } = constants.errno;
+const { ELOOP, ENOENT, ENOTDIR, ESTALE } = constants.errno;
 
 export type MutableImportCounters = { -readonly [Key in keyof ImportCounters]: ImportCounters[Key] };
 
@@ -366,7 +367,7 @@ class Import {
 
   /** Whatever lies below the names before `name` has been listed (undefined: everything has). */
   async #passed(name: string | undefined): Promise<void> {
-    const { container, native, log, signal } = this.#options;
+    const { container, native, signal } = this.#options;
     const { hierarchical } = container.namespace;
     const isPassed = (path: string): boolean =>
       name === undefined || isListedBehind(name, path, hierarchical);
@@ -374,13 +375,16 @@ class Import {
     const passed = this.#directories.filter(({ path }) => isPassed(path));
     if (passed.length === 0) return;
     this.#directories = this.#directories.filter(({ path }) => !isPassed(path));
-    // Children first: setting a child's attributes leaves its parent's mtime alone, but order costs nothing.
-    for (const directory of passed.reverse()) {
+    for (const { path, fid, mtimeNs, copy } of passed) {
       signal.throwIfAborted();
       try {
-        await native.setAttributes(directory.path, attributesOf(directory, directory.fid));
+        // It got its owner and mode when it was judged: what they are now is what somebody wants.
+        await native.setAttributes(path, { fid, mtimeNs });
       } catch (error) {
-        log.add({ level: 'warn', path: directory.path, code: 'Attributes', message: messageChain(error) });
+        // Moved, replaced or gone.
+        if (hasErrno(error, ENOENT, ENOTDIR, ELOOP, ESTALE)) continue;
+        const message = `the modification time of the directory could not be set: ${messageChain(error)}`;
+        this.#error(copy?.blob ?? path, 'Attributes', message);
       }
     }
   }
