@@ -456,6 +456,31 @@ await t.test('a directory that cannot have the attributes of its blob is an erro
   }
 });
 
+await t.test('directories of an import that ends early have the times of their blobs', async (t) => {
+  for (const how of ['canceled', 'failed'] as const) {
+    await using jobs = await MemoryJobs.start();
+    const { container, store, coordinator } = jobs.hsm;
+    container.pageSize = 1;
+    const modtime = '5000000000';
+    for (const name of ['d', 'd/e', 'd/f'])
+      container.put(name, '', { hdi_isfolder: 'true', permissions: '0755', modtime });
+    container.put('d/g', 'x');
+    const held = gate();
+    // The batch of `d` is being counted, those behind it are made.
+    coordinator.keepRenamed = () => held.opened;
+    const running = run(jobs, { name: 'early', conflictResolutionMode: 'OverwriteIfDirty' });
+    await until(() => store.paths().includes('d/e'), { what: 'the next directory', intervalMs: 1 });
+    // As what is made in them does.
+    for (const path of ['d', 'd/e']) await store.setAttributes(path, { mode: 0o700, mtimeNs: 1n });
+    if (how === 'canceled') await jobs.runner.cancel('early');
+    coordinator.keepRenamed = () => Promise.reject(new Error('no disk'));
+    held.open();
+    t.equal((await running).state, how === 'canceled' ? 'Canceled' : 'Failed');
+    for (const path of ['d', 'd/e'])
+      t.match((await store.lookup([path]))[0], { mode: 0o700, mtimeNs: 5_000_000_000n }, `${how}: ${path}`);
+  }
+});
+
 await t.test('a directory that is gone or moved when an import has left it is no error', async (t) => {
   await using jobs = await MemoryJobs.start();
   const { container, store } = jobs.hsm;

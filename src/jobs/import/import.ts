@@ -44,6 +44,8 @@ const batchesAhead = 2;
 const parallelReads = 16;
 /** Conflicts that are resolved at a time: each waits for the disk. */
 const parallelConflicts = 16;
+/** What a job that ends early has for its directories: a cancel is over within a second. */
+const leaveMs = 250;
 const msToNs = 1_000_000n;
 
 /**
@@ -95,7 +97,7 @@ class Import {
   readonly #options: ImportOptions;
   readonly #stubDefaults: StubDefaults;
   /** Directories whose mtime is set when the listing has passed all their children. */
-  #directories: (Stub & { readonly fid: Fid })[] = [];
+  readonly #directories = new Set<Stub & { readonly fid: Fid }>();
   /** Files and symlinks of which a directory of the same name may still come, and how they were counted. */
   readonly #leaves = new Map<string, keyof MutableImportCounters>();
   #firstProblem: string | undefined;
@@ -125,12 +127,12 @@ class Import {
 
   /** Imports what a listing gives; its signal is aborted as soon as no more is wanted. */
   async pages(list: (stop: AbortSignal) => Pages): Promise<void> {
-    const { native, mode, counters, log, signal } = this.#options;
+    const { mode, counters, log, signal } = this.#options;
     const stop = new AbortController();
     const batches = stubBatches(
       readAhead(list(stop.signal), pagesAhead),
       (blobs) => this.#wanted(blobs),
-      native,
+      { createStubs: (stubs) => this.#make(stubs) },
       this.#stubDefaults,
     );
     try {
@@ -150,7 +152,9 @@ class Import {
           throw error;
         }
       }
+      await this.#passed(undefined);
     } catch (error) {
+      await this.#leave();
       signal.throwIfAborted();
       if (!(error instanceof BlobError)) throw error;
       throw new JobFailure('ListFailed', `the container could not be listed: ${messageChain(error)}`, {
@@ -159,7 +163,16 @@ class Import {
     } finally {
       stop.abort();
     }
-    await this.#passed(undefined);
+  }
+
+  /** A batch that nobody comes to count has made its directories, too. */
+  async #make(stubs: readonly Stub[]): Promise<readonly StubResult[]> {
+    const results = await this.#options.native.createStubs(stubs, this.#stubDefaults);
+    for (const [at, stub] of stubs.entries()) {
+      const result = results[at];
+      if (result?.kind === 'created') this.#finishLater(stub, result.fid);
+    }
+    return results;
   }
 
   /** Behind what is done about those that have the names of the blobs: that is judged by what they were. */
@@ -173,14 +186,10 @@ class Import {
   }
 
   async #batch({ wanted, results }: StubBatch): Promise<void> {
-    const { native } = this.#options;
     let made = await results;
     // Those that something has made way for: each round takes away what was in the way of one level.
     for (let left = await this.#made(wanted, made); left.length > 0; left = await this.#made(left, made)) {
-      made = await native.createStubs(
-        left.map(({ stub }) => stub),
-        this.#stubDefaults,
-      );
+      made = await this.#make(left.map(({ stub }) => stub));
     }
   }
 
@@ -196,7 +205,7 @@ class Import {
         // Behind a failure nothing is done any more; what is made is counted.
         if ('refused' in one) {
           if (failure === undefined) this.#refused(one);
-        } else if (result?.kind === 'created') this.#created(one.stub, result.fid);
+        } else if (result?.kind === 'created') this.#created(one.stub);
         else if (result === undefined || failure !== undefined) continue;
         else if (this.#concernsNobodyElse(one, result)) await alone.start(() => this.#count(one, result));
         else {
@@ -305,7 +314,7 @@ class Import {
   async #count({ blob, stub }: WantedStub, result: StubResult): Promise<void> {
     switch (result.kind) {
       case 'created':
-        this.#created(stub, result.fid);
+        this.#created(stub);
         return;
       case 'exists':
         await this.#resolve(blob.name, stub, result.state);
@@ -323,10 +332,9 @@ class Import {
     }
   }
 
-  #created(stub: Stub, fid: Fid): void {
+  #created(stub: Stub): void {
     this.#options.counters.totalBlobsImported++;
     this.#tally(stub, 'imported');
-    if (stub.kind === 'directory') this.#directories.push({ ...stub, fid });
   }
 
   #tally(stub: Stub, how: 'imported' | 'preexisting'): void {
@@ -343,10 +351,11 @@ class Import {
     switch (resolution.kind) {
       case 'same':
         this.#tally(stub, 'preexisting');
-        if (stub.kind === 'directory' && resumed) this.#directories.push({ ...stub, fid: resolution.fid });
+        if (resumed) this.#finishLater(stub, resolution.fid);
         return;
       case 'completed':
-        this.#created(stub, resolution.fid);
+        this.#created(stub);
+        this.#finishLater(stub, resolution.fid);
         return;
       case 'busy':
         if (later === undefined) this.#conflict(blob, stub.path, resolution.message);
@@ -361,31 +370,49 @@ class Import {
       case 'resolved':
         this.#resolved(blob, stub.path, resolution.message);
         if (resolution.resident) this.#tally(stub, 'preexisting');
-        else this.#created(stub, resolution.fid);
+        else this.#created(stub);
+        this.#finishLater(stub, resolution.fid);
     }
+  }
+
+  #finishLater(stub: Stub, fid: Fid): void {
+    if (stub.kind === 'directory') this.#directories.add({ ...stub, fid });
   }
 
   /** Whatever lies below the names before `name` has been listed (undefined: everything has). */
   async #passed(name: string | undefined): Promise<void> {
-    const { container, native, signal } = this.#options;
+    const { container, signal } = this.#options;
     const { hierarchical } = container.namespace;
     const isPassed = (path: string): boolean =>
       name === undefined || isListedBehind(name, path, hierarchical);
     for (const path of this.#leaves.keys()) if (isPassed(path)) this.#leaves.delete(path);
-    const passed = this.#directories.filter(({ path }) => isPassed(path));
-    if (passed.length === 0) return;
-    this.#directories = this.#directories.filter(({ path }) => !isPassed(path));
-    for (const { path, fid, mtimeNs, copy } of passed) {
+    for (const directory of this.#directories) {
+      const { path, copy } = directory;
+      if (!isPassed(path)) continue;
       signal.throwIfAborted();
+      this.#directories.delete(directory);
       try {
-        // It got its owner and mode when it was judged: what they are now is what somebody wants.
-        await native.setAttributes(path, { fid, mtimeNs });
+        await this.#finish(directory);
       } catch (error) {
         // Moved, replaced or gone.
         if (hasErrno(error, ENOENT, ENOTDIR, ELOOP, ESTALE)) continue;
         const message = `the modification time of the directory could not be set: ${messageChain(error)}`;
         this.#error(copy?.blob ?? path, 'Attributes', message);
       }
+    }
+  }
+
+  /** It got its owner and mode when it was judged: what they are now is what somebody wants. */
+  #finish({ path, fid, mtimeNs }: Stub & { readonly fid: Fid }): Promise<void> {
+    return this.#options.native.setAttributes(path, { fid, mtimeNs });
+  }
+
+  /** The job ends early: no other import gives the directories their times, and nobody is to wait for many of them. */
+  async #leave(): Promise<void> {
+    const late = AbortSignal.timeout(leaveMs);
+    for (const directory of this.#directories) {
+      if (late.aborted) return;
+      await this.#finish(directory).catch(() => undefined);
     }
   }
 
