@@ -481,6 +481,63 @@ await t.test('directories of an import that ends early have the times of their b
   }
 });
 
+await t.test('a canceled import overwrites no more than what it is at', async (t) => {
+  const some = Array.from({ length: 40 }, (_, n) => `f${n}`);
+  type Row = readonly [what: string, call: string, most: number, make: (jobs: MemoryJobs) => void];
+  const rows: readonly Row[] = [
+    [
+      'changed files',
+      'replaceEntry',
+      16,
+      ({ hsm }) => {
+        for (const name of some) hsm.store.write(name, 'mine');
+        for (const name of some) hsm.container.put(name, 'theirs');
+      },
+    ],
+    [
+      'symlinks',
+      'replaceEntry',
+      1,
+      ({ hsm }) => {
+        for (const name of some) hsm.store.symlink(name, 'mine');
+        for (const name of some) hsm.container.put(name, 'theirs', { is_symlink: 'true' });
+      },
+    ],
+    [
+      'directories',
+      'setAttributes',
+      1,
+      ({ hsm }) => {
+        for (const name of some) hsm.store.mkdir(name, { mode: 0o711 });
+        for (const name of some) hsm.container.put(name, '', { hdi_isfolder: 'true' });
+      },
+    ],
+    [
+      'files in the way of directories',
+      'remove',
+      1,
+      ({ hsm }) => {
+        for (const name of some) for (const blob of [name, `${name}/x`]) hsm.container.put(blob, 'x');
+      },
+    ],
+  ];
+  for (const [what, call, most, make] of rows) {
+    await using jobs = await MemoryJobs.start();
+    make(jobs);
+    const { store } = jobs.hsm;
+    const begun = new Set<string>();
+    let canceled: Promise<void> | undefined;
+    store.before = (made, fid) => {
+      if (made !== call || !some.some((name) => store.names.get(name)?.fid === fid)) return undefined;
+      begun.add(fid);
+      return (canceled ??= jobs.runner.cancel('cut'));
+    };
+    const { state } = await run(jobs, { name: 'cut', conflictResolutionMode: 'OverwriteIfDirty' });
+    t.equal(state, 'Canceled', what);
+    t.ok(begun.size > 0 && begun.size <= most, `${what}: ${begun.size}`);
+  }
+});
+
 await t.test('a directory that is gone or moved when an import has left it is no error', async (t) => {
   await using jobs = await MemoryJobs.start();
   const { container, store } = jobs.hsm;

@@ -64,7 +64,7 @@ export async function resolveConflict(
   stub: Stub,
   seen: FileState,
 ): Promise<Resolution> {
-  const { native, mode, actions, defaults, log } = options;
+  const { native, mode, actions, defaults, log, signal } = options;
   // Another name of the same file may have been resolved since the look at this one.
   const state = seen.nlink > 1 ? ((await native.lookup([stub.path]))[0] ?? seen) : seen;
   const existing = await withTarget(native, await withMd5(options, stub, state));
@@ -72,6 +72,8 @@ export async function resolveConflict(
   const action = actionOf(actions, mode, existing, stub, defaults);
   const reason = differenceOf(existing, stub) ?? 'its data is here';
   let { fid } = state;
+  // Somebody who cancels wants no more overwritten, be it one of a thousand that are at hand.
+  signal.throwIfAborted();
   try {
     switch (action) {
       case 'keep':
@@ -102,7 +104,7 @@ export async function resolveConflict(
         await options.coordinator.disown(state.fid, blob);
     }
   } catch (error) {
-    return unresolvedBy(error, reason, options.signal);
+    return unresolvedBy(error, reason, signal);
   }
   const message = `${reason}: ${done[action]}`;
   return { kind: 'resolved', message, fid, resident: situation === 'same-resident' };

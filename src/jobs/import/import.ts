@@ -195,6 +195,7 @@ class Import {
 
   /** Counts what was made, and does what is to be done about the rest; resolves with what can be made now. */
   async #made(wanted: readonly Wanted[], results: readonly StubResult[]): Promise<readonly WantedStub[]> {
+    const { signal } = this.#options;
     const made = results.values();
     const again: WantedStub[] = [];
     await using alone = new Parallel(parallelConflicts);
@@ -210,6 +211,7 @@ class Import {
         else if (this.#concernsNobodyElse(one, result)) await alone.start(() => this.#count(one, result));
         else {
           await alone.finish();
+          signal.throwIfAborted();
           if (await this.#madeWay(one, result)) again.push(one);
           else await this.#count(one, result);
         }
