@@ -627,6 +627,16 @@ await t.test('an import that has failed does not wait for the next page', async 
   t.match(await run(jobs, { conflictResolutionMode: 'Fail' }), { state: 'Failed', totalConflicts: 1 });
 });
 
+await t.test('an import that has failed does not wait for the symlinks of the next page', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container } = jobs.hsm;
+  container.pageSize = 1;
+  container.put('a//b', 'x');
+  for (let n = 0; n < 5; n++) container.put(`link${n}`, 'target', { is_symlink: 'true' });
+  container.before = (call) => (call === 'read' ? new Promise(() => undefined) : undefined);
+  t.match(await run(jobs, { maximumErrors: 0 }), { state: 'Failed', totalErrors: 1 });
+});
+
 await t.test(
   'on a hierarchical account a directory is finished when everything below it is there',
   async (t) => {

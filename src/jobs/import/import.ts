@@ -1,4 +1,5 @@
 /** Import: one stub for each blob of a listing; what is there already is touched only as the conflict mode says. */
+import { setMaxListeners } from 'node:events';
 import { constants } from 'node:os';
 import { crashPoint } from '../../base/crash.js';
 import { BlobError, messageChain } from '../../base/errors.js';
@@ -62,8 +63,8 @@ export async function runImport(
   const { container, prefixes, onPage, signal } = options;
   const run = new Import(options);
   for (const prefix of prefixes) {
-    await run.pages((stop) => {
-      const pages = container.list({ prefix, signal: AbortSignal.any([signal, stop]) });
+    await run.pages((wanted) => {
+      const pages = container.list({ prefix, signal: wanted });
       return onPage === undefined ? pages : shown(pages, onPage);
     });
   }
@@ -126,12 +127,15 @@ class Import {
   }
 
   /** Imports what a listing gives; its signal is aborted as soon as no more is wanted. */
-  async pages(list: (stop: AbortSignal) => Pages): Promise<void> {
+  async pages(list: (wanted: AbortSignal) => Pages): Promise<void> {
     const { mode, counters, log, signal } = this.#options;
     const stop = new AbortController();
+    const wanted = AbortSignal.any([signal, stop.signal]);
+    // Each symlink that is read listens.
+    setMaxListeners(0, wanted);
     const batches = stubBatches(
-      readAhead(list(stop.signal), pagesAhead),
-      (blobs) => this.#wanted(blobs),
+      readAhead(list(wanted), pagesAhead),
+      (blobs) => this.#wanted(blobs, wanted),
       { createStubs: (stubs) => this.#make(stubs) },
       this.#stubDefaults,
     );
@@ -147,7 +151,7 @@ class Import {
           if (last !== undefined) await this.#passed(last.blob.name);
           await log.drained();
         } catch (error) {
-          // Before the loop is left, which waits for the page that is being read.
+          // Before the loop is left, which waits for what is being read ahead.
           stop.abort();
           throw error;
         }
@@ -233,7 +237,7 @@ class Import {
   }
 
   /** What each of some blobs asks for; symlinks are read for their targets. */
-  async #wanted(blobs: readonly ListedBlob[]): Promise<readonly Wanted[]> {
+  async #wanted(blobs: readonly ListedBlob[], signal: AbortSignal): Promise<readonly Wanted[]> {
     const wanted: Wanted[] = [];
     await using reads = new Parallel(parallelReads);
     for (const [at, blob] of blobs.entries()) {
@@ -253,7 +257,7 @@ class Import {
       this.#noteUnmapped(blob);
       if (kind === 'symlink') {
         await reads.start(async () => {
-          const { container, signal, later } = this.#options;
+          const { container, later } = this.#options;
           const target = await symlinkTarget(container, blob, { signal, waited: later !== undefined });
           wanted[at] = 'refused' in target ? { blob, ...target } : { blob, stub: { ...stub, ...target } };
         });
