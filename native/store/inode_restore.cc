@@ -232,7 +232,7 @@ std::optional<Verdict> InodeImpl::AwaitSize(Wake& wake, OpenFile* file, uint64_t
 }
 
 int InodeImpl::FailRestore(int error) {
-  if (error <= 0) error = ENODATA;
+  if (error < 0) error = ENODATA;
   Lock lock(mutex_);
   const Busy busy(this, lock);
   int punched = 0;
@@ -249,7 +249,7 @@ int InodeImpl::FailRestore(int error) {
   }
   restore_.reset();
   for (Waiter& waiter : waiters_) {
-    if (waiter.kind == Waiter::kIdle || waiter.file == nullptr) continue;
+    if (error == 0 || waiter.kind == Waiter::kIdle || waiter.file == nullptr) continue;
     waiter.file->fail_until_ns = MonotonicNs() + kFailAgainNs;
     waiter.file->fail_error = error;
   }

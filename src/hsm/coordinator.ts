@@ -50,7 +50,7 @@ import {
   type TransferCounts,
 } from './transfers.js';
 
-const { EAGAIN, ECANCELED, EBUSY, EINTR, EPERM, ENOENT, ENODATA, EIO, ESTALE } = constants.errno;
+const { EAGAIN, ECANCELED, EBUSY, EINTR, EPERM, ENOENT, EIO, ESTALE } = constants.errno;
 
 /** Requests that stall are looked for so often. */
 const housekeepingMs = 1000;
@@ -157,7 +157,7 @@ export class Coordinator implements AsyncDisposable {
       unlinked: async (fid) => (await unlinkedCopy(this.#unlinkedDir, fid))?.copy,
       restoring: (fid) => this.#table.restoreOf(fid)?.asked !== undefined,
       restored: async (fid) => {
-        const restore = this.#table.restoreOf(fid);
+        const restore = this.#table.restores(fid).at(-1);
         // A reader has the file open: the release will be refused for that.
         if (restore?.asked === undefined || restore.wanted > 1) return;
         await restore.done.catch(() => undefined);
@@ -217,12 +217,7 @@ export class Coordinator implements AsyncDisposable {
    * cancels it where nobody else wants it. `size`: of the file, as far as known.
    */
   async restore(fid: Fid, { signal, size = 0, usedBefore }: RestoreOptions = {}): Promise<void> {
-    let running = this.#table.restoreOf(fid);
-    // One that somebody has given up ends first.
-    for (; running?.signal.aborted === true; running = this.#table.restoreOf(fid)) {
-      const { done: ended } = running;
-      await unlessAborted(() => ended.catch(() => undefined), signal ?? new AbortController().signal);
-    }
+    const running = this.#table.restoreOf(fid);
     const transfer = running ?? this.#restoreTransfer(fid, 'restore', { size, usedBefore });
     if (running !== undefined) {
       running.wanted++;
@@ -403,7 +398,7 @@ export class Coordinator implements AsyncDisposable {
         state = await native.state(fid);
       } catch (error) {
         self.finishing = true;
-        await native.failRestore(fid, ENODATA).catch(() => undefined);
+        await native.failRestore(fid, this.#table.failureOf(self)).catch(() => undefined);
         throw error;
       }
       self.blob = state.copy?.blob;
@@ -414,6 +409,7 @@ export class Coordinator implements AsyncDisposable {
         onFinishing() {
           self.finishing = true;
         },
+        failure: () => this.#table.failureOf(self),
         outage: (error) => this.#retries(self, error),
         usedBefore: () => self.usedBefore,
       });

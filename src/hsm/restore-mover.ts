@@ -14,6 +14,8 @@ const maxDownloads = 3;
 export interface RestoreHooks extends TransferHooks {
   /** The next call ends the restore in the store: a request that comes after it needs a new one. */
   readonly onFinishing: () => void;
+  /** What whoever waits is told when it fails; 0: to ask again. */
+  readonly failure: () => number;
   /** Of RoomOptions: what may be released to make room. */
   readonly usedBefore?: () => number | undefined;
   /** The download failed: resolves with true, perhaps later, where it is to be tried again. */
@@ -24,7 +26,7 @@ export interface RestoreHooks extends TransferHooks {
 
 /**
  * Resolves when the data is durable and RELEASED is cleared, or nothing was to do. On any failure the file stays
- * released, whoever waits for it gets ENODATA, the log names blob and cause, and this rejects with ENODATA.
+ * released, whoever waits for it gets `failure`, the log names blob and cause, and this rejects with ENODATA.
  */
 export async function restoreFile(
   context: MoverContext,
@@ -48,7 +50,7 @@ export async function restoreFile(
     const level = stopped || spared ? 'info' : 'warn';
     log[level]({ fid, blob: state.copy?.blob, cause: messageChain(error) }, 'restore failed');
     hooks.onFinishing();
-    await native.failRestore(fid, ENODATA).catch((failure: unknown) => {
+    await native.failRestore(fid, hooks.failure()).catch((failure: unknown) => {
       log.debug({ fid, cause: messageChain(failure) }, 'the file of a failed restore is gone');
     });
     throw new FsError(ENODATA, `restore of ${state.copy?.blob ?? fid} failed`, { cause: error });

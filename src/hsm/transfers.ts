@@ -45,6 +45,8 @@ export class Transfer implements Queued {
   finishing = false;
   /** Such a need arrived. */
   again = false;
+  /** A restore of the same file that has to be over before this one begins: its worker has the file. */
+  before: Transfer | undefined;
   /** How many want it; readers stay among them. */
   wanted = 1;
   /** Of RoomOptions, for a restore; undefined from when anybody waits for it, also one who gives up. */
@@ -78,6 +80,11 @@ export class Transfer implements Queued {
 
   get signal(): AbortSignal {
     return this.#abort.signal;
+  }
+
+  /** Nobody is served by it any more, over or not. */
+  get givenUp(): boolean {
+    return this.signal.aborted && !this.parked;
   }
 
   abort(cause = 'canceled'): void {
@@ -231,9 +238,20 @@ export class TransferTable {
     return this.#byFid.has(fid);
   }
 
-  /** The restore of a file that waits or runs. */
+  /** The restore of a file that waits or runs, for whoever needs the data now. */
   restoreOf(fid: Fid): Transfer | undefined {
-    return this.#byFid.get(fid)?.find(({ action }) => action === HUA_RESTORE);
+    return this.restores(fid).find(({ givenUp }) => !givenUp);
+  }
+
+  /** Each begins when the one before it is over; all but the last are given up. */
+  restores(fid: Fid): readonly Transfer[] {
+    return (this.#byFid.get(fid) ?? []).filter(({ action }) => action === HUA_RESTORE);
+  }
+
+  /** What whoever waits for this restore is told when it fails; 0: to wait for the next one, which is behind it. */
+  failureOf(transfer: Transfer): number {
+    const others = this.restores(transfer.fid).filter((other) => other !== transfer);
+    return others.some(({ finishing }) => !finishing) ? 0 : ENODATA;
   }
 
   /** Queues a transfer and settles as it does. `signal` cancels it. */
@@ -249,8 +267,7 @@ export class TransferTable {
     } else if (this.#control === 'stopped' && transfer.asked === undefined) {
       this.#endWaiting(transfer, new FsError(EAGAIN, 'the coordinator is stopped (hsm_control)'));
     } else {
-      this.#queue.push(transfer);
-      this.#pump();
+      this.#line(transfer);
       if (!transfer.running && this.#byFid.get(fid)?.length === 1) this.#show(fid);
     }
     try {
@@ -269,6 +286,7 @@ export class TransferTable {
   #enter(transfer: Transfer): void {
     const { fid } = transfer;
     this.#size++;
+    if (transfer.action === HUA_RESTORE) transfer.before = this.restores(fid).at(-1);
     this.#byFid.set(fid, [...(this.#byFid.get(fid) ?? []), transfer]);
   }
 
@@ -277,14 +295,27 @@ export class TransferTable {
     transfer.wanted++;
     transfer.usedBefore = undefined;
     if (transfer.finishing) transfer.again = true;
-    else if (this.#control === 'stopped' && !transfer.running && this.#queue.remove(transfer)) {
+    else if (this.#control === 'stopped' && this.#takeBack(transfer)) {
       this.#letGoAndWait(transfer);
       return;
     }
-    if (transfer.class === 'implicit' || transfer.running || !this.#queue.remove(transfer)) return;
+    if (transfer.class === 'implicit' || !this.#takeBack(transfer)) return;
     transfer.class = 'implicit';
+    this.#line(transfer);
+  }
+
+  /** Into the queue, where nothing has to be over first. */
+  #line(transfer: Transfer): void {
+    if (transfer.before !== undefined) return;
     this.#queue.push(transfer);
     this.#pump();
+  }
+
+  /** False where it runs, or is ending. */
+  #takeBack(transfer: Transfer): boolean {
+    if (transfer.running || transfer.finishing) return false;
+    this.#queue.remove(transfer);
+    return true;
   }
 
   /** One who wanted it gives it up: it is canceled where he was the last, and nobody asked for it by name. */
@@ -345,7 +376,7 @@ export class TransferTable {
       transfer.abort('the coordinator was stopped');
       return;
     }
-    if (transfer.class === 'implicit' && this.#queue.remove(transfer)) this.#letGoAndWait(transfer);
+    if (transfer.class === 'implicit' && this.#takeBack(transfer)) this.#letGoAndWait(transfer);
   }
 
   /** Of one that is in no queue. Who needs the data meanwhile comes too late for that, and is let go behind it. */
@@ -378,7 +409,7 @@ export class TransferTable {
   #cancel(transfer: Transfer): void {
     transfer.parked = false;
     transfer.abort();
-    if (transfer.running || !this.#queue.remove(transfer)) return;
+    if (!this.#takeBack(transfer)) return;
     this.#endWaiting(transfer, new FsError(ECANCELED, 'canceled'));
   }
 
@@ -390,8 +421,11 @@ export class TransferTable {
     });
   }
 
-  async #letGo({ fid, action }: Transfer): Promise<void> {
-    if (action === HUA_RESTORE) await this.#options.native.failRestore(fid, ENODATA).catch(() => undefined);
+  async #letGo(transfer: Transfer): Promise<void> {
+    const { fid, action, before } = transfer;
+    if (action !== HUA_RESTORE) return;
+    await before?.done.catch(() => undefined);
+    await this.#options.native.failRestore(fid, this.failureOf(transfer)).catch(() => undefined);
   }
 
   #pump(): void {
@@ -424,11 +458,20 @@ export class TransferTable {
     this.#show(fid);
     this.#remember(transfer, failure);
     if (transfer.running) this.#options.ended?.(transfer, failure);
-    transfer.settle(failure);
-    if (transfer.again && !this.#closing) {
-      const next = new Transfer(fid, transfer.action, 'implicit', transfer.bytes, transfer.work);
-      this.run(next).catch(() => undefined);
+    const behind = others.find(({ before }) => before === transfer);
+    if (behind !== undefined) {
+      behind.before = undefined;
+      if (!behind.finishing) this.#line(behind);
     }
+    transfer.settle(failure);
+    if (!transfer.again || this.#closing) return;
+    const joined = this.restoreOf(fid);
+    if (joined !== undefined) {
+      this.join(joined);
+      return;
+    }
+    const next = new Transfer(fid, transfer.action, 'implicit', transfer.bytes, transfer.work);
+    this.run(next).catch(() => undefined);
   }
 
   #remember(transfer: Transfer, failure: unknown): void {

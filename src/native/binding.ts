@@ -269,7 +269,7 @@ export interface NativeStore {
   restoreProgress(fid: Fid, bytes: number): void;
   /** Durable, RELEASED cleared, readers woken. Group commit inside. */
   finishRestore(fid: Fid, copy: Copy): Promise<void>;
-  /** Punched, still released; held requests get `errno` (the caller passes ENODATA unless somebody cancelled). Works without beginRestore too. */
+  /** Punched, still released; held requests get `errno`, or with 0 ask for the data anew. Works without beginRestore too. */
   failRestore(fid: Fid, errno: number): Promise<void>;
 
   // ---- archive (SEMANTICS "Archive")

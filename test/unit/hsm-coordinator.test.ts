@@ -219,6 +219,96 @@ await t.test(
   },
 );
 
+/** A restore of `a` runs and is given up; whoever had it given up may go on before its worker has acknowledged that. */
+async function windingDown(
+  hsm: MemoryHsm,
+  how: 'hsm_cancel' | 'hydrate',
+): Promise<{ readonly fid: Fid; over(): void }> {
+  const [fid] = (await released(hsm, 'a')) as [Fid];
+  const [begun, acknowledged] = [gate(), gate()];
+  const { download } = hsm.pool;
+  hsm.pool.gate = () => {
+    begun.open();
+    return new Promise(() => undefined);
+  };
+  hsm.pool.download = (task, hooks) =>
+    download(task, hooks).catch(async (error: unknown) => {
+      await acknowledged.opened;
+      throw error;
+    });
+  const stop = new AbortController();
+  if (how === 'hydrate') hsm.coordinator.restore(fid, { signal: stop.signal }).catch(() => undefined);
+  else t.equal(await hsm.coordinator.request(request(HUA_RESTORE, [fid])), 0);
+  await begun.opened;
+  if (how === 'hydrate') stop.abort();
+  else t.equal(await hsm.coordinator.request(request(HUA_CANCEL, [fid])), 0);
+  hsm.pool.gate = () => undefined;
+  return {
+    fid,
+    over: acknowledged.open,
+  };
+}
+
+const restores: Readonly<Record<string, (hsm: MemoryHsm, fid: Fid) => unknown>> = {
+  hsm_restore: async (hsm, fid) => {
+    t.equal(await hsm.coordinator.request(request(HUA_RESTORE, [fid])), 0);
+  },
+  'a reader': (hsm, fid) => {
+    hsm.coordinator.restoreNeeded(fid, 1);
+  },
+  'a hydrate': (hsm, fid) => void hsm.coordinator.restore(fid).catch(() => undefined),
+};
+
+for (const how of ['hsm_cancel', 'hydrate'] as const)
+  for (const [who, restore] of Object.entries(restores))
+    await t.test(`rule 12: ${who} that comes while a canceled ${how} ends is served behind it`, async (t) => {
+      await using hsm = await MemoryHsm.start();
+      const { fid, over } = await windingDown(hsm, how);
+      await restore(hsm, fid);
+      t.same(hsm.pool.calls, ['download a'], 'one worker at a time');
+      over();
+      await idle(hsm);
+      t.same(hsm.pool.calls, ['download a', 'download a']);
+      t.equal(hsm.store.flags('a'), 0x09);
+      t.notOk(hsm.store.events.includes(`failRestore ${ENODATA} a`), 'who waits goes on waiting');
+      t.same(
+        hsm.coordinator.status().recent.map(({ result }) => result),
+        ['CANCELED', 'SUCCEED'],
+      );
+      await until(() => hsm.coordinator.status().durable === 0, { what: 'the journal', intervalMs: 1 });
+      t.equal(hsm.store.openFds, 0);
+    });
+
+await t.test('what waits behind a canceled restore can be canceled, purged and stopped, too', async (t) => {
+  const ends: Readonly<Record<string, (hsm: MemoryHsm, fid: Fid) => unknown>> = {
+    cancel: (hsm, fid) => hsm.coordinator.request(request(HUA_CANCEL, [fid])),
+    purge: (hsm) => {
+      hsm.coordinator.cancelAll();
+    },
+    shutdown: (hsm) => hsm.coordinator.control.set('hsm_control', 'shutdown', false),
+    restart: (hsm) => hsm.restart(),
+  };
+  for (const [how, end] of Object.entries(ends)) {
+    await using hsm = await MemoryHsm.start();
+    const { fid, over } = await windingDown(hsm, 'hsm_cancel');
+    for (const who of ['hsm_restore', 'a reader']) await restores[who]?.(hsm, fid);
+    const ended = end(hsm, fid);
+    over();
+    await ended;
+    if (how !== 'restart') {
+      const told = (): boolean => hsm.store.events.includes(`failRestore ${ENODATA} a`);
+      await until(told, { what: `${how}: ENODATA for its readers`, intervalMs: 1 });
+      t.same(hsm.pool.calls, ['download a'], how);
+      t.equal(hsm.store.flags('a'), 0x0d, how);
+      await hsm.coordinator.control.set('hsm_control', 'enabled', false);
+    }
+    await idle(hsm);
+    await until(() => hsm.coordinator.status().durable === 0, { what: 'the journal', intervalMs: 1 });
+    t.equal(hsm.store.flags('a'), how === 'cancel' || how === 'purge' ? 0x0d : 0x09, how);
+    t.equal(hsm.store.openFds, 0);
+  }
+});
+
 await t.test('requests run in the order they were asked for, whatever the store answers first', async (t) => {
   await using hsm = await MemoryHsm.start({ hsm: { maxRequests: 1, defaultArchiveId: 1 } });
   const [a, b] = (await released(hsm, 'a', 'b')) as [Fid, Fid];

@@ -488,6 +488,21 @@ void t.test('restore', { skip }, async (t) => {
     await store.native.failRestore(fid, 61);
   });
 
+  await t.test('rule 12: of one that was canceled, who waits may ask anew', async (t) => {
+    await using store = await TempStore.open();
+    const fid = await store.stub('f');
+    const { handle, fd } = await store.native.openHandle('f', 0, 0);
+    await store.native.beginRestore(fid);
+    const read = store.native.admitRead(handle, 0, 10);
+    await until(() => store.needed.length === 1, { what: 'the request' });
+    await store.native.failRestore(fid, 0);
+    await until(() => store.needed.length === 2, { what: 'the second request' });
+    await store.restore(fid);
+    await read;
+    t.same(readAll(fd, size), content('0x8DC0123456789AB', size));
+    await store.native.closeHandle(handle);
+  });
+
   await t.test('without a beginning, too, when the request was refused', async (t) => {
     await using store = await TempStore.open();
     const fid = await store.stub('f');
