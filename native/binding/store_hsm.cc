@@ -119,20 +119,22 @@ Napi::Value StoreObject::FinishArchive(const Info& info) {
   double token = 0;
   Copy copy;
   if (!NumberFromJs(info[0], &token) || !FromJs(info[1], &copy)) return info.Env().Undefined();
+  const bool partly =
+      info[2].IsObject() && info[2].As<Napi::Object>().Get("partly").ToBoolean().Value();
   const auto found = archives_->inodes.find(token);
-  const Promised<bool> promised(info.Env(), "finishArchive",
-                                [](Napi::Env env, bool& clean) -> Napi::Value {
-                                  return Napi::String::New(env, clean ? "clean" : "dirty");
-                                });
+  const Promised<bool> promised(
+      info.Env(), "finishArchive", [partly](Napi::Env env, bool& quiet) -> Napi::Value {
+        return Napi::String::New(env, !quiet ? "dirty" : partly ? "partly" : "clean");
+      });
   if (found == archives_->inodes.end()) {
     promised.Settle(EINVAL, false);
     return promised.Promise();
   }
   const std::shared_ptr<InodeImpl> inode = std::move(found->second);
   archives_->inodes.erase(found);
-  const bool posted = store_->pool().Post([inode, copy, promised] {
-    inode->FinishArchive(copy,
-                         [promised](int error, bool clean) { promised.Settle(error, clean); });
+  const bool posted = store_->pool().Post([inode, copy, partly, promised] {
+    inode->FinishArchive(copy, partly,
+                         [promised](int error, bool quiet) { promised.Settle(error, quiet); });
   });
   if (!posted) promised.Settle(ENOTCONN, false);
   return promised.Promise();
@@ -181,11 +183,8 @@ Napi::Value StoreObject::ChangeFlags(const Info& info) {
 }
 
 Napi::Value StoreObject::MarkModified(const Info& info) {
-  const bool keep_copy =
-      info[1].IsObject() && info[1].As<Napi::Object>().Get("keepCopy").ToBoolean().Value();
-  return OnInode(info, "markModified", [keep_copy](StoreImpl&, InodeImpl& inode) {
-    return inode.MarkModified(keep_copy);
-  });
+  return OnInode(info, "markModified",
+                 [](StoreImpl&, InodeImpl& inode) { return inode.MarkModified(); });
 }
 
 Napi::Value StoreObject::BeginRemove(const Info& info) {

@@ -82,24 +82,33 @@ bool InodeImpl::ArchiveQuiet() {
   return archive_ != nullptr && archive_->quiet && archive_->lease->Held();
 }
 
-void InodeImpl::FinishArchive(const Copy& copy, std::function<void(int, bool)> done) {
+void InodeImpl::FinishArchive(const Copy& copy, bool partly, std::function<void(int, bool)> done) {
   Lock lock(mutex_);
   BeginBusy(lock, false);
   int error = archive_ == nullptr ? EINVAL : 0;
-  bool clean = false;
+  bool quiet = false;
   int fd = -1;
   if (error == 0) {
     fd = archive_->lease->fd();
     struct stat st = {};
     if (fstat(fd, &st) != 0) error = errno;
     const Evidence now = EvidenceOf(st);
-    clean = error == 0 && archive_->quiet && !being_written() && archive_->lease->Held() &&
+    quiet = error == 0 && archive_->quiet && !being_written() && archive_->lease->Held() &&
             now.size == archive_->sample.size && now.size == copy.size;
-    if (error == 0) error = Write(fd, AfterArchive(record_, copy, clean, now));
+    const auto after = [&] {
+      Record record = AfterArchive(record_, copy, quiet, now);
+      if (!partly) return record;
+      // The statement stays: it tells our own changes of ctime from a writer's, also when the inode
+      // was forgotten meanwhile.
+      record.modified = true;
+      record.flags |= HS_DIRTY;
+      return record;
+    };
+    if (error == 0) error = Write(fd, after());
     if (error == 0) sample_.reset();
-    if (error == 0 && clean && !archive_->lease->Held()) {
-      clean = false;
-      error = Write(fd, AfterArchive(record_, copy, false, now));
+    if (error == 0 && quiet && !archive_->lease->Held()) {
+      quiet = false;
+      error = Write(fd, after());
     }
   }
   if (error != 0) {
@@ -111,19 +120,19 @@ void InodeImpl::FinishArchive(const Copy& copy, std::function<void(int, bool)> d
   }
   CRASH_POINT("archive.recorded");
   lock.unlock();
-  store_->syncer().Sync(fd, [self = shared_from_this(), this, clean, done](int synced) {
-    Archived(synced, clean, done);
+  store_->syncer().Sync(fd, [self = shared_from_this(), this, quiet, done](int synced) {
+    Archived(synced, quiet, done);
   });
 }
 
-void InodeImpl::Archived(int error, bool clean, const std::function<void(int, bool)>& done) {
+void InodeImpl::Archived(int error, bool quiet, const std::function<void(int, bool)>& done) {
   {
     const Lock lock(mutex_);
     if (error == 0) CRASH_POINT("archive.durable");
     archive_.reset();
     EndBusy(0);
   }
-  done(error, clean);
+  done(error, quiet);
 }
 
 void InodeImpl::AbortArchive() {

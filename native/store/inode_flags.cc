@@ -68,7 +68,7 @@ int InodeImpl::ChangeFlags(uint8_t set, uint8_t clear, uint32_t archive_id) {
   return SyncRecord(lock, fd.get());
 }
 
-int InodeImpl::MarkModified(bool keep_copy) {
+int InodeImpl::MarkModified() {
   Lock lock(mutex_);
   int error = Loaded();
   if (error != 0) return error;
@@ -78,7 +78,7 @@ int InodeImpl::MarkModified(bool keep_copy) {
   const int fd = Borrow(&own, &error);
   if (error != 0) return error;
   Record record = record_;
-  if (!keep_copy) record.copy.reset();
+  record.copy.reset();
   Fold(&record);
   error = Write(fd, record);
   if (error != 0) return error;

@@ -109,7 +109,9 @@ class InodeImpl final : public Inode {
 
   int BeginArchive(uint32_t archive_id, ArchivePlan* plan);
   bool ArchiveQuiet();  // quick
-  void FinishArchive(const Copy& copy, std::function<void(int error, bool clean)> done);
+  // `partly`: the container has less than the whole of it, so the file stays dirty.
+  void FinishArchive(const Copy& copy, bool partly,
+                     std::function<void(int error, bool quiet)> done);
   void AbortArchive();
 
   int Release();
@@ -120,7 +122,7 @@ class InodeImpl final : public Inode {
   // otherwise. `only_clean`: ESTALE where its content is in no copy.
   int Displace(bool only_clean, const std::function<int()>& take);
   int ChangeFlags(uint8_t set, uint8_t clear, uint32_t archive_id);
-  int MarkModified(bool keep_copy);
+  int MarkModified();
   // Before the blob of its copy is deleted: the content counts as in no copy, and the record says
   // that there may be one.
   int BeginRemove();
@@ -225,7 +227,7 @@ class InodeImpl final : public Inode {
   void WakeReaders(int error);
 
   // ---- inode_archive.cc
-  void Archived(int error, bool clean, const std::function<void(int, bool)>& done);
+  void Archived(int error, bool quiet, const std::function<void(int, bool)>& done);
 
   // ---- inode_release.cc
   // The copy has what the file has.

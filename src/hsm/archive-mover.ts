@@ -12,12 +12,13 @@ import { hasErrno, type MoverContext, type TransferHooks } from './movers.js';
 
 const { EBUSY, ENODATA, ENOENT, ESTALE, ETXTBSY } = constants.errno;
 
-/** What became of an archive. Unless `archived`, the file is as dirty as it was. */
+/** What became of an archive. Unless `archived`, and that wholly, the file is as dirty as it was. */
 export type ArchiveOutcome =
   | {
       readonly kind: 'archived';
       readonly copy: Copy;
       /** That of the copy first. */ readonly blobs: BlobNames;
+      /** Not all that the container shall have is there: the file is dirty. */ readonly partly: boolean;
     }
   /** A writer or a mapping was in the way, or the file changed meanwhile: worth another try. */
   | { readonly kind: 'busy'; readonly reason: string }
@@ -41,8 +42,8 @@ export interface ArchiveRequest {
   readonly fid: Fid;
   readonly blobs: BlobNames;
   readonly archiveId: number;
-  /** Awaited before the file is clean: whatever the container shall have by then. */
-  readonly uploaded?: ((blobs: BlobNames) => Promise<void>) | undefined;
+  /** Asked when the blobs are there: whether the container has whatever else it shall have before the file is clean. */
+  readonly complete?: ((blobs: BlobNames) => Promise<boolean>) | undefined;
 }
 
 /** What is in the container under the name before we write it. */
@@ -82,12 +83,12 @@ export async function archiveFile(
     }
     const version = await upload(context, { fid, blob }, plan, { ...hooks, onProgress }, quiet);
     crashPoint('archive.uploaded');
-    await request.uploaded?.(blobs);
+    const partly = (await request.complete?.(blobs)) === false;
     const copy: Copy = { blob, ...version };
-    const state = await native.finishArchive(plan.token, copy);
-    return state === 'clean'
-      ? { kind: 'archived', copy, blobs }
-      : { kind: 'busy', reason: 'the file changed while it was uploaded' };
+    const state = await native.finishArchive(plan.token, copy, { partly });
+    return state === 'dirty'
+      ? { kind: 'busy', reason: 'the file changed while it was uploaded' }
+      : { kind: 'archived', copy, blobs, partly };
   } catch (error) {
     await native.abortArchive(plan.token).catch((failure: unknown) => {
       context.log.debug(

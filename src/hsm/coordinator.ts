@@ -239,8 +239,8 @@ export class Coordinator implements AsyncDisposable {
 
   /**
    * Archives a file under its path; waits for its turn and its end. `path`: where it is, text or, where that is not
-   * UTF-8, bytes; `links`: further names of it that get the same blob, those that it has no more are left out. `uploaded`
-   * is awaited with the blobs that were written, before the file is clean. `signal` ends it, `unlessBegun` as long as it
+   * UTF-8, bytes; `links`: further names of it that get the same blob, those that it has no more are left out. `complete`
+   * is asked with the blobs that were written, before the file is clean. `signal` ends it, `unlessBegun` as long as it
    * waits for its turn. Never rejects.
    */
   async archive(
@@ -248,7 +248,7 @@ export class Coordinator implements AsyncDisposable {
     options: {
       readonly path: string | Uint8Array;
       readonly links?: readonly (string | Uint8Array)[];
-      readonly uploaded?: ArchiveRequest['uploaded'];
+      readonly complete?: ArchiveRequest['complete'];
       readonly signal?: AbortSignal;
       readonly unlessBegun?: AbortSignal;
     },
@@ -271,7 +271,7 @@ export class Coordinator implements AsyncDisposable {
     let outcome: ArchiveOutcome = { kind: 'canceled' };
     const transfer = new Transfer(fid, HUA_ARCHIVE, 'archive', state.size, async (self) => {
       options.unlessBegun?.throwIfAborted();
-      outcome = await this.#archive(state, blobs, 0, self, options.uploaded);
+      outcome = await this.#archive(state, blobs, 0, self, options.complete);
       throwUnlessArchived(outcome);
     });
     await this.#table.run(transfer, options.signal).catch(() => undefined);
@@ -424,7 +424,7 @@ export class Coordinator implements AsyncDisposable {
     names: readonly string[],
     archiveId: number,
     self: Transfer,
-    uploaded?: ArchiveRequest['uploaded'],
+    complete?: ArchiveRequest['complete'],
   ): Promise<ArchiveOutcome> {
     const { native } = this.#context;
     const { fid } = state;
@@ -443,7 +443,7 @@ export class Coordinator implements AsyncDisposable {
         const id = archiveId || state.archiveId || this.control.parameters.defaultArchiveId;
         const outcome = await archiveFile(
           this.#context,
-          { fid, blobs, archiveId: id, uploaded },
+          { fid, blobs, archiveId: id, complete },
           { signal: self.signal, onProgress: (bytes) => this.#table.progress(self, bytes) },
         );
         if (native.renames() !== renames) this.#owners.displaced();

@@ -277,8 +277,15 @@ export interface NativeStore {
   beginArchive(fid: Fid, archiveId: number): Promise<ArchivePlan>;
   /** Nobody wrote since beginArchive. False is final. */
   archiveQuiet(token: number): boolean;
-  /** Records the copy. 'clean', or 'dirty' when somebody wrote meanwhile. */
-  finishArchive(token: number, copy: Copy): Promise<'clean' | 'dirty'>;
+  /**
+   * Records the copy. 'clean', or 'dirty' when somebody wrote meanwhile. `partly`: the container has not all that it shall
+   * have of the file, which stays dirty; 'partly' where nobody wrote.
+   */
+  finishArchive(
+    token: number,
+    copy: Copy,
+    options?: { readonly partly: boolean },
+  ): Promise<'clean' | 'partly' | 'dirty'>;
   abortArchive(token: number): Promise<void>;
 
   // ---- release (lustre-hsm 3.3): EPERM, EBUSY, … ; already released: resolves.
@@ -289,11 +296,8 @@ export interface NativeStore {
 
   /** Sets and clears flag bits durably; TypeScript has already applied lustre-hsm 2.2. `archiveId` 0 = unchanged. */
   changeFlags(fid: Fid, set: number, clear: number, archiveId: number): Promise<void>;
-  /**
-   * The file's copy is no longer its own (rule "a blob name has one owner"): durable, flags as for a write. `keepCopy`:
-   * the record goes on naming the copy, as it does after a write.
-   */
-  markModified(fid: Fid, options?: { readonly keepCopy: boolean }): Promise<void>;
+  /** The file's copy is no longer its own (rule "a blob name has one owner"): durable, flags as for a write. */
+  markModified(fid: Fid): Promise<void>;
   /**
    * Before hsm_remove deletes the blob: durable, EXISTS without ARCHIVED and LOST, the content counts as in no copy, the
    * record goes on naming it. DIRTY says what it said. EPERM: released.

@@ -353,7 +353,11 @@ export class MemoryStore implements NativeStore {
     return node.writes === writes && node.writers === 0;
   }
 
-  async finishArchive(token: number, copy: Copy): Promise<'clean' | 'dirty'> {
+  async finishArchive(
+    token: number,
+    copy: Copy,
+    { partly } = { partly: false },
+  ): Promise<'clean' | 'partly' | 'dirty'> {
     await Promise.resolve();
     const { node } = this.#archive(token);
     const quiet = this.archiveQuiet(token);
@@ -361,8 +365,9 @@ export class MemoryStore implements NativeStore {
     node.copy = copy;
     if (!quiet) return 'dirty';
     node.flags = (node.flags | HS_EXISTS | HS_ARCHIVED) & ~(HS_DIRTY | HS_LOST);
-    node.modified = false;
-    return 'clean';
+    node.modified = partly;
+    if (partly) node.flags |= HS_DIRTY;
+    return partly ? 'partly' : 'clean';
   }
 
   async abortArchive(token: number): Promise<void> {
@@ -399,12 +404,12 @@ export class MemoryStore implements NativeStore {
     this.#event('changeFlags', node);
   }
 
-  async markModified(fid: Fid, { keepCopy } = { keepCopy: false }): Promise<void> {
+  async markModified(fid: Fid): Promise<void> {
     await this.before('markModified', fid);
     const node = this.#node(fid);
     if ((node.flags & HS_RELEASED) !== 0) throw new FsError(ENODATA, 'released');
     this.#event('markModified', node);
-    if (!keepCopy) node.copy = undefined;
+    node.copy = undefined;
     node.modified = true;
     if ((node.flags & HS_EXISTS) !== 0) node.flags |= HS_DIRTY;
   }

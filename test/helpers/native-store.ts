@@ -116,7 +116,7 @@ export class TempStore implements AsyncDisposable {
     }
   }
 
-  async archive(path: string, copy?: Partial<Copy>): Promise<'clean' | 'dirty'> {
+  async archive(path: string, copy?: Partial<Copy>): Promise<string> {
     const plan = await this.native.beginArchive(this.native.fidOf(path), 1);
     return await this.native.finishArchive(plan.token, { ...archived(path, plan), ...copy });
   }

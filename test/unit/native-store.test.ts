@@ -940,7 +940,7 @@ void t.test('clean and dirty', { skip }, async (t) => {
 
     for (const [name, change] of [
       ['flagged', (fid) => store.native.changeFlags(fid, 0x02, 0, 0)],
-      ['marked', (fid) => store.native.markModified(fid, { keepCopy: true })],
+      ['marked', (fid) => store.native.markModified(fid)],
       ['removing', (fid) => store.native.beginRemove(fid)],
       ['forgotten', (fid) => store.native.forgetCopy(fid)],
     ] as readonly (readonly [string, (fid: Fid) => Promise<unknown>])[]) {
@@ -1167,6 +1167,29 @@ void t.test('archive', { skip }, async (t) => {
     t.match(await store.state('f'), { flags: 0x03, modified: true });
     t.equal(await store.archive('f'), 'clean');
   });
+
+  await t.test(
+    'one that leaves something out keeps the file dirty, with its copy, at every moment',
+    async (t) => {
+      await using store = await TempStore.open();
+      writeFileSync(store.backing('f'), 'hello');
+      const fid = store.native.fidOf('f');
+      const partly = async (meanwhile: () => Promise<void>): Promise<string> => {
+        const plan = await store.native.beginArchive(fid, 1);
+        await meanwhile();
+        return await store.native.finishArchive(plan.token, archived('f', plan), { partly: true });
+      };
+      const { ctimeNs } = await store.native.stat('f');
+      t.equal(await partly(() => Promise.resolve()), 'partly');
+      t.match(await store.state('f'), { flags: 0x0b, modified: true, copy: { blob: 'f' } });
+      t.equal((await store.native.stat('f')).ctimeNs, ctimeNs, 'and says nothing of a change');
+      t.equal(await codeOf(store.native.release(fid)), 'EPERM');
+      const write = (): Promise<void> => store.writing('f', (fd) => writeAll(fd, Buffer.from('HELLO')));
+      t.equal(await partly(write), 'dirty', 'a writer is told');
+      t.equal(await store.archive('f'), 'clean');
+      t.match(await store.state('f'), { flags: 0x09, modified: false });
+    },
+  );
 
   await t.test(
     'rule 11: one who opens past the daemon does not wait for the lease, and the archive knows',

@@ -253,16 +253,6 @@ class Export {
     }
   }
 
-  /** Some of its names have no blob of it. */
-  async #stayDirty({ fid, path }: WalkEntry): Promise<void> {
-    try {
-      await this.#options.native.markModified(fid, { keepCopy: true });
-    } catch (error) {
-      if (errnoOf(error) === undefined) throw error;
-      this.#log('warn', path, 'HardLink', `it does not stay dirty: ${messageChain(error)}`);
-    }
-  }
-
   /** Archives one file under these names, of which it keeps the first; `partly`: not under all that it has. */
   async #archive(
     [entry, ...links]: readonly [WalkEntry, ...WalkEntry[]],
@@ -275,8 +265,9 @@ class Export {
       path: pathOf(entry),
       links: links.map(pathOf),
       // Before the file is clean: no later export would come to what is above it.
-      uploaded: async (blobs: readonly string[]) => {
+      complete: async (blobs: readonly string[]) => {
         for (const blob of blobs) await this.#ancestors(blob);
+        return !partly;
       },
       signal: this.#late.signal,
       unlessBegun: signal,
@@ -289,7 +280,6 @@ class Export {
       if (outcome.kind !== 'busy' || attempt === tries) break;
       await clock.sleep(firstPauseMs * 2 ** (attempt - 1), signal);
     }
-    if (partly && outcome.kind === 'archived') await this.#stayDirty(entry);
     crashPoint('export.file');
     for (const name of names) this.#tally(name, outcome);
     return outcome.kind;
