@@ -214,15 +214,16 @@ class Daemon implements Control {
       }),
     ));
     const coordinator = (this.#coordinator = this.#own(new Coordinator({ ...common, pool, space })));
+    const runner = new JobRunner({ ...common, coordinator, ...(loggingContainer && { loggingContainer }) });
+    // Before anybody can ask for something, or what was asked for is taken up, that may not run beside a job.
+    await runner.load();
     await coordinator.start();
     space.start();
     signal.throwIfAborted();
     this.#frontEnd = await this.#mount(addon, store, coordinator, signal);
     signal.throwIfAborted();
 
-    const runner = (this.#runner = this.#own(
-      new JobRunner({ ...common, coordinator, ...(loggingContainer && { loggingContainer }) }),
-    ));
+    this.#runner = this.#own(runner);
     await runner.start();
     await this.#startFirstImport(runner);
     const { mountPoint, readOnly } = config;

@@ -179,7 +179,7 @@ export class Coordinator implements AsyncDisposable {
     this.#housekeeping = setInterval(() => {
       this.housekeep();
     }, housekeepingMs).unref();
-    takeUp();
+    takeUp({ held: this.#blocked !== null });
   }
 
   /** Somebody waits for the data of `fid`: NativeStore's event of the same name. */
@@ -351,9 +351,18 @@ export class Coordinator implements AsyncDisposable {
     };
   }
 
-  /** While there is a reason, `lfs hsm_*` that changes something is answered with EBUSY; reads still restore. */
+  /**
+   * While there is a reason, `lfs hsm_*` that changes something is answered with EBUSY, and archives and removes that
+   * start() has found are held; reads still restore.
+   */
   setBlocked(reason: string | null): void {
     this.#blocked = reason;
+    if (reason === null) this.#durable.free();
+  }
+
+  /** Explicit archives and removes that are not over. */
+  get changing(): number {
+    return this.#durable.changing;
   }
 
   /** Every second: cancels what stalls (hsm.active_request_timeout). */
@@ -462,6 +471,8 @@ export class Coordinator implements AsyncDisposable {
   async #enqueue(requests: readonly NewRequest[]): Promise<void> {
     if (!this.#durable.started || this.#table.full || this.#table.control === 'stopped')
       throw new FsError(EAGAIN, 'the coordinator takes no requests');
+    // Since it was asked: who blocks has counted what is journaled.
+    if (this.#blocked !== null) throw new FsError(EBUSY, this.#blocked);
     await this.#durable.add(requests);
   }
 

@@ -6,7 +6,7 @@ import { messageChain } from '../base/errors.js';
 import type { Log } from '../base/log.js';
 import type { Fid } from '../store/inodes.js';
 import { Journal, type JournalEntry } from '../store/journal.js';
-import { actionName } from './flags.js';
+import { actionName, HUA_RESTORE } from './flags.js';
 import { hasErrno } from './movers.js';
 
 const { ENOENT, ESTALE } = constants.errno;
@@ -27,15 +27,19 @@ export interface DurableRequestsOptions {
 export class DurableRequests implements AsyncDisposable {
   readonly #options: DurableRequestsOptions;
   #journal: Journal | undefined;
-  /** Journaled, and in the queue as soon as their sizes are known. */
+  /** Journaled and not queued: their sizes are not known yet, or they are held. */
   readonly #adopting = new Set<JournalEntry>();
+  #held: readonly JournalEntry[] = [];
 
   constructor(options: DurableRequestsOptions) {
     this.#options = options;
   }
 
-  /** Opens the journal; what it returns queues what the last daemon left (lustre-hsm 5.3). */
-  async start(): Promise<() => void> {
+  /**
+   * Opens the journal; what it returns queues what the last daemon left (lustre-hsm 5.3). `held`: archives and removes
+   * wait for free().
+   */
+  async start(): Promise<(options: { readonly held: boolean }) => void> {
     const { folder, log } = this.#options;
     const journal = await Journal.open(folder, (error) => {
       log.error(
@@ -47,7 +51,17 @@ export class DurableRequests implements AsyncDisposable {
     const left = journal.entries();
     if (journal.damaged > 0) log.warn({ lines: journal.damaged }, 'the request journal had damaged lines');
     if (left.length > 0) log.info({ requests: left.length }, 'HSM requests of the last run wait again');
-    return () => void this.#adopt(left);
+    return ({ held }) => {
+      if (held) this.#hold(left.filter(changesCopy));
+      void this.#adopt(left.filter((entry) => !this.#adopting.has(entry)));
+    };
+  }
+
+  /** Queues what was held. */
+  free(): void {
+    const held = this.#held.filter((entry) => this.#adopting.has(entry));
+    this.#held = [];
+    void this.#adopt(held);
   }
 
   /** Whether add() keeps what it is given. */
@@ -58,6 +72,11 @@ export class DurableRequests implements AsyncDisposable {
   /** Those that a restart would take up again. */
   get size(): number {
     return this.#journal?.size ?? 0;
+  }
+
+  /** Archives and removes among them, but for removes of what no file has any more. */
+  get changing(): number {
+    return this.#journal?.entries().filter(changesCopy).length ?? 0;
   }
 
   /** Whether one about the file is not queued yet. */
@@ -97,13 +116,24 @@ export class DurableRequests implements AsyncDisposable {
     await this.#journal?.[Symbol.asyncDispose]();
   }
 
+  #hold(entries: readonly JournalEntry[]): void {
+    if (entries.length === 0) return;
+    this.#held = entries;
+    for (const entry of entries) this.#adopting.add(entry);
+    const said = { requests: entries.length };
+    this.#options.log.warn(
+      said,
+      'archives and removes of the last run are held while auto-import is enabled',
+    );
+  }
+
   /** Queues requests in their order, whatever the store answers first; resolves when the last one is queued. */
   async #adopt(entries: readonly JournalEntry[]): Promise<void> {
     for (const entry of entries) this.#adopting.add(entry);
     const sized = entries.map(async (entry) => ({ entry, size: await this.#sizeOf(entry) }));
     for (const next of sized) {
       const { entry, size } = await next;
-      if (this.#adopting.delete(entry) && size !== undefined) this.#options.queue(entry, size);
+      if (size !== undefined && this.#adopting.delete(entry)) this.#options.queue(entry, size);
     }
   }
 
@@ -117,6 +147,7 @@ export class DurableRequests implements AsyncDisposable {
       const said = { fid, action: actionName(action), cause: messageChain(error) };
       if (hasErrno(error, ENOENT, ESTALE)) {
         log.info(said, 'the file of a request is gone');
+        this.#adopting.delete(entry);
         this.over(entry, { durable: false });
       } else {
         log.warn(said, 'an HSM request waits for the next start of the daemon');
@@ -124,4 +155,9 @@ export class DurableRequests implements AsyncDisposable {
       return undefined;
     }
   }
+}
+
+/** Whether it changes what the container has of a file that is here. */
+function changesCopy({ action, copy }: JournalEntry): boolean {
+  return action !== HUA_RESTORE && copy === undefined;
 }

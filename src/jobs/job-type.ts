@@ -20,7 +20,7 @@ export interface JobContext {
   readonly store: Pick<Store, 'native' | 'jobsDir' | 'meta'>;
   readonly coordinator: Pick<
     Coordinator,
-    'archive' | 'withBlob' | 'keepOtherNames' | 'keepRenamed' | 'disown' | 'setBlocked'
+    'archive' | 'withBlob' | 'keepOtherNames' | 'keepRenamed' | 'disown' | 'setBlocked' | 'changing'
   >;
   readonly container: Container;
   /** Undefined: logs stay under the store. */
@@ -62,6 +62,8 @@ export interface JobRun<R extends JobRecord> {
 }
 
 export interface JobType<R extends JobRecord> {
+  /** Why no `lfs hsm_*` is taken beside it, nor it beside an archive or remove; absent: both are. */
+  blocks?(context: JobContext, record: R): string;
   /** The record of a job that was asked to end. */
   ending(record: R): R;
   /** With what an interrupted job goes on after a restart; undefined: it does not. */

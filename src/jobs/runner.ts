@@ -66,10 +66,17 @@ export class JobRunner implements AsyncDisposable {
     this.#records = new JobRecords(context.store.jobsDir);
   }
 
-  /** Loads the records; what a dead daemon left goes on where its kind can, or ends honestly. */
+  /** Loads the records. What may not run beside a job that start() takes up is kept from it from here on. */
+  async load(): Promise<void> {
+    for (const record of await this.#records.load(this.#context.log)) {
+      this.#jobs.set(record.name, record);
+      if (!isFinal(record) && typeOf(record).blocks !== undefined) this.#block(record);
+    }
+  }
+
+  /** What a dead daemon left goes on where its kind can, or ends honestly. */
   async start(): Promise<void> {
-    const { log } = this.#context;
-    for (const record of await this.#records.load(log)) this.#jobs.set(record.name, record);
+    const { log, coordinator } = this.#context;
     for (const record of [...this.#jobs.values()]) {
       if (isFinal(record)) continue;
       const type = typeOf(record);
@@ -85,6 +92,7 @@ export class JobRunner implements AsyncDisposable {
         await this.#begin(again, true).recorded;
       }
     }
+    if (this.#run === undefined) coordinator.setBlocked(null);
   }
 
   /** Starts a job. UserError: `InvalidParameter`, or `Conflict` while another job runs. */
@@ -109,6 +117,9 @@ export class JobRunner implements AsyncDisposable {
     const { hierarchical } = container.namespace;
     const { maxPrefixes } = config.import;
     const record = newJob(kind, request, name, startedTime, { hierarchical, maxPrefixes });
+    const { changing } = this.#context.coordinator;
+    if (typeOf(record).blocks !== undefined && changing > 0)
+      throw new UserError('Conflict', areInTheWay(kind, changing, config.mountPoint));
     const { recorded, done } = this.#begin(record, false);
     await recorded;
     return { name, record, done };
@@ -224,6 +235,7 @@ export class JobRunner implements AsyncDisposable {
     // Each request in flight listens; Node takes more than ten for a leak and says so.
     setMaxListeners(0, abort.signal, stop.signal);
     this.#set(record);
+    this.#block(record);
     const recorded = resumed ? unlessDiskFull(this.#records.create(record)) : this.#records.create(record);
     const signals = { signal: abort.signal, stop: stop.signal };
     const done = this.#execute(record, recorded, resumed, signals, logless.signal);
@@ -238,7 +250,7 @@ export class JobRunner implements AsyncDisposable {
     signals: Pick<JobRun<JobRecord>, 'signal' | 'stop'>,
     logless: AbortSignal,
   ): Promise<JobRecord> {
-    const { log, clock } = this.#context;
+    const { log, clock, coordinator } = this.#context;
     const { name, kind } = record;
     try {
       await recorded;
@@ -255,15 +267,18 @@ export class JobRunner implements AsyncDisposable {
       // Also while its log is on the way: what it was is decided.
       this.#ending = true;
       if (over === undefined) {
+        // It goes on at the next start, and may not find what was asked for meanwhile.
         await jobLog.close(AbortSignal.abort());
       } else {
-        await this.#closeLog(jobLog, over, logless);
+          coordinator.setBlocked(null);
+          await this.#closeLog(jobLog, over, logless);
         await this.#records.write(over, { durable: true });
         // Whoever sees that it is over may start the next one: nobody else runs before the slot is free.
         this.#set(over);
       }
     } catch (error) {
       log.error({ job: name, cause: messageChain(error) }, 'the job could not be recorded');
+      coordinator.setBlocked(null);
       const failure = new JobFailure('InternalError', messageChain(error), { cause: error });
       this.#set(typeOf(record).failed(this.get(name), failure, timeOf(clock)));
       // Else it would be found as running by every daemon after this one.
@@ -275,6 +290,10 @@ export class JobRunner implements AsyncDisposable {
     this.#ending = false;
     this.#watchers.wake(name);
     return last;
+  }
+
+  #block(record: JobRecord): void {
+    this.#context.coordinator.setBlocked(typeOf(record).blocks?.(this.#context, record) ?? null);
   }
 
   #runOf(
@@ -414,6 +433,15 @@ function isInTheWay(record: JobRecord, mountPoint: string): string {
   const verb = stopVerb(record);
   const how = verb === 'cancel' ? 'wait for it or cancel it' : 'disable it first';
   return `the ${kind} job '${name}' is running; ${how}: lustrite ${kind} ${verb} ${pathText(mountPoint)} ${name}`;
+}
+
+function areInTheWay(kind: JobKind, requests: number, mountPoint: string): string {
+  const mount = pathText(mountPoint);
+  return (
+    `archives and removes of 'lfs hsm_*' that are not over: ${requests}; no ${kind} runs beside them. ` +
+    'Wait for them, or end them with lfs hsm_cancel, or all of them with: ' +
+    `lustrite hsm set-param ${mount} hsm_control=purge`
+  );
 }
 
 /** At a start: whoever has files in the store shall get at them, and can make room. */

@@ -112,10 +112,11 @@ export class MemoryHsm implements AsyncDisposable {
     return hsm;
   }
 
-  /** Stops the coordinator and starts another one over the same store and journal. */
-  async restart(): Promise<void> {
+  /** Stops the coordinator and starts another one over the same store and journal; `before` that. */
+  async restart(before: () => Promise<void> = () => Promise.resolve()): Promise<void> {
     await this.#stop();
     this.coordinator = this.#coordinator();
+    await before();
     await this.coordinator.start();
   }
 

@@ -27,6 +27,7 @@ export class MemoryJobs implements AsyncDisposable {
     const folder = await mkdtemp(join(tmpdir(), 'lustrite-jobs-'));
     await mkdir(join(folder, 'jobs'));
     const jobs = new MemoryJobs(await MemoryHsm.start(config), folder, { ...testConfig, ...config });
+    await jobs.runner.load();
     await jobs.runner.start();
     return jobs;
   }
@@ -34,6 +35,18 @@ export class MemoryJobs implements AsyncDisposable {
   /** Another runner over the same records, as after a crash of the daemon. */
   async restart(): Promise<void> {
     this.runner = this.#runner();
+    await this.runner.load();
+    await this.runner.start();
+  }
+
+  /** The daemon ends, and another one begins in the order of src/daemon.ts; `between` the two. */
+  async remount(between: () => Promise<void>): Promise<void> {
+    await this.runner[Symbol.asyncDispose]();
+    await this.hsm.restart(async () => {
+      await between();
+      this.runner = this.#runner();
+      await this.runner.load();
+    });
     await this.runner.start();
   }
 

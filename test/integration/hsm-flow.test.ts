@@ -67,6 +67,7 @@ class Rig implements AsyncDisposable {
     this.coordinator = new Coordinator({ ...common, config, pool });
     await this.coordinator.start();
     this.runner = new JobRunner({ ...common, config, coordinator: this.coordinator });
+    await this.runner.load();
     await this.runner.start();
   }
 

@@ -1,15 +1,21 @@
 import { readFile } from 'node:fs/promises';
+import { constants } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { HS_LOST } from '../../src/hsm/flags.js';
+import { HS_LOST, HUA_ARCHIVE, HUA_REMOVE, HUA_RESTORE } from '../../src/hsm/flags.js';
 import type { AutoExportRecord } from '../../src/jobs/export/auto-export-record.js';
 import type { AutoImportRecord } from '../../src/jobs/auto-import/auto-import-record.js';
 import { Deletions } from '../../src/jobs/auto-import/deletions.js';
 import { stateOf } from '../../src/jobs/job.js';
 import { BlobError, FsError } from '../../src/base/errors.js';
+import { Journal } from '../../src/store/journal.js';
+import { root } from '../helpers/callers.js';
 import { synced } from '../helpers/memory-auto-import.js';
+import { gate } from '../helpers/memory-hsm.js';
 import { MemoryJobs } from '../helpers/memory-jobs.js';
 import { until } from '../helpers/poll.js';
+
+const { EBUSY } = constants.errno;
 
 const auto = (jobs: MemoryJobs, name: string): AutoImportRecord['properties']['status'] =>
   (jobs.runner.get(name) as AutoImportRecord).properties.status;
@@ -69,6 +75,72 @@ await t.test(
     t.equal(jobs.hsm.coordinator.status().blocked, null);
   },
 );
+
+await t.test(
+  'an auto-import is refused while what changes copies is asked for, and then the other way',
+  async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { container, store, coordinator } = jobs.hsm;
+    const fids = ['a', 'b'].map((path) => store.write(path, path));
+    await (
+      await jobs.runner.create('export', {})
+    ).done;
+    const ask = (action: number): Promise<number> =>
+      coordinator.request({ action, fids, caller: root, archiveId: 0, data: Buffer.alloc(0) });
+    const held = gate();
+    container.before = (call) => (call === 'delete' ? held.opened : undefined);
+    t.equal(await ask(HUA_REMOVE), 0);
+    await t.rejects(autoImport(jobs), {
+      code: 'Conflict',
+      message: /not over: 2;.* lfs hsm_cancel,.* lustrite hsm set-param \/mnt\/data hsm_control=purge$/,
+    });
+    t.equal(coordinator.status().blocked, null);
+    held.open();
+    await until(() => coordinator.changing === 0, { what: 'the removes', intervalMs: 1 });
+
+    const [looked, look] = [gate(), gate()];
+    store.before = (call) => {
+      looked.open();
+      return call === 'state' ? look.opened : undefined;
+    };
+    const asked = ask(HUA_ARCHIVE);
+    await looked.opened;
+    const created = autoImport(jobs);
+    t.equal(await ask(HUA_ARCHIVE), EBUSY, 'from the moment on that it has the slot');
+    look.open();
+    t.equal(await asked, EBUSY, 'also what was being looked at then');
+    await created;
+    await jobs.runner[Symbol.asyncDispose]();
+    t.equal(await ask(HUA_ARCHIVE), EBUSY, 'it goes on with the next daemon');
+    t.equal(coordinator.changing, 0);
+  },
+);
+
+await t.test('removes that a daemon finds beside an auto-import are held until it is disabled', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  for (const name of ['removed', 'restored']) container.put(name, name);
+  await autoImport(jobs, { mode: 'OverwriteIfDirty' });
+  await jobs.hsm.coordinator.restore(store.fidOf('removed'));
+  await jobs.remount(async () => {
+    await using journal = await Journal.open(jobs.hsm.folder, () => undefined);
+    const common = { archiveId: 0, uid: 0, at: 0 };
+    await journal.add([
+      { ...common, action: HUA_REMOVE, fid: store.fidOf('removed') },
+      { ...common, action: HUA_RESTORE, fid: store.fidOf('restored') },
+    ]);
+  });
+  const { coordinator } = jobs.hsm;
+  await until(() => store.flags('restored') === 0x09, { what: 'the restore', intervalMs: 1 });
+  for (let polls = 0; polls < 2; polls++) await synced(jobs);
+  t.ok(container.blobs.has('removed'));
+  t.equal(store.content('removed'), 'removed');
+  t.equal(coordinator.changing, 1, 'nothing is forgotten');
+  await jobs.runner.cancel('auto');
+  await until(() => coordinator.changing === 0, { what: 'the remove', intervalMs: 1 });
+  t.notOk(container.blobs.has('removed'));
+  t.equal(store.content('removed'), 'removed');
+});
 
 await t.test('what was deleted before an auto-import began stays', async (t) => {
   await using jobs = await MemoryJobs.start();

@@ -21,6 +21,11 @@ import { perSecond } from '../record-fields.js';
 const rateWindowMs = 10_000;
 
 export const autoImportJob: JobType<AutoImportRecord> = {
+  // What an archive or remove does to the container would come back as the change of somebody else.
+  blocks: ({ config }, { name }) =>
+    `the auto-import job '${name}' is enabled; ` +
+    `lustrite auto-import disable ${pathText(config.mountPoint)} ${name}`,
+
   ending: (record) => ({
     ...record,
     properties: {
@@ -51,45 +56,39 @@ export const autoImportJob: JobType<AutoImportRecord> = {
       const rateOfBlobImport = rate.of(sync.totalBlobsImported, clock.now());
       return withCounters(run.now(), scan, { ...sync, rateOfBlobImport }, timeOf(clock));
     };
-    const disable = `lustrite auto-import disable ${pathText(config.mountPoint)} ${begun.name}`;
-    coordinator.setBlocked(`the auto-import job '${begun.name}' is enabled; ${disable}`);
-    try {
-      const end = await run.during(counted, { persist: false }, async () => {
-        const { hierarchical } = container.namespace;
-        const prefixes = blobPrefixes(properties.autoImportPrefixes, hierarchical);
-        await using source =
-          properties.changeSource === 'feed'
-            ? new FeedSource({ container, feed: new ChangeFeed(container.changeFeed()), prefixes, clock })
-            : new ListingSource({ container, prefixes, folder: run.folder, hierarchical });
-        return await runAutoImport({
-          native: store.native,
-          container,
-          coordinator,
-          source,
-          prefixes,
-          mode: properties.conflictResolutionMode,
-          enableDeletions: properties.enableDeletions,
-          maximumErrors: properties.maximumErrors,
-          defaults: config.defaults,
-          clock,
-          pollIntervalMs: properties.pollIntervalMs,
-          progress: begun.progress,
-          scan,
-          sync,
-          log: run.log,
-          signal: run.signal,
-          async onEvent(event, progress) {
-            const record = told(counted(), event, timeOf(clock), run.log.lastError);
-            if (progress === undefined) run.show(record);
-            else await run.commit({ ...record, progress });
-          },
-        });
+    const end = await run.during(counted, { persist: false }, async () => {
+      const { hierarchical } = container.namespace;
+      const prefixes = blobPrefixes(properties.autoImportPrefixes, hierarchical);
+      await using source =
+        properties.changeSource === 'feed'
+          ? new FeedSource({ container, feed: new ChangeFeed(container.changeFeed()), prefixes, clock })
+          : new ListingSource({ container, prefixes, folder: run.folder, hierarchical });
+      return await runAutoImport({
+        native: store.native,
+        container,
+        coordinator,
+        source,
+        prefixes,
+        mode: properties.conflictResolutionMode,
+        enableDeletions: properties.enableDeletions,
+        maximumErrors: properties.maximumErrors,
+        defaults: config.defaults,
+        clock,
+        pollIntervalMs: properties.pollIntervalMs,
+        progress: begun.progress,
+        scan,
+        sync,
+        log: run.log,
+        signal: run.signal,
+        async onEvent(event, progress) {
+          const record = told(counted(), event, timeOf(clock), run.log.lastError);
+          if (progress === undefined) run.show(record);
+          else await run.commit({ ...record, progress });
+        },
       });
-      if (end.kind === 'stopped') return undefined;
-      return endedAutoImport(counted(), end, timeOf(clock));
-    } finally {
-      coordinator.setBlocked(null);
-    }
+    });
+    if (end.kind === 'stopped') return undefined;
+    return endedAutoImport(counted(), end, timeOf(clock));
   },
 };
 
