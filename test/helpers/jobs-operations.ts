@@ -53,11 +53,11 @@ export type Job =
       readonly during: readonly During[];
     };
 
-/** A job that ends at one of its calls, the `after`th, and is then run again until nothing changes any more. */
+/** A job that ends at one of its calls, the `after`th, or is refused it, and is then run again until nothing changes any more. */
 export interface Interrupted {
   readonly op: 'interrupted';
   readonly job: Extract<Job, { readonly op: 'import' | 'export' }>;
-  readonly how: 'cancel' | 'restart';
+  readonly how: 'cancel' | 'restart' | 'refuse';
   readonly after: number;
 }
 
@@ -129,7 +129,7 @@ export function randomOp(dice: Dice, serial: number): Op {
     case 12:
       return { op: 'export', prefix: dice.pick(paths) };
     case 13: {
-      const [how, after] = [dice.pick(['cancel', 'restart'] as const), dice.below(40)];
+      const [how, after] = [dice.pick(['cancel', 'restart', 'refuse'] as const), dice.below(40)];
       const mode = dice.pick(['Skip', 'OverwriteIfDirty', 'OverwriteAlways'] as const);
       const job =
         dice.below(2) === 0

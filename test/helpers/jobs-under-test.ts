@@ -1,4 +1,5 @@
 /** What the reference of the jobs says, done by the jobs, the coordinator and a store and a container in memory. */
+import { BlobError } from '../../src/base/errors.js';
 import { kindOf, posixOf } from '../../src/blob/metadata.js';
 import { HS_DIRTY, HS_LOST, HS_RELEASED } from '../../src/hsm/flags.js';
 import type { AutoImportRecord } from '../../src/jobs/auto-import/auto-import-record.js';
@@ -247,9 +248,11 @@ export class JobsUnderTest implements AsyncDisposable {
     let [calls, stopped] = [0, Promise.resolve()];
     const called = (): void => {
       if (calls++ !== after) return;
+      if (how === 'refuse') throw new BlobError('forbidden', 'refused once');
       stopped = how === 'cancel' ? runner.cancel(name).catch(() => undefined) : runner[Symbol.asyncDispose]();
     };
-    for (const seam of [hsm.container, hsm.store]) seam.before = called;
+    hsm.container.before = called;
+    if (how !== 'refuse') hsm.store.before = called;
     hsm.pool.gate = called;
     const { done } =
       job.op === 'import'
@@ -263,7 +266,7 @@ export class JobsUnderTest implements AsyncDisposable {
     await this.#over(done);
     await stopped;
     calls = after + 1;
-    if (how === 'cancel') return;
+    if (how !== 'restart') return;
     await hsm.restart();
     await this.#jobs.restart();
     await this.#jobs.runner.wait(name);
