@@ -20,9 +20,11 @@ export class ReferenceExport {
   #failed = 0;
   #failedFiles = 0;
   /** The directories above what was exported, each once an export. */
-  #above = new Map<string, 'done' | 'failed'>();
+  #tried = new Map<string, 'done' | 'failed'>();
   /** What an auto-export has seen of directories: undefined for an export, which looks for none. */
   #seen: Map<Entry, string> | undefined;
+  /** What it has written and is new all the same, as a directory above it has no blob. */
+  readonly #incomplete = new Map<Entry, string>();
 
   constructor(tree: Reference, prefix: string) {
     this.#tree = tree;
@@ -72,7 +74,7 @@ export class ReferenceExport {
   #iterate(): void {
     const { entries } = this.#tree;
     const wanted = [...entries].filter(([name]) => name.startsWith(this.#prefix));
-    this.#above = new Map();
+    this.#tried = new Map();
     // What becomes new by what is written is for the next export.
     const all = wanted.map(([name, entry]) => ({ name, entry, isNew: isNew(entry) }));
     for (const { name, entry, isNew } of all.sort((a, b) => (a.name < b.name ? -1 : 1))) {
@@ -84,6 +86,9 @@ export class ReferenceExport {
   #write(name: string, entry: Entry): void {
     const { blobs } = this.#tree;
     const { kind, data = '' } = entry;
+    const written = `${name} ${data}`;
+    if (this.#incomplete.get(entry) === written && !this.#above(name)) return;
+    this.#incomplete.delete(entry);
     if (!this.#tree.saveOthers(name, entry, { replaced: kind === 'file' })) {
       this.#failed++;
       this.#failedFiles++;
@@ -92,18 +97,30 @@ export class ReferenceExport {
     const there = blobs.get(name);
     if (kind === 'symlink' && there?.kind === 'symlink' && there.data === data) {
       // The container has it.
-      entry.copy = { name, version: there.version };
+      const { version } = there;
+      if (
+        !ancestors(name)
+          .map((parent) => this.#found(parent))
+          .includes('failed')
+      )
+        entry.copy = { name, version };
       return;
     }
     const version = this.#tree.put(name, { kind, data, said: saidOf(entry) });
-    Object.assign(entry, { modified: false, lost: false, copy: { name, version } });
     this.#files++;
     this.#bytes += Buffer.byteLength(data);
-    this.#ancestors(name);
+    const isComplete = this.#above(name);
+    if (!isComplete && this.#seen !== undefined) this.#incomplete.set(entry, written);
+    const modified = kind === 'file' && !isComplete;
+    if (kind === 'file' || isComplete)
+      Object.assign(entry, { modified, lost: false, copy: { name, version } });
   }
 
-  #ancestors(name: string): void {
-    for (const parent of ancestors(name)) this.#changed(parent);
+  /** Whether every directory above has what is to be written of it. */
+  #above(name: string): boolean {
+    return !ancestors(name)
+      .map((parent) => this.#changed(parent))
+      .includes('failed');
   }
 
   /** Auto-export: new empty directories, and those whose attributes have changed since it looked at them. */
@@ -111,17 +128,30 @@ export class ReferenceExport {
     if (this.#seen === undefined) return;
     const [before, now] = [this.#seen.get(entry), JSON.stringify(entry.attributes)];
     if (before === now) return;
-    const isWanted = this.#tree.isFull(name) ? contradictsThere : contradicts;
     const written = this.#directories;
-    const result = before === undefined ? this.#directory(name, isWanted) : this.#changed(name);
+    const result =
+      before !== undefined
+        ? this.#changed(name)
+        : this.#tree.isFull(name)
+          ? this.#directory(name, contradictsThere)
+          : this.#found(name);
     if (result === 'failed') return;
     this.#seen.set(entry, now);
-    if (this.#directories > written) this.#ancestors(name);
+    if (this.#directories > written) this.#above(name);
   }
 
   #changed(name: string): 'done' | 'failed' {
-    const result = this.#above.get(name) ?? this.#directory(name, differs);
-    this.#above.set(name, result);
+    return this.#once(`changed ${name}`, () => this.#directory(name, differs));
+  }
+
+  #found(name: string): 'done' | 'failed' {
+    const tried = this.#tried.get(`changed ${name}`);
+    return tried ?? this.#once(`found ${name}`, () => this.#directory(name, contradicts));
+  }
+
+  #once(key: string, work: () => 'done' | 'failed'): 'done' | 'failed' {
+    const result = this.#tried.get(key) ?? work();
+    this.#tried.set(key, result);
     return result;
   }
 

@@ -177,6 +177,43 @@ await t.test('what is found is counted with its bytes, what is exported with its
   });
 });
 
+await t.test('what is below a directory without its blob is dirty, and exported again', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  store.mkdir('d', { uid: 7, mode: 0o750 });
+  for (const path of ['d/one', 'd/e/two', 'beside']) store.write(path, path);
+  await store.link('d/one', 'linked');
+  store.symlink('d/symlink', 'one');
+  const files = ['d/one', 'd/e/two', 'linked'];
+  const wholly = async (): Promise<readonly boolean[]> =>
+    (await store.lookup([...files, 'd/symlink'])).map(
+      (state) => state?.modified === false && 'copy' in state,
+    );
+
+  container.before = (call, blob) => {
+    if (call === 'write' && blob === 'd') throw new BlobError('throttled', '503');
+  };
+  t.match(await run(jobs, { name: 'first' }), {
+    state: 'Failed',
+    errorMessage: /^1 file was not exported: d: /,
+    filesDiscovered: 5,
+    totalFilesExported: 5,
+    totalFilesFailed: 1,
+    totalDirectoriesExported: 1,
+  });
+  t.equal(jobs.lines('first').filter(({ level }) => level === 'error').length, 1, 'the directory, once');
+  for (const path of files) t.equal(container.text(path), path === 'linked' ? 'd/one' : path, 'is there');
+  t.equal(container.text('d/symlink'), 'one');
+  t.same(await wholly(), [false, false, false, false]);
+  t.equal(store.flags('beside'), 0x09, 'nothing is above it');
+
+  container.before = () => undefined;
+  t.match(await run(jobs), { state: 'Completed', totalFilesFailed: 0, totalDirectoriesExported: 1 });
+  t.match(container.metadata('d'), { owner: '7', permissions: '0750' });
+  t.same(await wholly(), [true, true, true, true]);
+  t.match(await run(jobs), { state: 'Completed', filesDiscovered: 0 });
+});
+
 await t.test('the stub of a directory never takes the place of content', async (t) => {
   await using jobs = await MemoryJobs.start();
   const { container, store } = jobs.hsm;

@@ -1,39 +1,35 @@
 /**
  * What the iterations of an auto-export have looked at, so that one with nothing new asks the container nothing. Kept for
- * a run of the daemon: the first iteration after a restart looks at everything again. Some 200 bytes a directory.
+ * a run of the daemon: the first iteration after a restart looks at everything again. Some 250 bytes for a directory or a
+ * symlink, and for a file that stays dirty.
  */
 import type { Fid, WalkEntry } from '../../store/inodes.js';
 
-/** How an entry stands to what was last exported of it. */
-export type Novelty = 'new' | 'changed' | 'same';
+/** How an entry stands to what was last exported of it; 'incomplete': it was, but not all directories above it. */
+export type Novelty = 'new' | 'changed' | 'incomplete' | 'same';
+
+interface Exported {
+  /** Different after whatever is to be exported. */
+  readonly seen: string;
+  readonly complete: boolean;
+}
 
 export class ExportMemory {
-  #last = new Map<Fid, string>();
-  #now = new Map<Fid, string>();
+  #last = new Map<Fid, Exported>();
+  #now = new Map<Fid, Exported>();
 
-  novelty(entry: WalkEntry): Novelty {
+  novelty(entry: WalkEntry, seen = attributesOf(entry)): Novelty {
     const known = this.#last.get(entry.fid);
     if (known === undefined) return 'new';
     // Whatever fails is as changed the next time.
     this.#now.set(entry.fid, known);
-    return known === attributesOf(entry) ? 'same' : 'changed';
+    if (known.seen !== seen) return 'changed';
+    return known.complete ? 'same' : 'incomplete';
   }
 
   /** The container has the entry as it was found. */
-  exported(entry: WalkEntry): void {
-    this.#now.set(entry.fid, attributesOf(entry));
-  }
-
-  /** Whether a file that stays dirty was exported with this content. */
-  hasExported(fid: Fid, content: string): boolean {
-    const same = this.#last.get(fid) === content;
-    if (same) this.#now.set(fid, content);
-    return same;
-  }
-
-  /** The container has this content of a file that stays dirty. */
-  exportedPart(fid: Fid, content: string): void {
-    this.#now.set(fid, content);
+  exported(entry: WalkEntry, { complete = true, seen = attributesOf(entry) } = {}): void {
+    this.#now.set(entry.fid, { seen, complete });
   }
 
   /** Everything was walked: what was not met is gone. */

@@ -59,6 +59,7 @@ export async function exportDirectory(
       // Again: the name may have been waited for, and a file's content never makes way.
       const found = await lookAt(container, name, signal);
       if (found !== undefined && isFile(container, found)) return 'file';
+      if (found !== undefined && carries(found.metadata, metadata)) return 'same';
       const kept = keptOf(found, 'directory', { strict: !extended });
       try {
         await writeDirectory(
@@ -101,18 +102,22 @@ async function writeDirectory(
   await container.setMetadata(name, rest, { ifMatch: found.etag, signal });
 }
 
-/**
- * Writes a symlink's blob: its size in bytes, or undefined when the container has exactly this one. `written` is awaited
- * behind that, before the link is recorded as exported.
- */
+export interface SymlinkResult {
+  /** Bytes; undefined when the container had exactly this one. */
+  readonly written: number | undefined;
+  /** The directories above it are there, too. Else it is as new as it was. */
+  readonly complete: boolean;
+}
+
+/** Writes a symlink's blob, then `above` the directories above it, by this rule; only then it is recorded as exported. */
 export async function exportSymlink(
   options: StubExportOptions,
   entry: WalkEntry,
-  written: () => Promise<void>,
-): Promise<number | undefined> {
+  above: (rule: DirectoryRule) => Promise<boolean>,
+): Promise<SymlinkResult> {
   const { native, container, coordinator, extended, signal } = options;
   const target = entry.target ?? (await native.readlink(entry.fid));
-  if (target === null) return undefined;
+  if (target === null) return { written: undefined, complete: true };
   const name = blobName(entry.pathBytes ?? entry.path);
   const metadata = metadataFor({ ...entry, kind: 'symlink' }, { extended });
   return coordinator.withBlob(
@@ -131,9 +136,11 @@ export async function exportSymlink(
       const all = { ...kept, metadata: { ...kept.metadata, ...metadata } };
       const version: BlobVersion =
         same ?? (await container.write(name, target, { ...all, ...condition, signal }));
-      if (same === undefined) await written();
+      const written = same === undefined ? target.length : undefined;
+      // One that is there may be of an export that could not write what is above it.
+      const complete = await above(same === undefined ? 'changed' : 'found');
+      if (!complete || entry.nlink > 1) return { written, complete };
       const { etag, size, lastModifiedMs } = version;
-      if (entry.nlink > 1) return same === undefined ? target.length : undefined;
       try {
         // So that the next export knows it; symlinks of an unprivileged store carry no record and are compared instead.
         await native.replaceCopy(entry.fid, {
@@ -153,7 +160,7 @@ export async function exportSymlink(
       } catch (error) {
         if (!hasErrno(error, EBUSY, EINVAL, ENOENT, ENOTSUP, EPERM, ESTALE)) throw error;
       }
-      return same === undefined ? target.length : undefined;
+      return { written, complete };
     },
     signal,
   );

@@ -81,7 +81,7 @@ class Export {
   readonly #late = new AbortController();
   /** For what has begun: its signal is later than the job's. */
   readonly #begun: ExportOptions;
-  /** Directories that were looked at, or are being; each once a job. */
+  /** Rule and path of the directories that were looked at, or are being; each once a job. */
   readonly #directories = new Map<string, Promise<DirectoryResult | undefined>>();
   /** New or changed files with several names: exported behind the walk, which has met all of their names then. */
   readonly #linked = new Map<Fid, WalkEntry[]>();
@@ -119,7 +119,7 @@ class Export {
       for (const entries of this.#linked.values()) {
         signal.throwIfAborted();
         if (this.#refused >= this.#refusedAtNextCheck) await this.#check();
-        await files.start(() => this.#links(entries));
+        await files.start(() => this.#names(entries));
         await log.drained();
       }
       await files.finish();
@@ -203,7 +203,7 @@ class Export {
 
   async #file(entry: WalkEntry): Promise<void> {
     if (entry.nlink <= 1) {
-      await this.#archive([entry]);
+      await this.#names([entry]);
       return;
     }
     // As long as none of its names is exported the walk shows them all.
@@ -213,14 +213,12 @@ class Export {
   }
 
   /** Every name in what is exported gets a blob, all of them with the same content. */
-  async #links(entries: readonly WalkEntry[]): Promise<void> {
+  async #names(entries: readonly WalkEntry[]): Promise<void> {
+    const { memory } = this.#options;
     const [first] = entries;
     if (first === undefined) return;
     const others = first.nlink - entries.length;
-    const content = others > 0 ? await this.#contentOf(first, entries) : '';
     if (others > 0) {
-      // Dirty as it stays, it would be written again in each iteration.
-      if (this.#options.memory?.hasExported(first.fid, content)) return;
       const message = `${String(others)} of the file's names are not below the path of the export: they get no blob, and the file stays dirty`;
       this.#log('warn', pathOf(first), 'HardLink', message);
     }
@@ -237,8 +235,21 @@ class Export {
     }
     const [leading, ...links] = possible;
     if (leading === undefined) return;
-    const outcome = await this.#archive([leading, ...links], others > 0);
-    if (others > 0 && outcome === 'archived') this.#options.memory?.exportedPart(first.fid, content);
+    const partly = others > 0;
+    if (memory === undefined) {
+      await this.#archive([leading, ...links], partly);
+      return;
+    }
+    // What stays dirty is met again in each iteration: it is written again when it has changed, or is clean by that.
+    const seen = await this.#contentOf(first, entries);
+    const novelty = memory.novelty(first, seen);
+    if (novelty === 'same' || novelty === 'incomplete') {
+      const complete = novelty === 'same' || (await this.#above(possible.map(({ path }) => path)));
+      memory.exported(first, { complete, seen });
+      if (partly || !complete) return;
+    }
+    const dirty = await this.#archive([leading, ...links], partly);
+    if (dirty !== undefined) memory.exported(first, { ...dirty, seen });
   }
 
   /** Different after whatever may have changed the content, and where it is exported to. */
@@ -253,21 +264,25 @@ class Export {
     }
   }
 
-  /** Archives one file under these names, of which it keeps the first; `partly`: not under all that it has. */
+  /**
+   * Archives one file under these names, of which it keeps the first; `partly`: not under all that it has. Where its blobs
+   * are there, and it is dirty all the same: whether that is so with all directories above them.
+   */
   async #archive(
     [entry, ...links]: readonly [WalkEntry, ...WalkEntry[]],
-    partly = false,
-  ): Promise<ArchiveOutcome['kind']> {
+    partly: boolean,
+  ): Promise<{ readonly complete: boolean } | undefined> {
     const { clock, coordinator, signal } = this.#options;
     const names = [entry, ...links];
     this.#discovered(entry.size, names.length);
+    let complete = true;
     const wanted = {
       path: pathOf(entry),
       links: links.map(pathOf),
       // Before the file is clean: no later export would come to what is above it.
       complete: async (blobs: readonly string[]) => {
-        for (const blob of blobs) await this.#ancestors(blob);
-        return !partly;
+        complete = await this.#above(blobs);
+        return complete && !partly;
       },
       signal: this.#late.signal,
       unlessBegun: signal,
@@ -282,7 +297,7 @@ class Export {
     }
     crashPoint('export.file');
     for (const name of names) this.#tally(name, outcome);
-    return outcome.kind;
+    return outcome.kind === 'archived' && outcome.partly ? { complete } : undefined;
   }
 
   #tally(entry: WalkEntry, outcome: ArchiveOutcome): void {
@@ -325,13 +340,16 @@ class Export {
 
   async #symlink(entry: WalkEntry): Promise<void> {
     const { memory, signal } = this.#options;
-    if (memory?.novelty(entry) === 'same') return;
+    const novelty = memory?.novelty(entry);
+    if (novelty === 'same') return;
+    if (novelty === 'incomplete' && !(await this.#above([entry.path]))) return;
     try {
-      const size = await exportSymlink(this.#begun, entry, () => this.#ancestors(entry.path));
-      memory?.exported(entry);
-      if (size === undefined) return;
-      this.#discovered(size, 1);
-      this.#exported(size);
+      const above = (rule: DirectoryRule): Promise<boolean> => this.#above([entry.path], rule);
+      const { written, complete } = await exportSymlink(this.#begun, entry, above);
+      memory?.exported(entry, { complete });
+      if (written === undefined) return;
+      this.#discovered(written, 1);
+      this.#exported(written);
     } catch (error) {
       signal.throwIfAborted();
       this.#discovered(0, 1);
@@ -353,8 +371,11 @@ class Export {
     counters.totalMiBExported = Math.floor(counters.totalBytesExported / 2 ** 20);
   }
 
-  async #ancestors(path: string): Promise<void> {
-    await Promise.all(ancestors(path).map((directory) => this.#directory(directory, 'changed')));
+  /** Whether all directories above these blobs are in the container. */
+  async #above(blobs: readonly string[], rule: DirectoryRule = 'changed'): Promise<boolean> {
+    const directories = new Set(blobs.flatMap((blob) => ancestors(blob)));
+    const results = [...directories].map((directory) => this.#directory(directory, rule));
+    return !(await Promise.all(results)).includes(undefined);
   }
 
   /**
@@ -365,7 +386,7 @@ class Export {
     const { memory, native } = this.#options;
     const novelty = memory?.novelty(entry) ?? 'same';
     if (novelty === 'same') return;
-    const rule = novelty === 'changed' ? 'changed' : (await isEmpty(native, entry)) ? 'found' : 'implied';
+    const rule = novelty !== 'new' ? 'changed' : (await isEmpty(native, entry)) ? 'found' : 'implied';
     const name = blobOfPath(pathOf(entry));
     if ('refused' in name) {
       if (rule !== 'implied') this.#fail(pathOf(entry), 'InvalidName', name.refused);
@@ -373,17 +394,17 @@ class Export {
     }
     const result = await this.#directory(entry.path, rule);
     if (result === undefined) return;
-    memory?.exported(entry);
-    if (result === 'written') await this.#ancestors(entry.path);
+    const complete = (result !== 'written' && novelty !== 'incomplete') || (await this.#above([entry.path]));
+    memory?.exported(entry, { complete });
   }
 
   /** Undefined: that failed, and is counted. */
   #directory(path: string, rule: DirectoryRule): Promise<DirectoryResult | undefined> {
-    const known = this.#directories.get(path);
+    // Whatever it was looked at for, a file in it may still have something to say.
+    const known = this.#directories.get(`changed ${path}`) ?? this.#directories.get(`${rule} ${path}`);
     if (known !== undefined) return known;
     const done = this.#exportDirectory(path, rule);
-    // A file in it may still have something to say.
-    if (rule === 'changed') this.#directories.set(path, done);
+    if (rule !== 'implied') this.#directories.set(`${rule} ${path}`, done);
     return done;
   }
 
