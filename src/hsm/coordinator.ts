@@ -547,7 +547,10 @@ export class Coordinator implements AsyncDisposable {
       const state = await this.#checked(fid, action, archiveId);
       if (action === HUA_ARCHIVE) {
         await this.#untilItAnswers(self, async () => {
-          throwUnlessArchived(await this.#archive(state, await this.#blobsOf(state), archiveId, self));
+          const { blobs, refused } = await this.#blobsOf(state);
+          const complete = (): Promise<boolean> => Promise.resolve(refused === '');
+          throwUnlessArchived(await this.#archive(state, blobs, archiveId, self, complete));
+          if (refused !== '') throw new FsError('EINVAL', refused);
         });
         return;
       }
@@ -616,7 +619,7 @@ export class Coordinator implements AsyncDisposable {
   /** What finds the blob as production does, where that is wanted. */
   #strictly(state: FileState, { asked }: Transfer): (() => Promise<string>) | undefined {
     if (!this.#context.config.compat.strict) return undefined;
-    return () => strictName(asked?.data, () => this.#blobsOf(state));
+    return () => strictName(asked?.data, async () => (await this.#blobsOf(state)).blobs);
   }
 
   /** Of a restore that succeeded the store says so, before its readers go on. */
@@ -633,17 +636,18 @@ export class Coordinator implements AsyncDisposable {
     this.changelog.note({ type: 'HSM', flags: endWord(action, errno, dirty), target: fid });
   }
 
-  /** A blob for each of the file's names that one can have. */
-  async #blobsOf(state: FileState): Promise<readonly string[]> {
+  /** A blob for each of the file's names that one can have, and why the others have none, '' where all have. */
+  async #blobsOf(state: FileState): Promise<{ readonly blobs: readonly string[]; readonly refused: string }> {
     const paths = await this.#paths.find(state);
     if (paths.length === 0) throw new FsError(ENOENT, 'the file has no name any more');
     const names = paths.map((path) => ({ path, ...blobOfPath(path) }));
-    const refused = names.flatMap((name) =>
+    const reasons = names.flatMap((name) =>
       'refused' in name ? [`${pathText(name.path)} cannot be the name of a blob: ${name.refused}`] : [],
     );
-    if (refused.length === paths.length) throw new FsError('EINVAL', refused.join('; '));
-    for (const cause of refused) this.#context.log.warn({ fid: state.fid, cause }, 'a name is not archived');
-    return names.flatMap((name) => ('name' in name ? [name.name] : []));
+    const refused = reasons.join('; ');
+    const blobs = names.flatMap((name) => ('name' in name ? [name.name] : []));
+    if (blobs.length === 0) throw new FsError('EINVAL', refused);
+    return { blobs, refused };
   }
 
   /** The state at dispatch; a request that no longer fits it fails there (lustre-hsm 3.1). */

@@ -578,6 +578,23 @@ await t.test(
   },
 );
 
+await t.test(
+  'an auto-export that leaves out a name says so at each iteration, and writes the others once',
+  async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { store, pool } = jobs.hsm;
+    store.write('a', 'x');
+    await store.link('a', 'b\\');
+    await jobs.runner.create('auto-export', { name: 'out', pollIntervalMs: 1 });
+    await iterated(jobs);
+    await iterated(jobs);
+    t.same(pool.calls, ['upload a']);
+    t.match(autoExport(jobs), { currentIterationFilesFailed: 1, statusMessage: /b\\/ });
+    await jobs.runner.cancel('out');
+    t.equal(stateOf(await jobs.runner.wait('out')), 'DisableFailed');
+  },
+);
+
 await t.test('a file that has names outside an auto-export is not written again and again', async (t) => {
   await using jobs = await MemoryJobs.start();
   const { container, store, pool } = jobs.hsm;

@@ -352,6 +352,13 @@ await t.test(
     t.same([...container.blobs.keys()].sort(), ['a', 'd']);
     const failed = jobs.lines('links').filter(({ level }) => level === 'error');
     t.match(failed, [{ path: 'b\\', code: 'InvalidName' }]);
+
+    store.before = () => undefined;
+    t.match(await store.state(store.fidOf('a')), { modified: true, copy: { blob: 'a' } }, 'not all is there');
+    t.match(await run(jobs), { state: 'Failed', totalFilesFailed: 1 }, 'and the next export says so again');
+    store.unlink('b\\');
+    t.match(await run(jobs), { state: 'Completed', totalFilesFailed: 0 });
+    t.equal(store.flags('a'), 0x09);
   },
 );
 

@@ -68,6 +68,21 @@ await t.test('any number of readers, and an explicit restore, are served by one 
 });
 
 await t.test(
+  'an archive that leaves out a name writes the others, fails, and the file is dirty',
+  async (t) => {
+    await using hsm = await MemoryHsm.start();
+    const fid = hsm.store.write('a', 'x');
+    for (const name of ['b\\', 'c']) await hsm.store.link('a', name);
+    t.equal(await hsm.coordinator.request(request(HUA_ARCHIVE, [fid])), 0);
+    await idle(hsm);
+    t.same([...hsm.container.blobs.keys()].sort(), ['a', 'c']);
+    t.equal(hsm.store.flags('a'), 0x0b);
+    t.match(await hsm.store.state(fid), { modified: true, copy: { blob: 'a' } });
+    t.match(hsm.coordinator.status(), { archived: 0, failed: 1, durable: 0 });
+  },
+);
+
+await t.test(
   'a failed restore leaves the file released, answers ENODATA and the next need tries again',
   async (t) => {
     const rows: readonly (readonly [string, Error])[] = [

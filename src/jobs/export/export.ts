@@ -235,7 +235,7 @@ class Export {
     }
     const [leading, ...links] = possible;
     if (leading === undefined) return;
-    const partly = others > 0;
+    const partly = others > 0 || possible.length < entries.length;
     if (memory === undefined) {
       await this.#archive([leading, ...links], partly);
       return;
