@@ -32,6 +32,19 @@ t.test('imports from the command line', { skip: cannotMount }, async (t) => {
     }
   });
 
+  await t.test("--conflict says Azure's mode by a word of its own", async (t) => {
+    const rows = {
+      fail: 'Fail',
+      skip: 'Skip',
+      'overwrite-dirty': 'OverwriteIfDirty',
+      'overwrite-always': 'OverwriteAlways',
+    };
+    for (const [word, conflictResolutionMode] of Object.entries(rows)) {
+      const { stdout } = await lustrite([...create, '--prefix', 'good', '--conflict', word, '--json']);
+      t.match(JSON.parse(stdout), { properties: { conflictResolutionMode } }, word);
+    }
+  });
+
   await t.test('import.maxPrefixes lets an import have up to 100 prefixes', async (t) => {
     const prefixes = (count: number): readonly string[] =>
       Array.from({ length: count }, (_, at) => ['--prefix', `p${String(at).padStart(3, '0')}/`]).flat();
