@@ -1,14 +1,16 @@
 /** Which blobs an import takes, what it says of the others, and where its log is. */
-import { readdir, readFile, stat } from 'node:fs/promises';
+import { appendFile, lstat, readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ContainerSASPermissions } from '@azure/storage-blob';
 import t from 'tap';
 import { Azurite } from '../helpers/azurite.js';
 import { download } from '../helpers/copytool.js';
 import { FaultServer } from '../helpers/fault-server.js';
+import { openInStore } from '../helpers/gauges.js';
 import { hsmFlags, states } from '../helpers/lfs.js';
 import { lustrite, TestMount } from '../helpers/mount.js';
 import { cannotMount } from '../helpers/mounts.js';
+import { until } from '../helpers/poll.js';
 import { readTree } from '../helpers/tree.js';
 
 const azurite = await Azurite.start();
@@ -169,6 +171,21 @@ t.test('blobs that have no place', { skip: cannotMount }, async (t) => {
   });
 
   await t.test('a second import changes nothing and says the same', async (t) => {
+    await readFile(mount.at('plain'));
+    await appendFile(mount.at('stub/file'), ', changed');
+    const status = await mount.status();
+    if (status === undefined) throw new Error('no status');
+    await until(() => openInStore(status).files.length === 0, { what: 'the record of what was changed' });
+    const paths = await pathsOf(mount.path);
+    /** When each inode of the store was written last. */
+    const written = (): Promise<readonly (readonly [string, bigint])[]> =>
+      Promise.all(
+        paths.map(async (path) => {
+          const { ctimeNs } = await lstat(join(mount.store, 'ns', path), { bigint: true });
+          return [path, ctimeNs] as const;
+        }),
+      );
+    const before = await written();
     const ended = await lustrite(['import', 'create', mount.path, '--name', 'again', '--wait', '--json'], {
       env,
     });
@@ -178,15 +195,19 @@ t.test('blobs that have no place', { skip: cannotMount }, async (t) => {
         status: {
           state: 'CompletedPartial',
           totalBlobsImported: 0,
-          preexistingFiles: 5,
+          preexistingFiles: 4,
           preexistingDirectories: 2,
           preexistingSymlinks: 1,
           totalErrors: Object.keys(refused).length + 1,
-          totalConflicts: 2,
+          totalConflicts: 3,
         },
       },
     });
-    t.equal((await pathsOf(mount.path)).length, 13);
+    t.same(await pathsOf(mount.path), paths);
+    t.same(await written(), before, 'no inode was written');
+    t.equal(await hsmFlags(mount.at('plain')), states.clean);
+    t.equal(await hsmFlags(mount.at('stub/file')), states.dirty);
+    t.equal(await readFile(mount.at('stub/file'), 'utf8'), 'x, changed');
   });
 
   await t.test('the log of an export lies beside it', async (t) => {
