@@ -39,11 +39,6 @@ void StateSet(Core& core, const RequestPtr& request, const NodePtr& node) {
     request->ReplyError(handle ? EINVAL : EBADF);
     return;
   }
-  // lustre-hsm 2.2: setting and clearing flags needs write permission on the file.
-  if ((handle->flags & O_ACCMODE) == O_RDONLY) {
-    request->ReplyError(EPERM);
-    return;
-  }
   HsmStateSet set{CallerOf(*request), node->fid, {}};
   memcpy(&set.change, request->after(sizeof(in)), sizeof(set.change));
   if (const auto id = Question(core, request)) core.events.state_set(*id, std::move(set));

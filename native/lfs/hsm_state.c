@@ -163,9 +163,19 @@ int hsm_action(int argc, char *argv[]) {
   return each_file(argv[0], argv + 1, argc - 1, show_action, NULL, &wording);
 }
 
+/* Lustre opens for writing. Whoever does that here counts as a writer: he ends the archive of the
+ * file, which is for a change of data to do (lustre-hsm 3.5). The daemon asks whether the caller
+ * may write the file. Where the caller may not, or not read it, or it is no file, Lustre's way says
+ * so. */
+static int open_to_change(const char *path) {
+  struct stat st;
+  bool may = stat(path, &st) == 0 && S_ISREG(st.st_mode) && eaccess(path, R_OK | W_OK) == 0;
+  return open_file(path, may ? O_RDONLY : O_WRONLY);
+}
+
 static int change_flags(const char *path, const void *with) {
   const struct hsm_state_set *change = with;
-  int fd = open_file(path, O_WRONLY);
+  int fd = open_to_change(path);
   if (fd < 0) return errno;
   int error = ioctl(fd, LL_IOC_HSM_STATE_SET, change) == 0 ? 0 : errno;
   if (ask_socket(fd, error)) error = socket_set(fd, path, change);

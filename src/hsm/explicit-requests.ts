@@ -70,6 +70,8 @@ export class ExplicitRequests {
     const state = await native.state(fid);
     if (state.type !== 'file') return EINVAL;
     if (readOnly) return EROFS;
+    // lustre-hsm 2.2. `lfs` has the file open for reading: for writing it would end an archive.
+    await native.mayWrite(fid, request.caller);
     const change = decideStateSet(state, request);
     switch (change.kind) {
       case 'refused':

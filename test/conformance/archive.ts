@@ -152,6 +152,18 @@ export const archive: Theme = {
       t.equal(await lab.flags('f'), states.clean);
     }),
 
+    hsm('3.5', 'nor do hsm_set and hsm_clear, which write nothing', async (t, lab) => {
+      await lab.write('f', Buffer.alloc(MiB / 2));
+      const open = lab.hold('PUT', 'f');
+      await lab.container.uploading(lab.blobName('f'));
+      const fid = await lab.fid('f');
+      await lab.ok('hsm_set --norelease --noarchive', 'f');
+      await lab.ok('hsm_clear --noarchive', 'f');
+      open();
+      await lab.untilFinished(fid, 'ARCHIVE', 'SUCCEED');
+      t.equal(await lab.flags('f'), states.clean | HS.NORELEASE);
+    }),
+
     hsm('57', 'what another process has written and not synced is archived', async (t, lab) => {
       const writer = lab.application();
       await lab.write('f', 'before');

@@ -30,6 +30,13 @@ export const permissions: Theme = {
       t.match(await lab.lfsAs(stranger, 'hsm_clear --dirty', 'f'), refused, 'writable is not owned');
       await chmod(lab.at('f'), 0o644);
       t.match(await lab.lfsAs(stranger, 'hsm_clear --dirty', 'f'), denied, 'nor even written');
+      for (const mode of [0o200, 0o444]) {
+        await chmod(lab.at('f'), mode);
+        const may = mode === 0o200 ? { code: 0, stderr: '' } : denied;
+        t.match(await lab.lfsAs(user, 'hsm_set --norelease', 'f'), may, 'it is for who may write');
+      }
+      await chmod(lab.at('f'), 0o644);
+      await lab.ok('hsm_clear --norelease', 'f');
       t.match(await lab.lfsAs(user, 'hsm_clear --exists', 'f'), refused);
       await lab.ok('hsm_clear --exists --dirty --noarchive', 'f');
       t.equal(await lab.state('f'), '(0x00000000)');

@@ -165,10 +165,9 @@ export const state: Theme = {
       t.equal(await lab.state('link'), '(0x00000009) exists archived, archive_id:1', 'of the target');
       await copyFile('/bin/sleep', lab.at('program'));
       const { child, ended } = start(lab.at('program'), ['600']);
-      t.match(await lab.lfs('hsm_set --norelease', 'program'), { code: 26, stderr: /Text file busy/ });
+      await lab.ok('hsm_set --norelease', 'program');
       child.kill();
       await ended;
-      await lab.ok('hsm_set --norelease', 'program');
       const several = await lab.lfs('hsm_state', 'missing', 'f', 'd');
       t.match(several, { code: 2, stdout: `${lab.at('f')}: (0x00000009)`, stderr: /No such file/ });
       t.match(several.stderr, /Inappropriate ioctl/, '2.16 goes on after an error');

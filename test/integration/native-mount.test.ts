@@ -20,7 +20,7 @@ import { cannotMount, mountAt } from '../helpers/mounts.js';
 import { until } from '../helpers/poll.js';
 import { ok, run, start } from '../helpers/run.js';
 
-const { ENODATA, EBUSY, EPERM } = constants.errno;
+const { ENODATA, EBUSY } = constants.errno;
 const size = 3_000_000;
 /** Different at every offset that a test looks at. */
 const content = Buffer.alloc(
@@ -379,15 +379,12 @@ try:
 except OSError as error:
     print(error.errno)
 `;
-    t.equal(
-      (await python(set('O_RDONLY'), mount.path)).trim(),
-      String(EPERM),
-      'flags need a writable handle',
-    );
-    t.equal((await python(set('O_WRONLY'), mount.path)).trim(), 'done');
-    t.match(await mount.call('asked'), [
-      { kind: 'stateSet', fid, set: 16, clear: 0, archiveId: 3, caller: { uid: 0 } },
-    ]);
+    for (const flags of ['O_RDONLY', 'O_WRONLY']) {
+      t.equal((await python(set(flags), mount.path)).trim(), 'done');
+      t.match(await mount.call('asked'), [
+        { kind: 'stateSet', fid, set: 16, clear: 0, archiveId: 3, caller: { uid: 0 } },
+      ]);
+    }
     await mount.call('answerWith', 'later');
     const waiting = start('python3', ['-c', ask, mount.path]);
     await until(async () => ((await mount.call('stats'))['questions'] ?? 0) > 0, { what: 'the question' });

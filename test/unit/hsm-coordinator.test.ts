@@ -15,7 +15,7 @@ import { caller, root } from '../helpers/callers.js';
 import { gate, MemoryHsm, testConfig } from '../helpers/memory-hsm.js';
 import { until } from '../helpers/poll.js';
 
-const { EAGAIN, EBUSY, EINVAL, ENODATA, ENOENT, ENOSPC, EPERM, EROFS } = constants.errno;
+const { EACCES, EAGAIN, EBUSY, EINVAL, ENODATA, ENOENT, ENOSPC, EPERM, EROFS } = constants.errno;
 
 const user = caller(1000);
 
@@ -430,6 +430,16 @@ await t.test('while it is blocked, lfs is refused with EBUSY and reads still res
   hsm.coordinator.setBlocked(null);
   t.equal(await hsm.coordinator.stateSet({ fid, set: 0x10, clear: 0, caller: root }), 0);
   t.equal(hsm.store.flags('a'), 0x19);
+});
+
+await t.test('the flags of a file are for those who may write it, however they have opened it', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const fid = hsm.store.write('a', 'content');
+  const change = { fid, set: 0x10, clear: 0 };
+  t.equal(await hsm.coordinator.stateSet({ ...change, caller: user }), EACCES);
+  t.equal(hsm.store.flags('a'), 0);
+  t.equal(await hsm.coordinator.stateSet({ ...change, caller: root }), 0);
+  t.equal(hsm.store.flags('a'), 0x10);
 });
 
 await t.test('a read-only mount allows nothing but restores', async (t) => {
