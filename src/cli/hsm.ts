@@ -17,7 +17,7 @@ export async function getParameters(
     .join('&');
   const { value } = await targetAt(path).client.get<HsmParameterList>(`/v1/hsm/parameters?${query}`);
   if (json === true) sayJson(value);
-  else for (const one of value) say(onlyValues === true ? one.value : parameterText(one));
+  else for (const one of value) for (const text of parameterTexts(one, onlyValues)) say(text);
 }
 
 export async function setParameters(
@@ -33,10 +33,20 @@ export async function setParameters(
   const { client } = targetAt(path);
   const { value } = await client.put<HsmParameterList>('/v1/hsm/parameters', { assignments, persistent });
   if (json === true) sayJson(value);
-  else for (const one of value) say(parameterText(one));
+  else for (const one of value) say(`${one.name}=${one.value}`);
 }
 
-/** As lctl: what has several lines begins on its own. */
-function parameterText({ name, value }: HsmParameterList['value'][number]): string {
-  return `${name}=${value.includes('\n') ? '\n' : ''}${value}`;
+/**
+ * As `lctl get_param` (read_param): nothing of a list of nothing; what has several lines, or would fill one together with
+ * its name, begins on its own.
+ */
+export function parameterTexts(
+  { name, value }: HsmParameterList['value'][number],
+  onlyValue = false,
+): readonly string[] {
+  if (value === '' && /\.hsm\.(actions|active_requests)$/.test(name)) return [];
+  if (onlyValue) return [value];
+  return value.includes('\n') || name.length + value.length >= 79
+    ? [`${name}=`, value]
+    : [`${name}=${value}`];
 }

@@ -30,9 +30,11 @@ t.test('the parameters of the coordinator', { skip: cannotMount }, async (t) => 
       'hsm.max_requests=64',
       'hsm.policy=NonBlockingRestore [NoRetryAction]',
       'hsm.user_request_mask=RESTORE',
-      'hsm.active_requests=',
     ])
       t.ok(stdout.split('\n').includes(`${prefix}${line}`), line);
+    t.match(stdout, /hsm\.agents=\nuuid=/);
+    t.notMatch(stdout, 'hsm.actions');
+    t.equal((await lustrite(['hsm', 'get-param', path, '-n', 'hsm.actions'])).stdout, '');
     t.equal((await lustrite(['hsm', 'get-param', path, '-n', 'mdt.*.hsm.default_archive_id'])).stdout, '1\n');
     t.equal(await set('hsm.max_requests=5'), `${prefix}hsm.max_requests=5\n`);
     const { stdout: json } = await lustrite(['hsm', 'get-param', path, 'max_requests', '--json']);

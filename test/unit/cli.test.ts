@@ -12,6 +12,7 @@ import { storesLastMountedAt, writeLastMount } from '../../src/base/last-mount.j
 import { settings } from '../../src/base/config-keys.js';
 import { unknownVariables } from '../../src/base/variables.js';
 import { resolveSettings, type ConfigInput } from '../../src/base/config.js';
+import { parameterTexts } from '../../src/cli/hsm.js';
 import { bytesText, counted, table } from '../../src/cli/output.js';
 import type { JobView } from '../../src/base/control-api.js';
 import { fieldRows, jobLine, nothingFound } from '../../src/cli/job-text.js';
@@ -233,6 +234,23 @@ t.test('the stores that were last mounted at a place are found', async (t) => {
   t.same(storesLastMountedAt('/mnt/two', folder), [join(folder, 'elsewhere')]);
   t.same(storesLastMountedAt('/mnt/three', folder), []);
   t.same(storesLastMountedAt('/mnt/one', join(folder, 'none')), []);
+});
+
+t.test('parameters are printed as lctl prints them', (t) => {
+  const name = 'mdt.data-MDT0000.hsm.actions';
+  const line = 'x'.repeat(78 - name.length);
+  const rows: readonly (readonly [value: string, printed: readonly string[]])[] = [
+    ['', []],
+    [line, [`${name}=${line}`]],
+    [`${line}x`, [`${name}=`, `${line}x`]],
+    ['a\nb', [`${name}=`, 'a\nb']],
+  ];
+  for (const [value, printed] of rows) t.same(parameterTexts({ name, value }), printed);
+  t.same(parameterTexts({ name, value: '' }, true), []);
+  t.same(parameterTexts({ name, value: `${line}x` }, true), [`${line}x`]);
+  const mask = { name: 'mdt.data-MDT0000.hsm.user_request_mask', value: '' };
+  t.same(parameterTexts(mask), [`${mask.name}=`], 'an empty value is a line');
+  t.end();
 });
 
 t.test('a reader that goes away is no error', async (t) => {
