@@ -271,9 +271,10 @@ export class Coordinator implements AsyncDisposable {
     let outcome: ArchiveOutcome = { kind: 'canceled' };
     const transfer = new Transfer(fid, HUA_ARCHIVE, 'archive', state.size, async (self) => {
       options.unlessBegun?.throwIfAborted();
-      outcome = await this.#archive(state, blobs, 0, self, options.complete);
+      outcome = await this.#archive(state, blobs, self, options.complete);
       throwUnlessArchived(outcome);
     });
+    transfer.archiveId = state.archiveId || this.control.parameters.defaultArchiveId;
     await this.#table.run(transfer, options.signal).catch(() => undefined);
     return outcome;
   }
@@ -411,6 +412,7 @@ export class Coordinator implements AsyncDisposable {
         throw error;
       }
       self.blob = state.copy?.blob;
+      self.archiveId ||= state.archiveId;
       await restoreFile(this.#context, state, {
         signal: self.signal,
         lookFor: recorded ? undefined : this.#strictly(state, self),
@@ -431,7 +433,6 @@ export class Coordinator implements AsyncDisposable {
   async #archive(
     state: FileState,
     names: readonly string[],
-    archiveId: number,
     self: Transfer,
     complete?: ArchiveRequest['complete'],
   ): Promise<ArchiveOutcome> {
@@ -449,10 +450,10 @@ export class Coordinator implements AsyncDisposable {
         const now = await namesLeft(native, fid, before.blobs);
         if (typeof now === 'string') return { kind: now };
         const { blobs, nlink } = now;
-        const id = archiveId || state.archiveId || this.control.parameters.defaultArchiveId;
+        const archiveId = self.archiveId || state.archiveId || this.control.parameters.defaultArchiveId;
         const outcome = await archiveFile(
           this.#context,
-          { fid, blobs, archiveId: id, complete },
+          { fid, blobs, archiveId, complete },
           { signal: self.signal, onProgress: (bytes) => this.#table.progress(self, bytes) },
         );
         if (native.renames() !== renames) this.#owners.displaced();
@@ -485,7 +486,8 @@ export class Coordinator implements AsyncDisposable {
       (action === HUA_RESTORE
         ? this.#restoreTransfer(fid, 'restore', { size })
         : this.#explicitTransfer(entry, size));
-    transfer.asked ??= { archiveId, data: entry.data };
+    transfer.asked ??= { data: entry.data };
+    transfer.archiveId ||= archiveId;
     transfer.usedBefore = undefined;
     const done = shared?.done ?? this.#table.run(transfer);
     void done
@@ -549,7 +551,7 @@ export class Coordinator implements AsyncDisposable {
         await this.#untilItAnswers(self, async () => {
           const { blobs, refused } = await this.#blobsOf(state);
           const complete = (): Promise<boolean> => Promise.resolve(refused === '');
-          throwUnlessArchived(await this.#archive(state, blobs, archiveId, self, complete));
+          throwUnlessArchived(await this.#archive(state, blobs, self, complete));
           if (refused !== '') throw new FsError('EINVAL', refused);
         });
         return;
@@ -653,7 +655,8 @@ export class Coordinator implements AsyncDisposable {
   /** The state at dispatch; a request that no longer fits it fails there (lustre-hsm 3.1). */
   async #checked(fid: Fid, action: QueuedAction, archiveId: number): Promise<FileState> {
     const state = await this.#context.native.state(fid);
-    if (decideRequest(action, state, archiveId).kind !== 'queue') {
+    // What belongs to no archive yet may go to any.
+    if (decideRequest(action, state, state.archiveId && archiveId).kind !== 'queue') {
       throw new FsError(EPERM, 'the state of the file no longer allows or needs it');
     }
     return state;

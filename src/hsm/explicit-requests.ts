@@ -86,12 +86,12 @@ export class ExplicitRequests {
 
   async #queue(request: HsmRequest, action: QueuedAction): Promise<number> {
     const { caller, archiveId } = request;
-    const { log } = this.#options;
+    const { log, parameters } = this.#options;
     const data = request.data.toString('hex');
-    const asked = (fid: Fid): NewRequest => ({
+    const asked = (fid: Fid, file?: FileState): NewRequest => ({
       action,
       fid,
-      archiveId,
+      archiveId: archiveId || file?.archiveId || parameters().defaultArchiveId,
       uid: caller.uid,
       ...(data !== '' && { data }),
     });
@@ -118,12 +118,12 @@ export class ExplicitRequests {
       }
       if (decision.kind === 'not-needed') continue;
       if (action === HUA_RESTORE && this.#options.restoring(fid)) continue;
-      accepted.push(asked(fid));
+      accepted.push(asked(fid, state));
     }
     if (accepted.length === 0) return refusal;
     await this.#options.enqueue(accepted);
     // Queued all the same (lustre-hsm 3.1).
-    const nonBlocking = action === HUA_RESTORE && this.#options.parameters().nonBlockingRestore;
+    const nonBlocking = action === HUA_RESTORE && parameters().nonBlockingRestore;
     return refusal === 0 && nonBlocking ? ENODATA : refusal;
   }
 

@@ -4,8 +4,8 @@ import type { ListedRequest, TransferCounts } from './transfers.js';
 /** Of a request for all of a file, which is what lfs sends. */
 const wholeFile = '0x0-0xffffffffffffffff';
 
-/** Where a request that names no archive goes. */
 export interface ListingDefaults {
+  /** Of who waits for a file that nobody has looked at yet. */
   readonly archiveId: number;
   /** Of the one copytool there is. */
   readonly agent: string;

@@ -31,6 +31,8 @@ export class Transfer implements Queued {
   readonly work: (self: Transfer) => Promise<void>;
   readonly done: Promise<void>;
   readonly cookie = nextCookie++;
+  /** Where the data goes or comes from; 0: not known yet. */
+  archiveId = 0;
   /** Of the journal, where somebody asked for it: it outlives a stop of the coordinator. */
   asked: AskedRequest | undefined;
   /** When it began to move bytes, or moved some last; what only waits for its turn does not stall. */
@@ -106,8 +108,6 @@ export class Transfer implements Queued {
 }
 
 export interface AskedRequest {
-  /** 0: none was named. */
-  readonly archiveId: number;
   /** Hexadecimal digits. */
   readonly data?: string | undefined;
 }
@@ -530,14 +530,14 @@ function cancelOf(transfer: Transfer): ListedRequest {
 }
 
 function listedRequest(
-  { fid, action, cookie, asked, running, moved, signal }: Transfer,
+  { fid, action, cookie, archiveId, asked, running, moved, signal }: Transfer,
   ended?: 'SUCCEED' | 'FAILED' | 'CANCELED',
 ): ListedRequest {
   return {
     fid,
     action: actionName(action),
     cookie,
-    archiveId: asked?.archiveId ?? 0,
+    archiveId,
     data: asked?.data ?? '',
     status: ended ?? (running ? 'STARTED' : 'WAITING'),
     moved,

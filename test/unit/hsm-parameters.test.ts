@@ -551,3 +551,36 @@ t.test('requests are listed to the letter, and finished ones for the grace delay
   hsm.clock.ms += 60_001;
   t.equal(get(hsm, 'hsm.actions'), '');
 });
+
+t.test(
+  'a request is listed with the archive of its file, else with what was the default when it was queued',
+  async (t) => {
+    await using hsm = await MemoryHsm.start();
+    const [asked, read] = (await released(hsm, 'asked', 'read')) as [Fid, Fid];
+    for (const fid of [asked, read]) await hsm.store.changeFlags(fid, 0, 0, 3);
+    const fresh = hsm.store.write('fresh', 'x');
+    const exists = hsm.store.write('exists', 'x');
+    await hsm.store.changeFlags(exists, 0x01, 0, 0);
+    await set(hsm, 'hsm_control=disabled');
+    t.equal(await hsm.coordinator.request(request(HUA_RESTORE, [asked])), 0);
+    t.equal(await hsm.coordinator.request(request(HUA_ARCHIVE, [fresh, exists])), 0);
+    await set(hsm, 'hsm.default_archive_id=7');
+    const archives = (): readonly (readonly string[])[] =>
+      [...get(hsm, 'hsm.actions').matchAll(/ action=(\w+) archive#=(\d+)/g)].map(([, action, id]) => [
+        action ?? '',
+        id ?? '',
+      ]);
+    const listed = [
+      ['RESTORE', '3'],
+      ['ARCHIVE', '1'],
+      ['ARCHIVE', '1'],
+    ];
+    t.same(archives(), listed);
+    await set(hsm, 'hsm_control=enabled');
+    for (const name of ['asked', 'fresh', 'exists']) await flags(hsm, name, 0x09);
+    hsm.coordinator.restoreNeeded(read, 1);
+    await flags(hsm, 'read', 0x09);
+    t.same(archives(), [...listed, ['RESTORE', '3']]);
+    for (const fid of [fresh, exists]) t.match(await hsm.store.state(fid), { archiveId: 1 });
+  },
+);
