@@ -255,7 +255,7 @@ await t.test('what a dead daemon left otherwise ends honestly', async (t) => {
     ['exported', 'Cancelling', 'Canceled', undefined],
     ['imported', 'Cancelling', 'Canceled', undefined],
     ['followed', 'Disabling', 'Disabled', undefined],
-    ['sent', 'Disabling', 'Disabled', undefined],
+    ['sent', 'Disabling', 'DisableFailed', /the daemon ended .* an export job copies the rest/],
   ] as const;
   for (const [name, before, after, message] of rows) {
     const record = await onDisk(jobs, name);
@@ -272,8 +272,13 @@ await t.test('what a dead daemon left otherwise ends honestly', async (t) => {
     t.equal(stateOf(now), after, `${name} ${before}`);
     t.ok(isFinal(now));
     t.ok(endOf(now), 'with the time');
-    if (message !== undefined)
-      t.match(now.properties.status, { errorCode: 'Interrupted', errorMessage: message });
+    if (message !== undefined) {
+      const said =
+        now.kind === 'export'
+          ? { errorCode: 'Interrupted', errorMessage: message }
+          : { statusCode: 'Interrupted', statusMessage: message };
+      t.match(now.properties.status, said);
+    }
     t.same(await onDisk(jobs, name), now);
     t.equal(jobs.runner.running(), undefined);
     const logged = (): string =>

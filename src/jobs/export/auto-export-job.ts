@@ -31,7 +31,7 @@ export const autoExportJob: JobType<AutoExportRecord> = {
   resume: (_, record) =>
     Promise.resolve(record.properties.status.state === 'InProgress' ? record : undefined),
 
-  interrupted: (_, record, at) => Promise.resolve(endedAutoExport(record, { kind: 'canceled' }, at)),
+  interrupted: (_, record, at) => Promise.resolve(endedAutoExport(record, { kind: 'stopped' }, at)),
 
   failed: (record, failure, at) => endedAutoExport(record, { kind: 'failed', failure }, at),
 

@@ -11,7 +11,7 @@ export type AutoExportState = (typeof autoExportStates)[number];
 export const autoExportTransitions: Readonly<Record<AutoExportState, readonly AutoExportState[]>> = {
   // A daemon that starts again goes on with it.
   InProgress: ['InProgress', 'Disabling', 'Failed'],
-  // DisableFailed: the iteration that was waited for could not export everything.
+  // DisableFailed: the iteration that was waited for could not export everything, or its daemon ended first.
   Disabling: ['Disabled', 'DisableFailed', 'Failed'],
   Disabled: [],
   DisableFailed: [],
@@ -81,19 +81,21 @@ export const noAutoExportCounters: AutoExportCounters = {
 
 export const autoExportRuns = 'Auto Export is in progress';
 
-/** The final record: DisableFailed when the last iteration left files that the container lacks. */
+/** The final record: DisableFailed when the last iteration left, or may have left, files that the container lacks. */
 export function endedAutoExport(
   record: AutoExportRecord,
   end: JobEnd<{ readonly firstProblem: string | undefined }>,
   at: string,
 ): AutoExportRecord {
   const { properties } = record;
-  const status = { ...properties.status, ...autoExportEnd(end), lastCompletionTimeUTC: at };
+  const { state } = properties.status;
+  const status = { ...properties.status, ...autoExportEnd(end, state), lastCompletionTimeUTC: at };
   return { ...record, properties: { ...properties, status } };
 }
 
 function autoExportEnd(
   end: JobEnd<{ readonly firstProblem: string | undefined }>,
+  before: AutoExportState,
 ): Pick<AutoExportStatus, 'state' | 'statusMessage'> & { readonly statusCode?: string } {
   switch (end.kind) {
     case 'done':
@@ -109,6 +111,11 @@ function autoExportEnd(
     case 'failed':
       return { state: 'Failed', statusCode: end.failure.code, statusMessage: messageChain(end.failure) };
     case 'stopped':
-      return { state: 'Failed', statusCode: 'Interrupted', statusMessage: 'the daemon was stopped' };
+      return {
+        // Disabled says that the container has everything.
+        state: before === 'Disabling' ? 'DisableFailed' : 'Failed',
+        statusCode: 'Interrupted',
+        statusMessage: 'the daemon ended before the last iteration was over; an export job copies the rest',
+      };
   }
 }
