@@ -595,6 +595,31 @@ await t.test(
   },
 );
 
+await t.test('an auto-export writes each name of a symlink, also one that it gets later', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  store.symlink('l', 'target');
+  await store.link('l', 'm');
+  container.before = (call, blob) => {
+    if (call === 'write' && blob === 'm') throw new BlobError('throttled', '503');
+  };
+  await jobs.runner.create('auto-export', { name: 'out', pollIntervalMs: 1 });
+  await iterated(jobs);
+  t.same([container.text('l'), container.text('m')], ['target', undefined]);
+  t.match(autoExport(jobs), { currentIterationFilesFailed: 1 });
+  container.before = () => undefined;
+  await iterated(jobs);
+  t.equal(container.text('m'), 'target', 'tried again');
+  await store.link('l', 'n');
+  await iterated(jobs);
+  t.equal(container.text('n'), 'target', 'as new as it is');
+  container.calls.length = 0;
+  await iterated(jobs);
+  t.same(container.calls, []);
+  await jobs.runner.cancel('out');
+  await jobs.runner.wait('out');
+});
+
 await t.test('a file that has names outside an auto-export is not written again and again', async (t) => {
   await using jobs = await MemoryJobs.start();
   const { container, store, pool } = jobs.hsm;

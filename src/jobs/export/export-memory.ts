@@ -3,7 +3,7 @@
  * a run of the daemon: the first iteration after a restart looks at everything again. Some 250 bytes for a directory or a
  * symlink, and for a file that stays dirty.
  */
-import type { Fid, WalkEntry } from '../../store/inodes.js';
+import type { WalkEntry } from '../../store/inodes.js';
 
 /** How an entry stands to what was last exported of it; 'incomplete': it was, but not all directories above it. */
 export type Novelty = 'new' | 'changed' | 'incomplete' | 'same';
@@ -15,21 +15,22 @@ interface Exported {
 }
 
 export class ExportMemory {
-  #last = new Map<Fid, Exported>();
-  #now = new Map<Fid, Exported>();
+  #last = new Map<string, Exported>();
+  #now = new Map<string, Exported>();
 
   novelty(entry: WalkEntry, seen = attributesOf(entry)): Novelty {
-    const known = this.#last.get(entry.fid);
+    const key = keyOf(entry);
+    const known = this.#last.get(key);
     if (known === undefined) return 'new';
     // Whatever fails is as changed the next time.
-    this.#now.set(entry.fid, known);
+    this.#now.set(key, known);
     if (known.seen !== seen) return 'changed';
     return known.complete ? 'same' : 'incomplete';
   }
 
   /** The container has the entry as it was found. */
   exported(entry: WalkEntry, { complete = true, seen = attributesOf(entry) } = {}): void {
-    this.#now.set(entry.fid, { seen, complete });
+    this.#now.set(keyOf(entry), { seen, complete });
   }
 
   /** Everything was walked: what was not met is gone. */
@@ -37,6 +38,11 @@ export class ExportMemory {
     this.#last = this.#now;
     this.#now = new Map();
   }
+}
+
+/** Of a symlink each name is exported for itself; of a file all are at once. */
+function keyOf({ type, fid, path }: WalkEntry): string {
+  return type === 'symlink' ? `${fid} ${path}` : fid;
 }
 
 /** Without the name: renames are not exported. */
