@@ -124,6 +124,8 @@ const make: { readonly [Kind in JobKind]: Make<Kind> } = {
           state: 'InProgress',
           statusMessage: autoExportRuns,
           ...noAutoExportCounters,
+          // With the one that runs.
+          exportIterationCount: 1,
           lastStartedTimeUTC,
         },
       },

@@ -148,7 +148,8 @@ await t.test(
     const now = (): string => new Date(clock.ms).toISOString();
 
     store.write('a', 'a');
-    await jobs.runner.create('auto-export', { name: 'out', pollIntervalMs });
+    const { record } = await jobs.runner.create('auto-export', { name: 'out', pollIntervalMs });
+    t.match(record.properties.status, { exportIterationCount: 1 }, 'with the first, which begins');
     await pauses.waits();
     const first = now();
     const good = { totalFilesFailed: 0, currentIterationFilesFailed: 0 };
@@ -182,6 +183,11 @@ await t.test(
       statusMessage: runs,
     });
     t.ok(now() > first);
+    await jobs.runner[Symbol.asyncDispose]();
+    pauses.go();
+    await jobs.restart();
+    await pauses.waits();
+    t.equal(status().exportIterationCount, 5, 'a daemon that goes on begins another');
     await jobs.runner.cancel('out');
     await jobs.runner.wait('out');
     t.equal(status().state, 'Disabled');

@@ -41,10 +41,15 @@ export const autoExportJob: JobType<AutoExportRecord> = {
     const iteration = run.stop;
     const log = new RepeatedLines(run.log);
     const memory = new ExportMemory();
+    // The record of a new job begins with its first iteration.
+    let begun = run.resumed ? 1 : 0;
     let firstProblem: string | undefined;
     let end: JobEnd<{ readonly firstProblem: string | undefined }>;
     do {
-      const before = run.now();
+      const last = run.now();
+      const exportIterationCount = last.properties.status.exportIterationCount + begun;
+      const before = withStatus(last, { exportIterationCount });
+      begun = 1;
       const counters: MutableExportCounters = { ...noExportCounters };
       const current = (): AutoExportRecord => withCounters(run.now(), before, counters);
       end = await run.during(current, { persist: true, signal: iteration }, async () => {
@@ -89,7 +94,7 @@ function withCounters(
   const counted = {
     totalFilesExported: status.totalFilesExported + now.totalFilesExported,
     totalMiBExported: Math.floor(bytes / mib),
-    exportIterationCount: status.exportIterationCount + 1,
+    exportIterationCount: status.exportIterationCount,
     currentIterationFilesDiscovered: now.filesDiscovered,
     currentIterationMiBDiscovered: Math.floor(now.totalBytesDiscovered / mib),
     currentIterationFilesExported: now.totalFilesExported,
