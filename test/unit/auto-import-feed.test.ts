@@ -1,4 +1,5 @@
 /** An auto-import job that follows the change feed, over memory. */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import t from 'tap';
 import { BlobError } from '../../src/base/errors.js';
 import {
@@ -33,6 +34,8 @@ class Rig implements AsyncDisposable {
     const { container } = rig.jobs.hsm;
     for (const name of blobs) container.put(name, name);
     container.feed.tickMs = 100;
+    // As any request: a poll that finds nothing would let nobody else run.
+    container.feed.before = (): Promise<void> => nextTurn();
     await rig.writer.create(rig.#hourMs);
     await rig.jobs.runner.create('auto-import', {
       name: 'auto',
@@ -52,6 +55,17 @@ class Rig implements AsyncDisposable {
 
   get paths(): readonly string[] {
     return this.jobs.hsm.store.paths();
+  }
+
+  /** Resolves when the job has read the feed once more, or is over. */
+  async polled(): Promise<void> {
+    const { clock } = this.jobs.hsm;
+    clock.ms += 1000;
+    const after = new Date(clock.ms).toISOString();
+    await this.until('a poll', () => {
+      const { state, blobSyncEvents } = this.status;
+      return state !== 'InProgress' || (blobSyncEvents.lastTimeFullySynchronized ?? '') >= after;
+    });
   }
 
   until(what: string, condition: () => boolean): Promise<unknown> {
@@ -295,3 +309,66 @@ await t.test(
     }
   },
 );
+
+/** What others make of names that are here, told in two batches, the creation first; and what has to be here then. */
+const typeChanges: readonly {
+  readonly change: string;
+  readonly here: readonly string[];
+  readonly created: string;
+  readonly deleted: string;
+  readonly modes: readonly ConflictMode[];
+}[] = [
+  {
+    change: 'a file becomes a directory',
+    here: ['a', 'b'],
+    created: 'a/b',
+    deleted: 'a',
+    modes: conflictModes,
+  },
+  {
+    change: 'a directory becomes a file',
+    here: ['a/b/c', 'b'],
+    created: 'a',
+    deleted: 'a/b/c',
+    modes: ['OverwriteIfDirty', 'OverwriteAlways'],
+  },
+];
+for (const { change, here, created, deleted, modes } of typeChanges)
+  await t.test(`${change} whichever of its blobs the feed tells of first`, async (t) => {
+    for (const mode of modes) {
+      await using rig = await Rig.start(here, mode);
+      const { container } = rig.jobs.hsm;
+      const told = (...events: Parameters<Rig['tell']>[0]): Promise<unknown> =>
+        rig.tell(events).then(() => rig.polled());
+      await container.delete(deleted);
+      container.put(created, created);
+      await told(['BlobCreated', created]);
+      await rig.jobs.runner[Symbol.asyncDispose]();
+      await rig.jobs.restart();
+      await told(['BlobDeleted', deleted]);
+      const paths = [created, 'b'].flatMap((name) => [...ancestors(name), name]);
+      t.same(rig.paths, paths.toSorted(), mode);
+      t.match(rig.status, { state: 'InProgress', blobSyncEvents: { totalErrors: 0 } }, mode);
+      if (here.includes('a')) t.equal(rig.status.blobSyncEvents.totalConflicts, 0, mode);
+    }
+  });
+
+await t.test('a name that is both a file and a directory is what is left of it in the end', async (t) => {
+  await using rig = await Rig.start(['a', 'never'], 'Skip');
+  const { container, store } = rig.jobs.hsm;
+  store.write('mine', 'here only');
+  await rig.hour([
+    ['BlobCreated', 'a/b'],
+    ['BlobCreated', 'a/c/d'],
+    ['BlobCreated', 'mine/b'],
+  ]);
+  await rig.polled();
+  t.equal(rig.status.blobSyncEvents.totalConflicts, 3, 'as long as the container has both');
+  t.same(rig.paths, ['a', 'mine', 'never']);
+  container.calls.length = 0;
+  await rig.polled();
+  t.same(container.calls, [], 'it costs nothing to wait');
+  await rig.hour([['BlobDeleted', 'a']]);
+  await rig.polled();
+  t.same(rig.paths, ['a', 'a/b', 'a/c', 'a/c/d', 'mine', 'never']);
+});

@@ -54,6 +54,8 @@ const progress = z
     deleting: fids,
     /** Path -> FID of the directories whose blobs are gone and in which something is left. */
     left: fids,
+    /** Path -> FID of what keeps blobs of that name, or below it, from being imported. */
+    contested: fids.default({}),
     /** Blobs whose changes wait for those who have the files open. */
     busy: z.array(z.string()).readonly(),
   })
@@ -111,6 +113,7 @@ export const noProgress: AutoImportProgress = {
   cursor: null,
   deleting: {},
   left: {},
+  contested: {},
   busy: [],
 };
 

@@ -2,16 +2,17 @@
 import type { Clock } from '../../base/clock.js';
 import { crashPoint } from '../../base/crash.js';
 import { BlobError, isOutage, messageChain } from '../../base/errors.js';
-import { compareListed } from '../../blob/listing-order.js';
+import { compareListed, isUnderPrefix } from '../../blob/listing-order.js';
 import type { Container, ListedBlob } from '../../blob/port.js';
 import type { Coordinator } from '../../hsm/coordinator.js';
-import type { Fid, NativeStore } from '../../store/inodes.js';
+import type { Fid, FileState, NativeStore } from '../../store/inodes.js';
 import type { AutoImportProgress, BlobSyncCounters } from './auto-import-record.js';
 import { SourceGap, type Changes, type ChangeSource } from './change-source.js';
 import { scanActions, scanAgainActions, syncActions } from '../import/conflict.js';
 import type { ConflictMode } from '../import/conflict-mode.js';
+import { deletedOf, deletes, deletionActions } from './deletion.js';
 import { begunDeletions, Deletions, type DeletionPlan } from './deletions.js';
-import { removeImplied } from './implied-directories.js';
+import { isEmpty, removeImplied } from './implied-directories.js';
 import { lookAt } from './look.js';
 import type { ImportDefaults } from '../import/blob-stub.js';
 import { importBlobs, runImport, type MutableImportCounters } from '../import/import.js';
@@ -56,6 +57,8 @@ export type AutoImportEvent =
 
 /** Directories whose blobs are gone, to be tried again; the oldest stay behind more. */
 const maxLeft = 10_000;
+/** Names that are a file here and a directory there, or the other way; the oldest stay so. */
+const maxContested = 10_000;
 /** The longest pause between two tries of a container that does not answer. */
 const maxPauseMs = 60_000;
 
@@ -124,13 +127,15 @@ class AutoImport {
     await this.#move({ ...this.#progress, cursor });
     const busy = new Set(this.#progress.busy);
     const left = new Map(Object.entries(this.#progress.left));
+    const contested = new Map(Object.entries(this.#progress.contested));
     await runImport({
       ...this.#options,
       actions,
       startedMs: clock.now(),
       resumed,
       counters: scan,
-      later: this.#later(busy),
+      // Nobody tells of what was deleted before it began.
+      later: this.#importsLater(busy, contested, () => Promise.resolve(false)),
       async onPage(page) {
         for (const { name } of page) left.delete(directoryOf(name));
         await source.observe(page);
@@ -146,6 +151,7 @@ class AutoImport {
       cursor: asJson(await source.observed(cursor)),
       deleting: {},
       left: Object.fromEntries(left),
+      contested: newest(contested, maxContested),
       busy: [...busy],
     };
     await onEvent({ kind: 'scan-ended' }, this.#progress);
@@ -158,7 +164,7 @@ class AutoImport {
     // The next names are asked for while this batch is applied.
     for await (const changes of readAhead(source.poll(this.#progress.cursor, signal), 1)) {
       signal.throwIfAborted();
-      const progress = await this.#apply(changes, this.#progress.busy);
+      const progress = await this.#apply(changes);
       crashPoint('auto-import.applied');
       this.#progress = { ...progress, cursor: asJson(changes.cursor) };
       this.#counted = { ...this.#options.sync };
@@ -166,20 +172,23 @@ class AutoImport {
       await onEvent({ kind: 'applied', ...(newestMs !== undefined && { newestMs }) }, this.#progress);
     }
     this.#begun = {};
+    await this.#retryContested();
   }
 
   /**
-   * Deletions first: what is new may need their names. Resolves behind a barrier, with what is left to do; `waiting` is.
+   * Deletions first: what is new may need their names. Resolves behind a barrier, with what is left to do; `before` that
+   * was.
    */
   async #apply(
     { present, absent }: Pick<Changes, 'present' | 'absent'>,
-    waiting: readonly string[],
+    before = this.#progress,
   ): Promise<AutoImportProgress> {
-    const busy = new Set(waiting);
-    const left = new Map(Object.entries(this.#progress.left));
+    const busy = new Set(before.busy);
+    const left = new Map(Object.entries(before.left));
+    const contested = new Map(Object.entries(before.contested));
     const gone = absent.length > 0 ? await this.#delete(absent, busy, left) : [];
     for (const { name } of present) left.delete(directoryOf(name));
-    if (present.length > 0) await this.#import(present, busy);
+    if (present.length > 0) await this.#import(present, busy, contested);
     // Behind what is new, which keeps the directories that it lies in.
     await this.#removeImplied(gone);
     await this.#options.native.barrier();
@@ -187,9 +196,10 @@ class AutoImport {
     const names = new Set([...absent, ...present.map(({ name }) => name)].map(directoryOf));
     this.#begun = Object.fromEntries(Object.entries(this.#begun).filter(([path]) => !names.has(path)));
     return {
-      ...this.#progress,
+      ...before,
       deleting: this.#begun,
-      left: Object.fromEntries([...left].slice(-maxLeft)),
+      left: newest(left, maxLeft),
+      contested: newest(contested, maxContested),
       busy: [...busy],
     };
   }
@@ -198,7 +208,11 @@ class AutoImport {
     for (const blob of this.#said.keys()) if (!busy.has(blob)) this.#said.delete(blob);
   }
 
-  async #import(present: readonly ListedBlob[], busy: Set<string>): Promise<void> {
+  async #import(
+    present: readonly ListedBlob[],
+    busy: Set<string>,
+    contested: Map<string, Fid>,
+  ): Promise<void> {
     const { sync, clock, container } = this.#options;
     const counters: MutableImportCounters = { ...sync, totalBlobsWalked: 0 };
     try {
@@ -211,7 +225,7 @@ class AutoImport {
           startedMs: clock.now(),
           resumed: false,
           counters,
-          later: this.#later(busy),
+          later: this.#importsLater(busy, contested, (path, state) => this.#isGoing(path, state)),
         },
         blobs,
       );
@@ -278,11 +292,53 @@ class AutoImport {
   /** What had to wait, by what the container has now. */
   async #retryBusy(): Promise<void> {
     const { container, signal } = this.#options;
-    await this.#move(await this.#apply(await lookAt(container, this.#progress.busy, signal), []));
+    const found = await lookAt(container, this.#progress.busy, signal);
+    await this.#move(await this.#apply(found, { ...this.#progress, busy: [] }));
+  }
+
+  /** Names that what was there has given up, by what the container has of them now. */
+  async #retryContested(): Promise<void> {
+    const { native, signal } = this.#options;
+    const contested = Object.entries(this.#progress.contested);
+    const states = await native.lookup(contested.map(([path]) => path));
+    for (const [at, [path, fid]] of contested.entries()) {
+      signal.throwIfAborted();
+      const state = states[at];
+      if (state?.fid === fid && !(state.type === 'directory' && (await isEmpty(native, path)))) continue;
+      const { [path]: _, ...others } = this.#progress.contested;
+      let progress: AutoImportProgress = { ...this.#progress, contested: others };
+      for await (const present of this.#of(path))
+        if (present.length > 0) progress = await this.#apply({ present, absent: [] }, progress);
+      await this.#move(progress);
+    }
+  }
+
+  /** The blob of a name, together with the first of those below it. */
+  async *#of(path: string): AsyncGenerator<readonly ListedBlob[], void, undefined> {
+    const { container, prefixes, signal } = this.#options;
+    const { hierarchical } = container.namespace;
+    const isWanted = ({ name }: ListedBlob): boolean =>
+      prefixes.some((prefix) => isUnderPrefix(name, prefix, hierarchical));
+    // There, it is the first that is listed.
+    let itself = hierarchical ? [] : (await lookAt(container, [path], signal)).present;
+    for await (const page of container.list({ prefix: hierarchical ? path : `${path}/`, signal })) {
+      yield [...itself, ...page].filter(isWanted);
+      itself = [];
+    }
+    yield itself.filter(isWanted);
+  }
+
+  /** Whether a deletion is still to be told of the blob that a file comes from, and takes it. */
+  async #isGoing(path: string, state: FileState): Promise<boolean> {
+    const { mode, container, signal } = this.#options;
+    const what = deletedOf(state, path);
+    if (what === undefined || state.copy?.blob !== path || !deletes(deletionActions[what][mode]))
+      return false;
+    return (await lookAt(container, [path], signal)).absent.length > 0;
   }
 
   /** Takes what has to wait, and says so the first time. */
-  #later(busy: Set<string>): Later {
+  #later(busy: Set<string>): Omit<Later, 'contested'> {
     const waited = new Set(this.#progress.busy);
     const said = new Set(waited);
     return {
@@ -297,6 +353,25 @@ class AutoImport {
         if (said.has(blob)) return;
         said.add(blob);
         this.#options.log.add({ level: 'info', blob, code: 'Busy', message: `${why}: tried again later` });
+      },
+    };
+  }
+
+  /** The same for imports, which names may be contested for. */
+  #importsLater(
+    busy: Set<string>,
+    contested: Map<string, Fid>,
+    isGoing: (path: string, state: FileState) => Promise<boolean>,
+  ): Later {
+    const going = new Map<string, Promise<boolean>>();
+    return {
+      ...this.#later(busy),
+      contested: (path, state) => {
+        if (!this.#options.enableDeletions) return Promise.resolve(false);
+        contested.set(path, state.fid);
+        const known = going.get(path) ?? isGoing(path, state);
+        going.set(path, known);
+        return known;
       },
     };
   }
@@ -320,6 +395,10 @@ function asFailure(error: unknown): unknown {
   return new JobFailure('SyncFailed', `the container could not be read: ${messageChain(error)}`, {
     cause: error,
   });
+}
+
+function newest(map: ReadonlyMap<string, Fid>, count: number): Readonly<Record<string, Fid>> {
+  return Object.fromEntries([...map].slice(-count));
 }
 
 /** The path of a directory's blob, with or without the '/' of a marker. */

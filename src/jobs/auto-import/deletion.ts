@@ -29,6 +29,11 @@ export const deletionActions: Readonly<Record<Deleted, Readonly<Record<ConflictM
   directory: { Fail: 'delete', Skip: 'delete', OverwriteIfDirty: 'delete', OverwriteAlways: 'delete' },
 };
 
+/** Whether it takes what is there. */
+export function deletes(action: DeletionAction | 'disabled'): boolean {
+  return action === 'delete' || action === 'delete-unused';
+}
+
 /** Undefined: nothing that the blob can have been. */
 export function deletedOf(
   existing: Pick<FileState, 'type' | 'modified' | 'copy' | 'flags' | 'nlink'>,

@@ -11,7 +11,7 @@ import type { Fid, FileState, NativeStore } from '../../store/inodes.js';
 import { keepOtherNames } from '../import/conflict-resolution.js';
 import type { ConflictMode } from '../import/conflict-mode.js';
 import type { Later } from '../import/later.js';
-import { deletedOf, deletionActions, type Deleted, type DeletionAction } from './deletion.js';
+import { deletedOf, deletes, deletionActions, type Deleted, type DeletionAction } from './deletion.js';
 import { JobFailure } from '../job-end.js';
 import type { JobLog, JobLogLine } from '../job-log.js';
 import { Parallel } from '../parallel.js';
@@ -52,7 +52,7 @@ export type DeletionPlan = Readonly<Record<string, Fid>>;
 
 /** What of the plan is going to be deleted, as `plan` wants it after a crash. */
 export function begunDeletions(planned: readonly PlannedDeletion[]): DeletionPlan {
-  const deleted = planned.filter(({ action }) => action === 'delete' || action === 'delete-unused');
+  const deleted = planned.filter(({ action }) => deletes(action));
   return Object.fromEntries(deleted.map(({ path, state }) => [path, state.fid]));
 }
 
@@ -63,7 +63,7 @@ const lineOf = {
 } as const;
 
 function deletesFile({ state, action }: PlannedDeletion): boolean {
-  return state.type !== 'directory' && (action === 'delete' || action === 'delete-unused');
+  return state.type !== 'directory' && deletes(action);
 }
 
 function namesTheRecord({ path, state }: PlannedDeletion): boolean {

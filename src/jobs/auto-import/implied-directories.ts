@@ -58,8 +58,8 @@ export async function removeImplied(options: ImpliedDirectoryOptions, gone: Iter
   }
 }
 
-/** False, too, where it is gone or cannot be read. */
-async function isEmpty(native: Pick<NativeStore, 'walk'>, path: string): Promise<boolean> {
+/** Of a directory; false, too, where it is gone or cannot be read. */
+export async function isEmpty(native: Pick<NativeStore, 'walk'>, path: string): Promise<boolean> {
   const walk = native.walk({ path, select: 'all', batch: 1 });
   try {
     return (await walk.next()) === null;

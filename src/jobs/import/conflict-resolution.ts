@@ -34,6 +34,8 @@ export type Resolution =
   | { readonly kind: 'completed'; readonly fid: Fid }
   /** A conflict that stays. */
   | { readonly kind: 'conflict'; readonly message: string }
+  /** The same: the directory that is there is not empty. */
+  | { readonly kind: 'filled'; readonly message: string }
   /** A conflict that the mode has ended. `resident`: by taking the data away of what was the blob already. */
   | { readonly kind: 'resolved'; readonly message: string; readonly fid: Fid; readonly resident: boolean }
   /** The mode's action is not possible now. */
@@ -54,8 +56,6 @@ const busy: Readonly<Record<number, string>> = {
   [ESTALE]: 'it changed meanwhile',
   [ENOENT]: 'it is gone meanwhile',
 };
-/** The same; it stays so. */
-const unresolved: Readonly<Record<number, string>> = { [ENOTEMPTY]: 'the directory is not empty' };
 
 /** Rejects only with what ends the job. */
 export async function resolveConflict(
@@ -147,9 +147,8 @@ function unresolvedBy(error: unknown, reason: string, signal: AbortSignal): Reso
   if (error instanceof JobFailure || isOutage(error)) throw error;
   const errno = errnoOf(error) ?? 0;
   const later = busy[errno];
-  const stays = unresolved[errno];
   if (later !== undefined) return { kind: 'busy', message: `${reason}, and ${later}` };
-  if (stays !== undefined) return { kind: 'conflict', message: `${reason}, and ${stays}` };
+  if (errno === ENOTEMPTY) return { kind: 'filled', message: `${reason}, and the directory is not empty` };
   return { kind: 'failed', message: `${reason}: ${messageChain(error)}` };
 }
 

@@ -279,17 +279,22 @@ class Import {
    * that the item can be made now.
    */
   async #madeWay({ stub }: WantedStub, result: StubResult): Promise<boolean> {
-    const { native } = this.#options;
     if (result.kind === 'exists' && stub.kind === 'directory' && result.state.type !== 'directory') {
       return this.#remove(stub.path, result.state);
     }
     if (result.kind !== 'failed' || (result.errno !== ENOTDIR && result.errno !== ELOOP)) return false;
-    const parents = ancestors(stub.path);
-    const states = await native.lookup(parents);
+    const obstacle = await this.#obstacle(stub.path);
+    // None: an item before this one has made way.
+    return obstacle === undefined || this.#remove(obstacle.path, obstacle.state);
+  }
+
+  /** What is above a path and no directory. */
+  async #obstacle(below: string): Promise<{ readonly path: string; readonly state: FileState } | undefined> {
+    const parents = ancestors(below);
+    const states = await this.#options.native.lookup(parents);
     const at = states.findIndex((state) => state !== undefined && state.type !== 'directory');
     const [path, state] = [parents[at], states[at]];
-    // Nothing there: an item before this one has made way.
-    return path === undefined || state === undefined || this.#remove(path, state);
+    return path === undefined || state === undefined ? undefined : { path, state };
   }
 
   /**
@@ -326,16 +331,26 @@ class Import {
         await this.#resolve(blob.name, stub, result.state);
         return;
       case 'failed':
-        if (result.errno === ENOTDIR || result.errno === ELOOP) {
-          const why = 'a directory above it is something else here';
-          const { later } = this.#options;
-          if (later !== undefined && ancestors(stub.path).some((path) => later.has(path)))
-            later.add(blob.name, `${why}, which is in use`);
-          else this.#conflict(blob.name, stub.path, why);
-        } else {
-          this.#error(blob.name, result.code, `the stub could not be made: ${result.code}`);
-        }
+        if (result.errno === ENOTDIR || result.errno === ELOOP) await this.#hidden(blob.name, stub.path);
+        else this.#error(blob.name, result.code, `the stub could not be made: ${result.code}`);
     }
+  }
+
+  /** A directory above it is something else here. */
+  async #hidden(blob: string, path: string): Promise<void> {
+    const { later, log } = this.#options;
+    const why = 'a directory above it is something else here';
+    const obstacle = later && (await this.#obstacle(path));
+    if (later === undefined || obstacle === undefined) this.#conflict(blob, path, why);
+    else if (ancestors(path).some((above) => later.has(above))) later.add(blob, `${why}, which is in use`);
+    else if (await later.contested(obstacle.path, obstacle.state))
+      log.add({
+        level: 'info',
+        blob,
+        code: 'Busy',
+        message: `${why}, whose blob is gone: it waits for that`,
+      });
+    else this.#conflict(blob, path, why);
   }
 
   #created(stub: Stub): void {
@@ -366,6 +381,10 @@ class Import {
       case 'busy':
         if (later === undefined) this.#conflict(blob, stub.path, resolution.message);
         else later.add(blob, resolution.message);
+        return;
+      case 'filled':
+        await later?.contested(stub.path, seen);
+        this.#conflict(blob, stub.path, resolution.message);
         return;
       case 'conflict':
         this.#conflict(blob, stub.path, resolution.message);
