@@ -46,11 +46,13 @@ export interface HsmControlOptions {
 export class HsmControl {
   readonly #options: HsmControlOptions;
   #now: HsmParameters;
+  /** What a restart would begin with. */
+  #kept: HsmParameters;
   #persistent: Readonly<Record<string, string>> = {};
 
   constructor(options: HsmControlOptions) {
     this.#options = options;
-    this.#now = options.initial;
+    this.#now = this.#kept = options.initial;
   }
 
   /** As they are now. */
@@ -77,6 +79,7 @@ export class HsmControl {
         );
       }
     }
+    this.#kept = this.#now;
   }
 
   /** Throws ENOENT where a pattern names nothing. */
@@ -98,9 +101,16 @@ export class HsmControl {
       throw new FsError(EINVAL, `${pattern}: ${error.message}`);
     }
     if (persistent && !names.some((name) => name === controlName && isEvent(value))) {
-      const all = { ...this.#persistent, ...Object.fromEntries(names.map((name) => [name, value])) };
+      let kept = this.#kept;
+      const all = { ...this.#persistent };
+      for (const name of names) {
+        const parameter = parameterTable.find((one) => one.name === name);
+        kept = parameter?.write(value, kept) ?? kept;
+        all[name] = parameter?.whole?.(kept) ?? value;
+      }
       await replaceFile(this.#options.file, JSON.stringify(all), { durable: true });
       this.#persistent = all;
+      this.#kept = kept;
     }
     const { log } = this.#options;
     log.info({ parameters: names, value, persistent }, 'HSM parameters were set');

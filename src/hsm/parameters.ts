@@ -48,6 +48,8 @@ export const defaultParameters: HsmParameters = {
 interface Parameter {
   readonly name: string;
   read(now: HsmParameters): string;
+  /** The text that comes to the same wherever it is written; absent: every text does. */
+  whole?(now: HsmParameters): string;
   /** Throws EINVAL. */
   write(text: string, now: HsmParameters): HsmParameters;
 }
@@ -91,6 +93,7 @@ const policies = [
 const policy: Parameter = {
   name: 'hsm.policy',
   read: (now) => policies.map(({ key, name }) => (now[key] ? `[${name}]` : name)).join(' '),
+  whole: (now) => policies.map(({ key, nickname }) => (now[key] ? '+' : '-') + nickname).join(' '),
   write(text, now) {
     const named = words(text).map((word) => {
       const sign = /^[+-]/.exec(word)?.[0];

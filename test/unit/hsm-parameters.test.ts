@@ -471,6 +471,22 @@ t.test('persistent values are those of the next daemon, others end with this one
   t.equal(get(hsm, 'hsm_control'), 'disabled');
 });
 
+t.test('what a persistent value does not name stays as persistent as it was', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  await set(hsm, 'hsm.policy=+NBR', true);
+  await set(hsm, 'hsm.policy=-NRA', true);
+  await hsm.restart();
+  t.equal(get(hsm, 'hsm.policy'), '[NonBlockingRestore] NoRetryAction');
+  await set(hsm, 'hsm.policy=-NBR');
+  await set(hsm, 'hsm.policy=+NRA', true);
+  t.equal(get(hsm, 'hsm.policy'), 'NonBlockingRestore [NoRetryAction]');
+  await hsm.restart();
+  t.equal(get(hsm, 'hsm.policy'), '[NonBlockingRestore] [NoRetryAction]');
+  await set(hsm, 'hsm.policy=NRA', true);
+  await hsm.restart();
+  t.equal(get(hsm, 'hsm.policy'), 'NonBlockingRestore [NoRetryAction]');
+});
+
 t.test('a refused value changes nothing, of any parameter that the pattern names', async (t) => {
   await using hsm = await MemoryHsm.start();
   const now = (): readonly string[] =>
