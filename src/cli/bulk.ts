@@ -49,15 +49,17 @@ export async function release(paths: readonly string[], options: Release): Promi
   });
 }
 
-/** `--path /results` of one mount is its directory results; a path that is in a mount already is meant as it is. */
+/** `--path /results` of one mount is its directory results; a path that is in a mount already names that, and is meant as it is. */
 function withinMount(mounts: readonly string[], named: readonly string[]): readonly string[] {
   if (named.length === 0) return mounts;
   const [mount, other] = mounts;
-  if (mount === undefined)
-    throw new UsageError('--path goes with a mount: lustrite release MNT --path /results');
   if (other !== undefined) throw new UsageError('--path goes with one mount');
+  refuseWithoutRoot();
   return named.map((path) => {
-    if (registeredMounts().some(({ mountPoint }) => isWithin(path, mountPoint))) return path;
+    const at = mount === undefined ? resolvedPath(path) : path;
+    if (registeredMounts().some(({ mountPoint }) => isWithin(at, mountPoint))) return path;
+    if (mount === undefined)
+      throw new UsageError(`${path} is in no mount: lustrite release MNT --path ${path}, or a path that is`);
     return join(mount, path);
   });
 }

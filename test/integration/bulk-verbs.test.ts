@@ -150,6 +150,8 @@ t.test('bulk verbs', { skip: cannotMount }, async (t) => {
     // As long ago, but restored just now.
     await utimes(at('age/old'), then, then);
     t.match(await run(...older, '--dry-run'), { stdout: /^1 file would be released/ });
+    const inMount = ['release', '--older-than', '30d', '--path', at('age'), '--dry-run'];
+    t.match(await run(...inMount), { stdout: /^1 file would be released/ }, 'a path in a mount names it');
     t.match(await run(...older), { code: 0, stdout: /^1 file released .*2 used recently/ });
     t.equal(await flags('age/made'), states.stub);
     t.equal(await flags('age/old'), states.clean);
@@ -171,6 +173,11 @@ t.test('bulk verbs', { skip: cannotMount }, async (t) => {
       [['release', at('in'), '--older-than', '30'], 2, /--older-than: '30' is not an age such as/],
       [['release', at('in'), '--older-than', '-1d'], 2, /--older-than/],
       [['release', at('in'), at('ref'), '--path', '/in'], 2, /--path goes with one mount/],
+      [
+        ['release', '--path', at('in'), '--path', '/in'],
+        2,
+        /\/in is in no mount: lustrite release MNT --path/,
+      ],
       [['release', mount.path, '--path', '/nowhere'], 1, /nowhere: no such file or directory$/m],
     ];
     for (const [args, code, says] of rows)
