@@ -270,8 +270,8 @@ export class JobRunner implements AsyncDisposable {
         // It goes on at the next start, and may not find what was asked for meanwhile.
         await jobLog.close(AbortSignal.abort());
       } else {
-          coordinator.setBlocked(null);
-          await this.#closeLog(jobLog, over, logless);
+        coordinator.setBlocked(null);
+        await this.#closeLog(jobLog, over, logless);
         await this.#records.write(over, { durable: true });
         // Whoever sees that it is over may start the next one: nobody else runs before the slot is free.
         this.#set(over);

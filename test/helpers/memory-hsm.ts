@@ -158,7 +158,7 @@ const testMeta = {
 } as const;
 
 /** A promise that a test opens by hand. */
-export function gate(): { readonly opened: Promise<void>; open(): void } {
+export function gate(): { readonly opened: Promise<void>; readonly open: () => void } {
   let open: () => void = () => undefined;
   const opened = new Promise<void>((resolve) => {
     open = resolve;

@@ -238,7 +238,7 @@ await t.test(
 async function windingDown(
   hsm: MemoryHsm,
   how: 'hsm_cancel' | 'hydrate',
-): Promise<{ readonly fid: Fid; over(): void }> {
+): Promise<{ readonly fid: Fid; readonly over: () => void }> {
   const [fid] = (await released(hsm, 'a')) as [Fid];
   const [begun, acknowledged] = [gate(), gate()];
   const { download } = hsm.pool;

@@ -328,9 +328,10 @@ class AutoImport {
     yield itself.filter(isWanted);
   }
 
-  /** Whether a deletion is still to be told of the blob that a file comes from, and takes it. */
+  /** Whether a deletion is still to be told of the blob that a file comes from, and takes it. A listing tells all at once. */
   async #isGoing(path: string, state: FileState): Promise<boolean> {
-    const { mode, container, signal } = this.#options;
+    const { source, mode, container, signal } = this.#options;
+    if (source.kind === 'listing') return false;
     const what = deletedOf(state, path);
     if (what === undefined || state.copy?.blob !== path || !deletes(deletionActions[what][mode]))
       return false;
