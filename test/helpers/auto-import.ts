@@ -40,9 +40,7 @@ export class AutoImport {
       pollIntervalMs: 100,
     });
     const job = new AutoImport(mount, name);
-    await job.#until('the first poll', ({ blobSyncEvents }) => {
-      return blobSyncEvents.lastTimeFullySynchronized !== undefined;
-    });
+    await job.#until('the first poll', (status) => polledAt(status) !== '');
     return job;
   }
 
@@ -54,9 +52,7 @@ export class AutoImport {
   /** Resolves when the job has applied whatever its source knows now, or has ended. */
   async synced(): Promise<void> {
     const since = new Date().toISOString();
-    await this.#until('a poll', ({ blobSyncEvents }) => {
-      return (blobSyncEvents.lastTimeFullySynchronized ?? '') > since;
-    });
+    await this.#until('a poll', (status) => polledAt(status) > since);
   }
 
   /** Resolves when another job may run. */
@@ -76,6 +72,13 @@ export class AutoImport {
     };
     await until(isOver, { what: `${what} of ${this.#name}`, intervalMs: 5 });
   }
+}
+
+/** When the job has looked for changes last, whether or not it could apply all of them; '' before it has. */
+export function polledAt({ blobSyncEvents, statusMessage }: AutoImportStatus): string {
+  const { lastTimeFullySynchronized = '' } = blobSyncEvents;
+  const [, tried = ''] = /in use: \d+, tried last at (\S+Z)/.exec(statusMessage) ?? [];
+  return tried > lastTimeFullySynchronized ? tried : lastTimeFullySynchronized;
 }
 
 /** All counters of an import job and of a full sync, and nothing else. */

@@ -2,6 +2,7 @@
 import type { AutoImportRecord } from '../../src/jobs/auto-import/auto-import-record.js';
 import type { ConflictMode } from '../../src/jobs/import/conflict-mode.js';
 import { stateOf } from '../../src/jobs/job.js';
+import { polledAt } from './auto-import.js';
 import type { MemoryJobs } from './memory-jobs.js';
 import { until } from './poll.js';
 
@@ -33,12 +34,10 @@ export async function autoImport(
 export async function synced(jobs: MemoryJobs): Promise<void> {
   jobs.hsm.clock.ms += 1000;
   const after = new Date(jobs.hsm.clock.ms).toISOString();
-  await until(
-    () =>
-      stateOf(jobs.runner.get('auto')) !== 'InProgress' ||
-      (auto(jobs).blobSyncEvents.lastTimeFullySynchronized ?? '') >= after,
-    { what: 'a poll', intervalMs: 1 },
-  );
+  await until(() => stateOf(jobs.runner.get('auto')) !== 'InProgress' || polledAt(auto(jobs)) >= after, {
+    what: 'a poll',
+    intervalMs: 1,
+  });
 }
 
 export async function end(jobs: MemoryJobs): Promise<void> {

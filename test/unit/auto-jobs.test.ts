@@ -499,11 +499,17 @@ await t.test('what is in use shows its new version, or goes, when it is no more'
   for (const path of ['changed', 'deleted']) await jobs.hsm.coordinator.restore(store.fidOf(path));
   const close = ['changed', 'deleted'].map((path) => store.hold(path));
   await autoImport(jobs, { mode: 'OverwriteIfDirty' });
+  await synced(jobs);
   container.put('changed', 'newer');
   await container.delete('deleted');
   await synced(jobs);
-  await synced(jobs);
+  const { lastTimeFullySynchronized: before } = auto(jobs, 'auto').blobSyncEvents;
+  for (let polls = 0; polls < 2; polls++) await synced(jobs);
   t.equal(store.content('changed'), 'old', 'not under a reader');
+  t.match(auto(jobs, 'auto'), {
+    statusMessage: /changes that wait for files in use: 1, tried last at \S+Z$/,
+    blobSyncEvents: { lastTimeFullySynchronized: before },
+  });
   t.match(auto(jobs, 'auto').blobSyncEvents, { totalConflicts: 0, totalErrors: 0 });
   for (const done of close) done();
   await synced(jobs);
@@ -511,6 +517,8 @@ await t.test('what is in use shows its new version, or goes, when it is no more'
   await jobs.hsm.coordinator.restore(store.fidOf('changed'));
   t.equal(store.content('changed'), 'newer');
   t.same(store.paths(), ['changed']);
+  t.ok((auto(jobs, 'auto').blobSyncEvents.lastTimeFullySynchronized ?? '') > (before ?? ''));
+  t.notMatch(auto(jobs, 'auto').statusMessage, /in use/);
   t.match(auto(jobs, 'auto').blobSyncEvents, { importedFiles: 1, deletions: 1, totalErrors: 0 });
   await jobs.runner.cancel('auto');
   await jobs.runner.wait('auto');

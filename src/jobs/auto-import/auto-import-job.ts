@@ -135,7 +135,7 @@ function told(
   const { blob, message } = lastError ?? {};
   const latest =
     message === undefined ? '' : `; the latest error: ${blob === undefined ? '' : `${blob}: `}${message}`;
-  const runs = `Auto-import: blob sync ${source} (${changeSourceReason})${latest}`;
+  const runs = `Auto-import: blob sync ${source} (${changeSourceReason})`;
   switch (event.kind) {
     case 'scan-started': {
       const { scanEndTime: _, ...rest } = status;
@@ -145,7 +145,7 @@ function told(
       );
     }
     case 'scan-ended':
-      return withStatus(record, { scanEndTime: at, ...say(runs) });
+      return withStatus(record, { scanEndTime: at, ...say(`${runs}${latest}`) });
     case 'applied':
       return event.newestMs === undefined
         ? record
@@ -153,11 +153,16 @@ function told(
             record,
             synced({ lastChangeFeedEventConsumedTime: new Date(event.newestMs).toISOString() }),
           );
-    case 'synchronized':
-      return withStatus(record, {
-        ...synced({ lastTimeFullySynchronized: new Date(event.atMs).toISOString() }),
-        ...say(runs),
-      });
+    case 'polled': {
+      const polledTime = new Date(event.atMs).toISOString();
+      if (event.busy === 0)
+        return withStatus(record, {
+          ...synced({ lastTimeFullySynchronized: polledTime }),
+          ...say(`${runs}${latest}`),
+        });
+      const waits = `changes that wait for files in use: ${event.busy}, tried last at ${polledTime}`;
+      return withStatus(record, say(`${runs}; ${waits}${latest}`));
+    }
     case 'waiting':
       return withStatus(record, say(`Auto-import waits for the container: ${event.why}`));
   }

@@ -50,8 +50,8 @@ export type AutoImportEvent =
   | { readonly kind: 'scan-started' }
   | { readonly kind: 'scan-ended' }
   | { readonly kind: 'applied'; readonly newestMs?: number }
-  /** Everything that was known at that time is applied. */
-  | { readonly kind: 'synchronized'; readonly atMs: number }
+  /** Everything that was known at that time is applied, but for so many blobs whose files are in use. */
+  | { readonly kind: 'polled'; readonly atMs: number; readonly busy: number }
   /** The container cannot be asked now; the job tries again. */
   | { readonly kind: 'waiting'; readonly why: string };
 
@@ -92,7 +92,7 @@ class AutoImport {
         const atMs = clock.now();
         await this.#poll();
         failures = 0;
-        await onEvent({ kind: 'synchronized', atMs });
+        await onEvent({ kind: 'polled', atMs, busy: this.#progress.busy.length });
       } catch (error) {
         signal.throwIfAborted();
         const gap = error instanceof SourceGap;
