@@ -37,6 +37,8 @@ export class ReferenceImport {
   #stayed = 0;
   /** Directories whose blobs are gone and in which something was left. */
   readonly #left = new Map<string, Entry>();
+  /** With deletions: what has kept blobs of that name, or below it, from being imported. */
+  #contested: Map<string, Entry> | undefined;
 
   constructor(
     tree: Reference,
@@ -58,10 +60,13 @@ export class ReferenceImport {
   /** A full sync and what follows: what changes `during` two polls each. */
   follow(during: readonly During[], deletions: boolean): Counts {
     this.#tree.begin();
+    if (deletions) this.#contested = new Map();
     this.#import([...this.#tree.blobs.keys()], 'scan');
     if (this.#hasFailed()) return failed;
     const { deletions: _, ...scan } = this.#counts;
     this.#counts = { ...noCounts };
+    this.#retryContested();
+    if (this.#hasFailed()) return failed;
     for (const changes of during) {
       const { blobs } = this.#tree;
       const changed = new Set<string>();
@@ -80,6 +85,8 @@ export class ReferenceImport {
       this.#import(present, 'sync');
       if (this.#hasFailed()) return failed;
       if (deletions) this.#removeImplied([...absent, ...emptied]);
+      this.#retryContested();
+      if (this.#hasFailed()) return failed;
     }
     const { totalBlobsWalked: __, ...sync } = this.#counts;
     const named = (prefix: string, counts: object): Counts =>
@@ -95,6 +102,7 @@ export class ReferenceImport {
     const listed = this.#wanted(names).sort();
     /** Files and symlinks that are those of their blobs, by the counter that has them. */
     const leaves = new Map<string, `${How}${'Files' | 'Symlinks'}`>();
+    const wonByDirectories: string[] = [];
     for (const name of listed) {
       const blob = this.#tree.blobs.get(name);
       if (blob === undefined) continue;
@@ -102,6 +110,7 @@ export class ReferenceImport {
       const stub = stubOf(name, blob);
       if (!this.#makeWay(name, leaves)) {
         // What is no directory stands where a directory above it would be.
+        this.#contest(ancestors(name).find((above) => this.#tree.entries.get(above)?.kind !== 'directory'));
         this.#conflict();
         continue;
       }
@@ -109,6 +118,7 @@ export class ReferenceImport {
       const shadowed = stub.kind !== 'directory' && listed.some((other) => other.startsWith(`${name}/`));
       if (shadowed && (there === undefined || there.kind === 'directory')) {
         // Other blobs lie below its name: the directory wins.
+        wonByDirectories.push(name);
         this.#conflict();
         continue;
       }
@@ -118,6 +128,7 @@ export class ReferenceImport {
         if (counted !== undefined) leaves.set(name, counted);
       }
     }
+    if (!this.#keeps()) for (const name of wonByDirectories) this.#contest(name);
     for (const name of listed) this.#tree.keepRenamed(name);
   }
 
@@ -233,6 +244,7 @@ export class ReferenceImport {
 
   /** What is there is deleted, and the blob imported; a directory that is not empty stays. */
   #replaced(name: string, stub: Entry): How | 'left' {
+    if (!this.#keeps() && this.#tree.isFull(name)) this.#contest(name);
     if (this.#keeps() || this.#tree.isFull(name)) return this.#conflict();
     this.#counts.totalConflicts++;
     this.#tree.entries.set(name, stub);
@@ -281,6 +293,29 @@ export class ReferenceImport {
       const there = entries.get(name);
       if (there?.kind !== 'directory' || !isImplied(there) || blobs.has(name)) continue;
       if (!this.#tree.isFull(name)) entries.delete(name);
+    }
+  }
+
+  /** What is there keeps a blob of that name, or below it, from being imported. */
+  #contest(path = ''): void {
+    const there = this.#tree.entries.get(path);
+    if (there !== undefined) this.#contested?.set(path, there);
+  }
+
+  /** What the container has of names that are given up since: what was there is gone, or empty. */
+  #retryContested(): void {
+    const given = [...(this.#contested ?? [])].filter(([path, entry]) => {
+      const isThere = this.#tree.entries.get(path) === entry;
+      return !isThere || (entry.kind === 'directory' && !this.#tree.isFull(path));
+    });
+    for (const [path] of given) {
+      this.#contested?.delete(path);
+      const names = [...this.#tree.blobs.keys()].filter(
+        (name) => name === path || name.startsWith(`${path}/`),
+      );
+      for (const name of this.#wanted(names)) this.#left.delete(name);
+      this.#import(names, 'sync');
+      if (this.#hasFailed()) return;
     }
   }
 
