@@ -123,7 +123,7 @@ export class ReferenceExport {
       .includes('failed');
   }
 
-  /** Auto-export: new empty directories, and those whose attributes have changed since it looked at them. */
+  /** Auto-export: new directories that no blob below them implies, and those whose attributes have changed since it looked at them. */
   #look(name: string, entry: Entry): void {
     if (this.#seen === undefined) return;
     const [before, now] = [this.#seen.get(entry), JSON.stringify(entry.attributes)];
@@ -132,12 +132,19 @@ export class ReferenceExport {
     const result =
       before !== undefined
         ? this.#changed(name)
-        : this.#tree.isFull(name)
+        : this.#isImplied(name)
           ? this.#directory(name, contradictsThere)
           : this.#found(name);
     if (result === 'failed') return;
     this.#seen.set(entry, now);
     if (this.#directories > written) this.#above(name);
+  }
+
+  /** Something in it came from a blob below it. */
+  #isImplied(name: string): boolean {
+    return [...this.#tree.entries].some(
+      ([path, { copy }]) => path.startsWith(`${name}/`) && copy?.name.startsWith(`${name}/`),
+    );
   }
 
   #changed(name: string): 'done' | 'failed' {

@@ -389,6 +389,7 @@ await t.test(
     const { container, store } = jobs.hsm;
     const stub = { hdi_isfolder: 'true' };
     container.put('implied/file', 'x');
+    container.put('there', 'x');
     container.put('theirs', '', { ...stub, by: 'blobfuse2' });
     container.put('chmodded', '', { ...stub, owner: '10', group: '20', permissions: '0700' });
     await (
@@ -403,6 +404,7 @@ await t.test(
     await iterated(jobs);
     t.match(container.metadata('empty/within'), { ...stub, permissions: '0711' });
     t.match(container.metadata('empty'), stub);
+    t.match(container.metadata('pipes'), stub, 'what is in it goes nowhere');
     t.match(container.metadata('chmodded'), { permissions: '0755' });
     t.equal(container.metadata('theirs')?.['owner'], undefined, 'as it was imported');
     t.notOk(container.blobs.has('implied'), 'nobody asked for it');
@@ -416,10 +418,13 @@ await t.test(
     await iterated(jobs);
     t.same(container.calls, [], 'idle');
     store.mkdir('later');
+    store.mkdir('filled');
+    await store.rename('there', 'filled/there');
     await store.setAttributes('implied', { uid: 5 });
     await store.rename('empty', 'moved');
     await iterated(jobs);
     t.match(container.metadata('later'), stub);
+    t.match(container.metadata('filled'), stub, 'of a file that is renamed into it nothing is exported');
     t.match(container.metadata('implied'), { ...stub, owner: '5' });
     t.notOk(container.blobs.has('moved'), 'renames are not exported');
     await store.rename('moved', 'empty');

@@ -56,6 +56,9 @@ const finishingMs = 400;
 /** Files that an account refuses before it is asked whether it refuses everything. */
 const manyRefused = 100;
 
+/** Of a directory, to see whether blobs imply it. */
+const enoughEntries = 512;
+
 /**
  * Resolves when everything was tried, with the first thing that failed; the counters say how many did. Rejects with a
  * JobFailure where the account refuses every request, or the signal's reason.
@@ -379,19 +382,21 @@ class Export {
   }
 
   /**
-   * A directory that is empty, and so known to nobody by what lies below it, or whose attributes have changed. One that
-   * only names of blobs imply gets no blob because somebody looked at it.
+   * A directory that no blob below it implies, or whose attributes have changed. One that only names of blobs imply gets
+   * no blob because somebody looked at it.
    */
   async #ownDirectory(entry: WalkEntry): Promise<void> {
     const { memory, native } = this.#options;
     const novelty = memory?.novelty(entry) ?? 'same';
     if (novelty === 'same') return;
-    const rule = novelty !== 'new' ? 'changed' : (await isEmpty(native, entry)) ? 'found' : 'implied';
     const name = blobOfPath(pathOf(entry));
     if ('refused' in name) {
-      if (rule !== 'implied') this.#fail(pathOf(entry), 'InvalidName', name.refused);
+      // So is each name below it.
+      if (novelty !== 'new' || (await isEmpty(native, entry)))
+        this.#fail(pathOf(entry), 'InvalidName', name.refused);
       return;
     }
+    const rule = novelty !== 'new' ? 'changed' : (await isImplied(native, entry.path)) ? 'implied' : 'found';
     const result = await this.#directory(entry.path, rule);
     if (result === undefined) return;
     const complete = (result !== 'written' && novelty !== 'incomplete') || (await this.#above([entry.path]));
@@ -459,16 +464,38 @@ class Export {
   }
 }
 
-/** Not where its name cannot be walked to: that cannot be a blob's name in any case. */
+/** True, too, where its name cannot be walked to: that cannot be a blob's name in any case. */
 async function isEmpty(native: NativeStore, { path, pathBytes }: WalkEntry): Promise<boolean> {
   if (pathBytes !== undefined) return true;
-  const walk = native.walk({ path, select: 'all', batch: 1 });
+  for await (const _ of below(native, path, 1)) return false;
+  return true;
+}
+
+/**
+ * Whether there are blobs below a directory, by what is in it: not where that is new, or was renamed into it. That of
+ * many entries none came from such a blob is answer enough.
+ */
+async function isImplied(native: NativeStore, path: string): Promise<boolean> {
+  let looked = 0;
+  for await (const entries of below(native, path, 32)) {
+    if (entries.some(({ copy }) => copy?.blob.startsWith(`${path}/`))) return true;
+    looked += entries.length;
+    if (looked >= enoughEntries) break;
+  }
+  return false;
+}
+
+/** What is below a directory; nothing where it is gone or not to be read: the export of it says so. */
+async function* below(
+  native: NativeStore,
+  path: string,
+  batch: number,
+): AsyncGenerator<readonly WalkEntry[]> {
+  const walk = native.walk({ path, select: 'all', batch });
   try {
-    return (await walk.next()) === null;
+    for (let entries = await walk.next(); entries !== null; entries = await walk.next()) yield entries;
   } catch (error) {
-    // Gone, or not to be read: the export of it says so.
     if (errnoOf(error) === undefined) throw error;
-    return true;
   } finally {
     walk.close();
   }
