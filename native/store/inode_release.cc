@@ -72,7 +72,7 @@ bool InodeImpl::WithoutData() {
 bool InodeImpl::InContainer(Content content) const {
   if (content == Content::kReleased) return true;
   return content == Content::kAsStated && !record_.modified && record_.copy &&
-         !(record_.flags & HS_DIRTY);
+         !(record_.flags & (HS_DIRTY | HS_LOST));
 }
 
 int InodeImpl::WhenUnused(Lock& lock, const std::function<int()>& act) {

@@ -71,6 +71,11 @@ interface Archive {
   readonly writes: number;
 }
 
+/** As the native store sees it when a clean file is to give its data up. */
+function isOnlyHere({ flags, modified }: Node): boolean {
+  return (flags & HS_RELEASED) === 0 && (modified || (flags & (HS_DIRTY | HS_LOST)) !== 0);
+}
+
 export class MemoryStore implements NativeStore {
   readonly probe: Probe = {
     fileSystem: 'memory',
@@ -226,6 +231,7 @@ export class MemoryStore implements NativeStore {
     await this.before('replaceCopy', fid);
     const node = this.#node(fid);
     if (node.readers + node.writers > 0) throw new FsError(EBUSY, stub.path);
+    if (node.type === 'file' && isOnlyHere(node)) throw new FsError(ESTALE, stub.path);
     const { copy, mode, uid, gid, mtimeNs, size } = stub;
     if (node.type === 'symlink') {
       node.copy = copy;
@@ -255,7 +261,7 @@ export class MemoryStore implements NativeStore {
     const node = this.#named(path);
     if (node.fid !== fid) throw new FsError(ENOENT, path);
     if (onlyClean && node.readers + node.writers > 0) throw new FsError(EBUSY, path);
-    if (onlyClean && node.type === 'file' && node.modified) throw new FsError(ESTALE, path);
+    if (onlyClean && node.type === 'file' && isOnlyHere(node)) throw new FsError(ESTALE, path);
     if ([...this.names.keys()].some((other) => other.startsWith(`${path}/`)))
       throw new FsError(ENOTEMPTY, path);
     this.names.delete(path);

@@ -28,6 +28,7 @@ import { join } from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
 import t from 'tap';
 import { posixAclsOf } from '../../src/blob/posix-acl.js';
+import { HS_LOST } from '../../src/hsm/flags.js';
 import type { Caller, Fid, StubResult, WalkEntry } from '../../src/native/binding.js';
 import { aclOf } from '../helpers/acl.js';
 import { caller, root } from '../helpers/callers.js';
@@ -701,6 +702,16 @@ void t.test('a blob takes the place of what is there', { skip }, async (t) => {
     writeFileSync(store.backing('f'), 'new');
     t.equal(await codeOf(store.native.remove('f', store.native.fidOf('f'), clean)), 'ESTALE');
     await store.native.remove('f', store.native.fidOf('f'));
+  });
+
+  await t.test('a file whose blob is lost has the only data, and gives it up for nothing', async (t) => {
+    await using store = await TempStore.open();
+    const fid = await store.resident('f');
+    const before = store.read('f');
+    await store.native.changeFlags(fid, HS_LOST, 0, 0);
+    t.equal(await codeOf(store.native.remove('f', fid, { onlyClean: true })), 'ESTALE');
+    t.equal(await codeOf(store.native.replaceCopy(fid, fileStub('f', { etag: '0xB2' }))), 'ESTALE');
+    t.same(store.read('f'), before);
   });
 
   await t.test('what is taken away is what was looked at, whatever is renamed meanwhile', async (t) => {

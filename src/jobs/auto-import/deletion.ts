@@ -1,6 +1,6 @@
 /** What auto-import does about a path whose blob was deleted: a pure function of what is there and the mode. */
 import type { FileState } from '../../store/inodes.js';
-import { isModified } from '../import/conflict.js';
+import { isLost, isModified } from '../import/conflict.js';
 import type { ConflictMode } from '../import/conflict-mode.js';
 
 export type DeletionAction =
@@ -14,7 +14,7 @@ export type DeletionAction =
   | 'fail';
 
 export type Deleted =
-  /** Content that no blob had: changed here, never exported, or come here from another name. */
+  /** Content that no blob has: changed here, never exported, lost before, or come here from another name. */
   'modified' | 'unmodified' | 'directory';
 
 /** Seed 001 "Here are best practices for deletions"; what it leaves open is in src/SEMANTICS.md. */
@@ -44,7 +44,7 @@ export function deletedOf(
     case 'symlink':
       // A marker has never been a file.
       if (blob.endsWith('/')) return undefined;
-      if (isModified(existing)) return 'modified';
+      if (isModified(existing) || isLost(existing)) return 'modified';
       // The record of a file with several names is that of one of them.
       return existing.copy?.blob === blob || existing.nlink > 1 ? 'unmodified' : 'modified';
     case 'directory':

@@ -1,6 +1,6 @@
 /** What an import does with a blob whose path is taken: pure functions of what is there, the blob and the mode. */
 import { pathText } from '../../base/path-text.js';
-import { HS_DIRTY, HS_NORELEASE, HS_RELEASED } from '../../hsm/flags.js';
+import { HS_DIRTY, HS_LOST, HS_NORELEASE, HS_RELEASED } from '../../hsm/flags.js';
 import type { FileState, Stub } from '../../store/inodes.js';
 import type { ImportDefaults } from './blob-stub.js';
 import type { ConflictMode } from './conflict-mode.js';
@@ -37,7 +37,7 @@ export type Situation =
   /** The same, with its data here. */
   | 'same-resident'
   | 'other-type'
-  /** A file with content that no blob has: changed, or never exported. */
+  /** A file with content that no blob has: changed, or never exported; or what its blob was is lost. */
   | 'dirty'
   /** The same, and what was changed is this very version of the blob. */
   | 'dirty-current'
@@ -45,7 +45,7 @@ export type Situation =
   | 'clean'
   /** A file with the data of this version, and other attributes. */
   | 'attributes'
-  /** Clean, and somebody said that its data has to stay here. */
+  /** Clean, and its data has to stay here: somebody said so, or that its blob is lost. */
   | 'never-release'
   | 'released'
   | 'symlink'
@@ -138,13 +138,16 @@ export function situationOf(existing: Existing, blob: Stub, implied: ImpliedAttr
   if (blob.kind === 'directory') return isImplied(existing, implied) ? 'implied-directory' : 'directory';
   if (blob.kind === 'symlink') return 'symlink';
   const isReleased = (existing.flags & HS_RELEASED) !== 0;
-  const neverRelease = (existing.flags & HS_NORELEASE) !== 0;
+  const lost = isLost(existing);
+  const neverRelease = lost || (existing.flags & HS_NORELEASE) !== 0;
   // The record of a file with several names is that of another one, and is not to become that of this one.
   const linked = existing.copy?.blob !== blob.copy?.blob;
   if (same) return isReleased || neverRelease || linked ? 'same' : 'same-resident';
   if (isReleased) return 'released';
   const current = isCopyOf(existing, blob);
   if (isModified(existing)) return current ? 'dirty-current' : 'dirty';
+  // A blob that came back as another version says nothing of the data that is here.
+  if (lost && !current) return 'dirty';
   if (neverRelease) return 'never-release';
   return current ? 'attributes' : 'clean';
 }
@@ -181,6 +184,11 @@ export function isModified({
   flags,
 }: Pick<Existing, 'modified' | 'copy' | 'flags'>): boolean {
   return modified || copy === undefined || (flags & HS_DIRTY) !== 0;
+}
+
+/** Its data is here, and the blob that it was is gone: never released (lustre-hsm 3.3). */
+export function isLost({ flags }: Pick<Existing, 'flags'>): boolean {
+  return (flags & HS_LOST) !== 0 && (flags & HS_RELEASED) === 0;
 }
 
 function isCopyOf({ copy, nlink }: Existing, blob: Stub): boolean {
