@@ -78,6 +78,10 @@ int SetAttributes(StoreImpl& store, const std::string& path, const Attributes& a
   if (attributes.fid && !(inode->fid() == *attributes.fid)) return ESTALE;
   struct stat st = {};
   if (fstat(fd.get(), &st) != 0) return errno;
+  // First: owner and mode tell whether it was cut off, and the mode has a say in what the ACL
+  // shows.
+  error = SetExtended(fd.get(), attributes.extended);
+  if (error != 0) return error;
   if ((attributes.uid || attributes.gid) &&
       fchownat(fd.get(), "", attributes.uid.value_or(static_cast<uid_t>(-1)),
                attributes.gid.value_or(static_cast<gid_t>(-1)), AT_EMPTY_PATH) != 0) {
@@ -88,9 +92,8 @@ int SetAttributes(StoreImpl& store, const std::string& path, const Attributes& a
       chmod(ProcPath(fd.get()).c_str(), *attributes.mode & 07777) != 0) {
     return errno;
   }
-  error = SetExtended(fd.get(), attributes.extended);
   inode->MetadataChanged();
-  if (error == 0 && attributes.mtime) {
+  if (attributes.mtime) {
     const struct timespec times[2] = {{0, UTIME_OMIT}, *attributes.mtime};
     error = inode->SetTimes(times);
   }

@@ -69,7 +69,8 @@ function extendedOf({ acls }: PosixAttributes, kind: Stub['kind']): Pick<Stub, '
   if (acls === undefined || kind === 'symlink') return {};
   const extended = { 'system.posix_acl_access': acls.access };
   if (kind === 'file') return { extended };
-  return { extended: { ...extended, 'system.posix_acl_default': acls.default } };
+  // The one that shows in the mode comes last: a directory with it was not cut off.
+  return { extended: { 'system.posix_acl_default': acls.default, ...extended } };
 }
 
 /** The time, or the nearest that a store can hold, as utimes would set it. */
