@@ -289,6 +289,36 @@ await t.test('a full sync that goes on in the next daemon keeps what was changed
   await end(jobs);
 });
 
+await t.test('a full sync that begins again keeps what was made here since it passed it', async (t) => {
+  for (const mode of ['OverwriteIfDirty', 'OverwriteAlways'] as const) {
+    await using jobs = await MemoryJobs.start();
+    const { container, store } = jobs.hsm;
+    container.pageSize = 1;
+    for (const name of ['linked', 'saved']) container.put(name, 'theirs');
+    container.put('link', 'theirs', { is_symlink: 'true' });
+    for (const name of ['w', 'x', 'y', 'z']) container.put(name, 'theirs');
+    let lists = 0;
+    container.before = async (call) => {
+      if (call !== 'list' || ++lists !== 6) return;
+      await until(() => store.paths().includes('saved'), { what: 'the stubs', intervalMs: 1 });
+      // As most editors do.
+      store.unlink('saved');
+      store.write('saved', 'mine');
+      for (const name of ['link', 'linked']) {
+        store.unlink(name);
+        store.symlink(name, 'mine');
+      }
+      throw new BlobError('unreachable', 'no answer');
+    };
+    await autoImport(jobs, mode);
+    t.ok(lists > 6, 'it has begun again');
+    t.equal(store.content('saved'), 'mine', mode);
+    for (const name of ['link', 'linked'])
+      t.equal(String(await store.readlink(store.fidOf(name))), 'mine', `${mode}: ${name}`);
+    await end(jobs);
+  }
+});
+
 await t.test('a symlink that changes or goes before its target is read is no error', async (t) => {
   await using jobs = await MemoryJobs.start();
   const { container, store } = jobs.hsm;

@@ -143,7 +143,7 @@ const link: Stub = {
 
 const implied = { uid: 10, gid: 20, dirMode: 0o750 };
 
-await t.test('what is there stands to a blob in one of twelve ways, and the reason says in which', (t) => {
+await t.test('what is there stands to a blob in one of thirteen ways, and the reason says in which', (t) => {
   const resident = { ...there, flags: 0x09 };
   const linked = { ...resident, nlink: 2 };
   const hashed: Stub = { ...blob, copy: { ...copy, md5: 'x' } };
@@ -158,8 +158,13 @@ await t.test('what is there stands to a blob in one of twelve ways, and the reas
     ['a modified file', { ...resident, flags: 0x0b, modified: true }, blob, 'dirty-current', /new or changed/],
     ['a modified file of another version', { ...resident, copy: other, modified: true }, blob, 'dirty', /new or changed/],
     ['a file that hsm_set called dirty', { ...resident, flags: 0x0b }, blob, 'dirty-current', /new or changed/],
-    ['a new file', { ...without, flags: 0, modified: true }, blob, 'dirty', /new or changed/],
-    ['a clean file without a copy', without, blob, 'dirty', /new or changed/],
+    ['a new file', { ...without, flags: 0, modified: true }, blob, 'new', /new or changed/],
+    ['a changed file of another blob', { ...resident, copy: { ...copy, blob: 'b' }, modified: true }, blob, 'new', /new or changed/],
+    ['a new symlink', { ...without, type: 'symlink', flags: 0, target: Buffer.from('y') }, link, 'new', /leads to 'y'/],
+    ['a new symlink for a file', { ...without, type: 'symlink', flags: 0, target: Buffer.from('y') }, blob, 'new', /is a symlink/],
+    ['a new directory for a file', { ...without, type: 'directory', flags: 0, mode: 0o40700 }, blob, 'new', /is a directory/],
+    ['an implied directory for a file', { ...without, type: 'directory', flags: 0, mode: 0o40750, uid: 10, gid: 20 }, blob, 'other-type', /is a directory/],
+    ['a clean file without a copy', without, blob, 'new', /new or changed/],
     ['another version, released', { ...there, copy: other }, blob, 'released', /another version/],
     ['another version', { ...resident, copy: other }, blob, 'clean', /another version/],
     ['another version, never_release', { ...resident, flags: 0x19, copy: other }, blob, 'never-release', /another version/],

@@ -37,7 +37,9 @@ export type Situation =
   /** The same, with its data here. */
   | 'same-resident'
   | 'other-type'
-  /** A file with content that no blob has: changed, or never exported; or what its blob was is lost. */
+  /** What somebody has made or put here, in the place of the blob: it has none, or is a changed file of another one. */
+  | 'new'
+  /** A file with content that no blob has: changed from another version of this one, or from one that is lost. */
   | 'dirty'
   /** The same, and what was changed is this very version of the blob. */
   | 'dirty-current'
@@ -87,6 +89,7 @@ export const conflictActions: ConflictActions = {
   same: kept,
   'same-resident': { ...kept, OverwriteAlways: 'release' },
   'other-type': replaced,
+  new: replaced,
   dirty: replaced,
   'dirty-current': replaced,
   clean: updated,
@@ -105,6 +108,7 @@ export const conflictActions: ConflictActions = {
 export const resumedActions: ConflictActions = {
   ...conflictActions,
   'other-type': skipped,
+  new: skipped,
   dirty: skipped,
   'dirty-current': skipped,
   symlink: skipped,
@@ -120,11 +124,14 @@ export const scanActions: ConflictActions = {
   'implied-directory': completed,
 };
 
-/** A full sync after the first, which nobody has asked for: a file that was changed here since is not what it is about. */
-export const scanAgainActions: ConflictActions = { ...scanActions, 'dirty-current': kept };
+/**
+ * A full sync after the first, which nobody has asked for: what was changed or made here since is not what it is about.
+ * Whether the blob came before or after what has no blob cannot be told.
+ */
+export const scanAgainActions: ConflictActions = { ...scanActions, new: skipped, 'dirty-current': kept };
 
 /** Blob sync: a change may be told twice, and what it would make is there then. */
-export const syncActions: ConflictActions = { ...scanAgainActions, 'same-resident': kept };
+export const syncActions: ConflictActions = { ...scanActions, 'dirty-current': kept, 'same-resident': kept };
 
 const permissionBits = 0o7777;
 
@@ -132,11 +139,11 @@ const permissionBits = 0o7777;
 type ImpliedAttributes = Pick<ImportDefaults, 'uid' | 'gid' | 'dirMode'>;
 
 export function situationOf(existing: Existing, blob: Stub, implied: ImpliedAttributes): Situation {
-  if (existing.type !== blob.kind) return 'other-type';
+  if (existing.type !== blob.kind) return isNew(existing, blob, implied) ? 'new' : 'other-type';
   const same = differenceOf(existing, blob) === undefined;
   if (same && blob.kind !== 'file') return 'same';
   if (blob.kind === 'directory') return isImplied(existing, implied) ? 'implied-directory' : 'directory';
-  if (blob.kind === 'symlink') return 'symlink';
+  if (blob.kind === 'symlink') return isNew(existing, blob, implied) ? 'new' : 'symlink';
   const isReleased = (existing.flags & HS_RELEASED) !== 0;
   const lost = isLost(existing);
   const neverRelease = lost || (existing.flags & HS_NORELEASE) !== 0;
@@ -145,7 +152,8 @@ export function situationOf(existing: Existing, blob: Stub, implied: ImpliedAttr
   if (same) return isReleased || neverRelease || linked ? 'same' : 'same-resident';
   if (isReleased) return 'released';
   const current = isCopyOf(existing, blob);
-  if (isModified(existing)) return current ? 'dirty-current' : 'dirty';
+  if (isModified(existing) && current) return 'dirty-current';
+  if (isModified(existing)) return isNew(existing, blob, implied) ? 'new' : 'dirty';
   // A blob that came back as another version says nothing of the data that is here.
   if (lost && !current) return 'dirty';
   if (neverRelease) return 'never-release';
@@ -175,6 +183,13 @@ export function isImplied(
 ): boolean {
   const isDefault = uid === implied.uid && gid === implied.gid && (mode & permissionBits) === implied.dirMode;
   return copy === undefined && isDefault;
+}
+
+/** No blob has been it, and nothing that an import does makes it. */
+function isNew(existing: Existing, blob: Stub, implied: ImpliedAttributes): boolean {
+  const { type, copy } = existing;
+  if (type === 'directory') return copy === undefined && !isImplied(existing, implied);
+  return copy === undefined || (isModified(existing) && copy.blob !== blob.path);
 }
 
 /** Its content is in no blob. */
