@@ -45,8 +45,8 @@ const batchesAhead = 2;
 const parallelReads = 16;
 /** Conflicts that are resolved at a time: each waits for the disk. */
 const parallelConflicts = 16;
-/** What a job that ends early has for its directories: a cancel is over within a second. */
-const leaveMs = 250;
+/** How long after a cancel directories are still given their times: it is over within a second. */
+const leaveMs = 750;
 const msToNs = 1_000_000n;
 
 /**
@@ -102,6 +102,8 @@ class Import {
   /** Files and symlinks of which a directory of the same name may still come, and how they were counted. */
   readonly #leaves = new Map<string, keyof MutableImportCounters>();
   #firstProblem: string | undefined;
+  /** Aborted when a cancel has waited long enough. */
+  #late: AbortSignal | undefined;
   /** Blobs of which the account says something that is nothing on Linux. */
   readonly #unmapped = { blobs: 0, first: '' };
 
@@ -131,6 +133,11 @@ class Import {
     const { mode, counters, log, signal } = this.#options;
     const stop = new AbortController();
     const wanted = AbortSignal.any([signal, stop.signal]);
+    const over = new AbortController();
+    const onAbort = (): void => {
+      this.#late = AbortSignal.timeout(leaveMs);
+    };
+    signal.addEventListener('abort', onAbort, { once: true, signal: over.signal });
     // Each symlink that is read listens.
     setMaxListeners(0, wanted);
     const batches = stubBatches(
@@ -166,6 +173,7 @@ class Import {
       });
     } finally {
       stop.abort();
+      over.abort();
     }
   }
 
@@ -432,11 +440,10 @@ class Import {
     return this.#options.native.setAttributes(path, { fid, mtimeNs });
   }
 
-  /** The job ends early: no other import gives the directories their times, and nobody is to wait for many of them. */
+  /** The job ends early: no other import gives the directories their times, and who cancels is not to wait for many. */
   async #leave(): Promise<void> {
-    const late = AbortSignal.timeout(leaveMs);
     for (const directory of this.#directories) {
-      if (late.aborted) return;
+      if (this.#late?.aborted === true) return;
       await this.#finish(directory).catch(() => undefined);
     }
   }
