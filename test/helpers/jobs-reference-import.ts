@@ -22,6 +22,11 @@ const failed: Counts = { state: 'Failed', totalConflicts: 1, totalErrors: 0 };
 
 type How = 'imported' | 'preexisting';
 
+/** Its data is here, and its blob was gone. */
+function isLost({ lost, data }: Entry): boolean {
+  return lost && data !== undefined;
+}
+
 const implied: Attributes = {
   mode: testDefaults.dirMode,
   owner: `${testDefaults.uid}:${testDefaults.gid}`,
@@ -216,13 +221,15 @@ export class ReferenceImport {
       // A change of the very version that is in the container is no conflict for blob sync.
       return phase === 'sync' && current ? 'preexisting' : this.#replaced(name, stub);
     }
+    const lost = isLost(there);
+    if (lost && !current) return this.#replaced(name, stub);
     const same = current && agree(there.attributes, stub.attributes);
     if (there.data === undefined) {
       if (same) return 'preexisting';
       if (this.#keeps()) return this.#conflict();
       return this.#over(there, stub);
     }
-    if (same && (phase === 'sync' || this.#mode !== 'OverwriteAlways')) return 'preexisting';
+    if (same && (lost || phase === 'sync' || this.#mode !== 'OverwriteAlways')) return 'preexisting';
     if (this.#keeps()) return this.#conflict();
     // Clean data that is current, and in an import job any clean data, stays: it gets the blob's attributes.
     if (this.#mode === 'OverwriteIfDirty' && (current || phase === 'import')) {
@@ -230,6 +237,7 @@ export class ReferenceImport {
       Object.assign(there.attributes, stub.attributes);
       return 'imported';
     }
+    if (lost) return this.#conflict();
     this.#over(there, stub);
     return same ? 'preexisting' : 'imported';
   }
@@ -269,7 +277,7 @@ export class ReferenceImport {
         emptied.push(...this.#emptied());
         continue;
       }
-      const modified = there.modified || there.copy?.name !== name;
+      const modified = there.modified || isLost(there) || there.copy?.name !== name;
       if (!enabled) {
         if (!modified && there.kind === 'file' && there.data !== undefined) there.lost = true;
         continue;
