@@ -260,7 +260,9 @@ async function windingDown(
   hsm.pool.gate = () => undefined;
   return {
     fid,
-    over: acknowledged.open,
+    over: () => {
+      acknowledged.open();
+    },
   };
 }
 
