@@ -464,8 +464,8 @@ await t.test('directories of an import that ends early have the times of their b
     ['failed', true],
     ['canceled', true],
   ] as const) {
-    const { timeout } = AbortSignal;
-    t.teardown(() => (AbortSignal.timeout = timeout));
+    const original = Object.getOwnPropertyDescriptor(AbortSignal, 'timeout') ?? {};
+    t.teardown(() => Object.defineProperty(AbortSignal, 'timeout', original));
     if (late) AbortSignal.timeout = () => AbortSignal.abort();
     await using jobs = await MemoryJobs.start();
     const { container, store, coordinator } = jobs.hsm;
@@ -485,7 +485,7 @@ await t.test('directories of an import that ends early have the times of their b
     coordinator.keepRenamed = () => Promise.reject(new Error('no disk'));
     held.open();
     t.equal((await running).state, how === 'canceled' ? 'Canceled' : 'Failed');
-    AbortSignal.timeout = timeout;
+    Object.defineProperty(AbortSignal, 'timeout', original);
     const mtimeNs = how === 'canceled' && late ? 1n : 5_000_000_000n;
     for (const path of ['d', 'd/e'])
       t.match((await store.lookup([path]))[0], { mode: 0o700, mtimeNs }, `${how}, late: ${late}: ${path}`);

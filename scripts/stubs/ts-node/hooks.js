@@ -3,11 +3,12 @@ import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { transform } from 'esbuild';
 
-/** Our own files are imported as what tsc makes of them. */
+/** Our own files are imported, and begin threads, as what tsc makes of them, which nobody has to have made. */
 export async function resolve(specifier, context, next) {
-  if (context.parentURL?.endsWith('.ts') && /^(?:\.|\/|file:).*\.js$/.test(specifier)) {
-    const source = new URL(specifier.replace(/\.js$/, '.ts'), context.parentURL);
-    if (existsSync(source)) return next(source.href, context);
+  if (/^(?:\.|\/|file:).*\.js$/.test(specifier)) {
+    const file = new URL(specifier, context.parentURL ?? import.meta.url);
+    const source = new URL(file.href.replace(/\.js$/, '.ts'));
+    if (!existsSync(file) && existsSync(source)) return next(source.href, context);
   }
   return next(specifier, context);
 }
