@@ -95,8 +95,9 @@ const jobs: readonly {
       status: {
         state: 'InProgress',
         statusMessage: 'Auto Export is in progress',
+        exportIterationCount: 1,
         ...zeros(
-          'totalFilesExported totalMiBExported totalFilesFailed exportIterationCount currentIterationFilesDiscovered ' +
+          'totalFilesExported totalMiBExported totalFilesFailed currentIterationFilesDiscovered ' +
             'currentIterationMiBDiscovered currentIterationFilesExported currentIterationMiBExported currentIterationFilesFailed',
         ),
         lastStartedTimeUTC: aTime,
