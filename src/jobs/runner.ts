@@ -70,7 +70,7 @@ export class JobRunner implements AsyncDisposable {
   async load(): Promise<void> {
     for (const record of await this.#records.load(this.#context.log)) {
       this.#jobs.set(record.name, record);
-      if (!isFinal(record) && typeOf(record).blocks !== undefined) this.#block(record);
+      if (!isFinal(record)) this.#block(record);
     }
   }
 
@@ -250,10 +250,12 @@ export class JobRunner implements AsyncDisposable {
     signals: Pick<JobRun<JobRecord>, 'signal' | 'stop'>,
     logless: AbortSignal,
   ): Promise<JobRecord> {
-    const { log, clock, coordinator } = this.#context;
+    const { log, clock } = this.#context;
     const { name, kind } = record;
+    let isRecorded = false;
     try {
       await recorded;
+      isRecorded = true;
       crashPoint('job.created');
       log.info({ job: name, kind }, 'job started');
       const jobLog = await this.#openLog(record, resumed);
@@ -270,19 +272,23 @@ export class JobRunner implements AsyncDisposable {
         // It goes on at the next start, and may not find what was asked for meanwhile.
         await jobLog.close(AbortSignal.abort());
       } else {
-        coordinator.setBlocked(null);
         await this.#closeLog(jobLog, over, logless);
         await this.#records.write(over, { durable: true });
+        // Not before: a daemon that finds it running goes on with it.
+        this.#unblock(record);
         // Whoever sees that it is over may start the next one: nobody else runs before the slot is free.
         this.#set(over);
       }
     } catch (error) {
       log.error({ job: name, cause: messageChain(error) }, 'the job could not be recorded');
-      coordinator.setBlocked(null);
       const failure = new JobFailure('InternalError', messageChain(error), { cause: error });
       this.#set(typeOf(record).failed(this.get(name), failure, timeOf(clock)));
       // Else it would be found as running by every daemon after this one.
-      await this.#records.write(this.get(name), { durable: true }).catch(() => undefined);
+      const isOver = await this.#records.write(this.get(name), { durable: true }).then(
+        () => true,
+        () => false,
+      );
+      if (isOver || !isRecorded) this.#unblock(record);
     }
     const last = this.get(name);
     log.info({ job: name, state: stateOf(last) }, 'job over');
@@ -293,7 +299,12 @@ export class JobRunner implements AsyncDisposable {
   }
 
   #block(record: JobRecord): void {
-    this.#context.coordinator.setBlocked(typeOf(record).blocks?.(this.#context, record) ?? null);
+    const reason = typeOf(record).blocks?.(this.#context, record);
+    if (reason !== undefined) this.#context.coordinator.setBlocked(reason);
+  }
+
+  #unblock(record: JobRecord): void {
+    if (typeOf(record).blocks !== undefined) this.#context.coordinator.setBlocked(null);
   }
 
   #runOf(
@@ -377,7 +388,6 @@ export class JobRunner implements AsyncDisposable {
     const state = stateOf(record);
     const wasCanceled = state === 'Canceled' || state === 'Disabled' || state === 'DisableFailed';
     jobLog.add({ level: 'info', code: state, message: `the ${record.kind} job is over` });
-    if (wasCanceled) this.#set(record);
     const uploaded = this.#upload(record.name, jobLog);
     const enough = AbortSignal.any([logless, AbortSignal.timeout(logUploadMs)]);
     if (!wasCanceled) await unlessAborted(() => uploaded, enough).catch(() => undefined);

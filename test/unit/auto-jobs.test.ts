@@ -311,8 +311,23 @@ await t.test('an auto-import ends with one error more in a phase than it tolerat
     );
     if (!isOver) await jobs.runner.cancel('auto');
     await jobs.runner.wait('auto');
-    await until(() => coordinator.status().blocked === null, { what: 'lfs to be let', intervalMs: 1 });
+    t.equal(coordinator.status().blocked, null, 'lfs is let');
   }
+});
+
+await t.test('lfs is kept out until the record says that an auto-import is over', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, coordinator } = jobs.hsm;
+  await autoImport(jobs);
+  const log = gate();
+  jobs.logs.before = () => log.opened;
+  container.before = () => Promise.reject(new BlobError('forbidden', 'no more'));
+  await until(() => jobs.logs.calls.length > 0, { what: 'the log on its way', intervalMs: 1 });
+  // A daemon that died here would go on with it, and take what has lost its blob.
+  t.match(coordinator.status().blocked, /'auto' is enabled/);
+  log.open();
+  t.equal(stateOf(await jobs.runner.wait('auto')), 'Failed');
+  t.equal(coordinator.status().blocked, null);
 });
 
 await t.test(
