@@ -502,8 +502,7 @@ export class Coordinator implements AsyncDisposable {
         log.warn(said, 'HSM request failed');
       })
       .finally(() => {
-        // What a stopping daemon interrupts is taken up by the next one.
-        if (!this.#table.closing || transfer.succeeded)
+        if (!transfer.interrupted || transfer.succeeded)
           this.#durable.over(entry, { durable: action !== HUA_RESTORE });
       });
   }

@@ -54,6 +54,8 @@ export class Transfer implements Queued {
   /** Of RoomOptions, for a restore; undefined from when anybody waits for it, also one who gives up. */
   usedBefore: number | undefined;
   succeeded = false;
+  /** The daemon ends, and nobody else had it end: the next one takes it up. */
+  interrupted = false;
   /** By a request of its own (hsm_cancel), not by a purge or whoever gave it up. */
   cancelAsked = false;
   #abort = new AbortController();
@@ -250,6 +252,7 @@ export class TransferTable {
 
   /** What whoever waits for this restore is told when it fails; 0: to wait for the next one, which is behind it. */
   failureOf(transfer: Transfer): number {
+    if (!transfer.givenUp) return ENODATA;
     const others = this.restores(transfer.fid).filter((other) => other !== transfer);
     return others.some(({ finishing }) => !finishing) ? 0 : ENODATA;
   }
@@ -346,6 +349,7 @@ export class TransferTable {
   async close(): Promise<void> {
     this.#closing = true;
     const all = [...this.#byFid.values()].flat();
+    for (const transfer of all) transfer.interrupted = !transfer.givenUp;
     this.cancelAll();
     await Promise.allSettled(all.map(({ done }) => done));
   }
@@ -371,6 +375,8 @@ export class TransferTable {
 
   /** Its readers are told that there is no data; what was asked for stays. */
   #park(transfer: Transfer): void {
+    // Whoever has given it up does not get it back.
+    if (transfer.givenUp) return;
     transfer.parked = true;
     if (transfer.running) {
       transfer.abort('the coordinator was stopped');

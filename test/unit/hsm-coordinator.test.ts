@@ -302,6 +302,10 @@ await t.test('what waits behind a canceled restore can be canceled, purged and s
     purge: (hsm) => {
       hsm.coordinator.cancelAll();
     },
+    'purge and restart': (hsm) => {
+      hsm.coordinator.cancelAll();
+      return hsm.restart();
+    },
     shutdown: (hsm) => hsm.coordinator.control.set('hsm_control', 'shutdown', false),
     restart: (hsm) => hsm.restart(),
   };
@@ -312,7 +316,7 @@ await t.test('what waits behind a canceled restore can be canceled, purged and s
     const ended = end(hsm, fid);
     over();
     await ended;
-    if (how !== 'restart') {
+    if (!how.endsWith('restart')) {
       const told = (): boolean => hsm.store.events.includes(`failRestore ${ENODATA} a`);
       await until(told, { what: `${how}: ENODATA for its readers`, intervalMs: 1 });
       t.same(hsm.pool.calls, ['download a'], how);
@@ -321,10 +325,30 @@ await t.test('what waits behind a canceled restore can be canceled, purged and s
     }
     await idle(hsm);
     await until(() => hsm.coordinator.status().durable === 0, { what: 'the journal', intervalMs: 1 });
-    t.equal(hsm.store.flags('a'), how === 'cancel' || how === 'purge' ? 0x0d : 0x09, how);
+    const isBack = how === 'shutdown' || how === 'restart';
+    t.equal(hsm.store.flags('a'), isBack ? 0x09 : 0x0d, how);
+    t.equal(hsm.pool.calls.length, isBack ? 2 : 1, `${how}: what was given up does not come back`);
     t.equal(hsm.store.openFds, 0);
   }
 });
+
+await t.test(
+  'a reader that comes while a stopped coordinator ends a canceled restore has no data',
+  async (t) => {
+    await using hsm = await MemoryHsm.start();
+    const { fid, over } = await windingDown(hsm, 'hsm_cancel');
+    t.equal(await hsm.coordinator.request(request(HUA_RESTORE, [fid])), 0);
+    await hsm.coordinator.control.set('hsm_control', 'shutdown', false);
+    over();
+    await until(() => hsm.coordinator.status().recent.length > 0, { what: 'the end', intervalMs: 1 });
+    const before = hsm.store.events.length;
+    hsm.coordinator.restoreNeeded(fid, 1);
+    const told = (): readonly string[] =>
+      hsm.store.events.slice(before).filter((event) => event.startsWith('failRestore'));
+    await until(() => told().length > 0, { what: 'an answer', intervalMs: 1 });
+    t.same(told(), [`failRestore ${ENODATA} a`]);
+  },
+);
 
 await t.test('requests run in the order they were asked for, whatever the store answers first', async (t) => {
   await using hsm = await MemoryHsm.start({ hsm: { maxRequests: 1, defaultArchiveId: 1 } });
