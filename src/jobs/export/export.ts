@@ -244,7 +244,7 @@ class Export {
       return;
     }
     // What stays dirty is met again in each iteration: it is written again when it has changed, or is clean by that.
-    const seen = await this.#contentOf(first, entries);
+    const seen = await this.#contentOf(leading, entries);
     const novelty = memory.novelty(first, seen);
     if (novelty === 'same' || novelty === 'incomplete') {
       const complete = novelty === 'same' || (await this.#above(possible.map(({ path }) => path)));
@@ -259,8 +259,8 @@ class Export {
   async #contentOf({ path, fid }: WalkEntry, entries: readonly WalkEntry[]): Promise<string> {
     const names = entries.map((entry) => pathText(pathOf(entry))).sort();
     try {
-      const { ctimeNs, size } = await this.#options.native.stat(path);
-      return [ctimeNs, size, ...names].map(String).join('\0');
+      const { ctimeNs, mtimeNs, size } = await this.#options.native.stat(path);
+      return [ctimeNs, mtimeNs, size, ...names].map(String).join('\0');
     } catch (error) {
       if (errnoOf(error) === undefined) throw error;
       return `${fid} is not there`;
