@@ -48,8 +48,7 @@ Before BeforeModify(const Record& record) {
     return Before::kNothing;
   }
   if (record.statement->suspended) return Before::kNothing;
-  if (record.flags & HS_DIRTY) return record.modified ? Before::kNothing : Before::kModified;
-  return Before::kSuspend;
+  return (record.flags & HS_DIRTY) && !record.modified ? Before::kModified : Before::kSuspend;
 }
 
 Settle DecideSettle(const Record& record, Content content, bool lease) {

@@ -44,7 +44,7 @@ void Fold(Record* record);
 
 // What must be durable before the content of a resident inode may change.
 enum class Before : uint8_t {
-  kNothing,  // new, or already said to be modified, or suspended
+  kNothing,  // new, or said to be modified with no statement that a write could belie, or suspended
   kSuspend,  // say that somebody may be writing
   kModified  // HS_DIRTY was set by a user over unchanged data: that it is changed now has to be
              // noted by itself

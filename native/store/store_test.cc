@@ -234,6 +234,13 @@ std::string BeforeModifications() {
        Before::kSuspend},
       {"a copy and no statement", With(Clean(), [](Record& r) { r.statement.reset(); }),
        Before::kModified},
+      {"archived partly",
+       With(Clean(),
+            [](Record& r) {
+              r.flags |= HS_DIRTY;
+              r.modified = true;
+            }),
+       Before::kSuspend},
       {"modified, cleared by a user", With(Clean(), [](Record& r) { r.modified = true; }),
        Before::kSuspend},
       {"archived only", With(Clean(), [](Record& r) { r.flags = HS_ARCHIVED; }), Before::kSuspend},

@@ -1206,6 +1206,30 @@ void t.test('archive', { skip }, async (t) => {
   );
 
   await t.test(
+    'what is written in place after one that leaves something out shows in the times, also when it is forgotten',
+    async (t) => {
+      await using store = await TempStore.open();
+      writeFileSync(store.backing('f'), 'hello');
+      const fid = store.native.fidOf('f');
+      const plan = await store.native.beginArchive(fid, 1);
+      await store.native.finishArchive(plan.token, archived('f', plan), { partly: true });
+      const { ctimeNs, mtimeNs } = await store.native.stat('f');
+      await store.writing('f', async () => {
+        // Nothing is written.
+      });
+      await store.reopen();
+      t.match(await store.native.stat('f'), { ctimeNs, mtimeNs }, 'an open alone does not');
+      await store.writing('f', (fd) => writeAll(fd, Buffer.from('HELLO')));
+      await store.reopen();
+      const written = await store.native.stat('f');
+      t.ok(written.ctimeNs > ctimeNs, 'ctime');
+      t.ok(written.mtimeNs > mtimeNs, 'mtime');
+      t.match(await store.state('f'), { flags: 0x0b, modified: true, copy: { blob: 'f' } });
+      t.equal(await store.archive('f'), 'clean');
+    },
+  );
+
+  await t.test(
     'rule 11: one who opens past the daemon does not wait for the lease, and the archive knows',
     async (t) => {
       await using store = await TempStore.open();
