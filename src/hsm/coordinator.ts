@@ -624,10 +624,11 @@ export class Coordinator implements AsyncDisposable {
   }
 
   /** Of a restore that succeeded the store says so, before its readers go on. */
-  async #recordEnd({ fid, action, signal }: Transfer, failure: unknown): Promise<void> {
+  async #recordEnd(transfer: Transfer, failure: unknown): Promise<void> {
+    const { fid, action, signal, interrupted } = transfer;
     if (!this.changelog.recording || (failure === undefined && action === HUA_RESTORE)) return;
     // What a stopping daemon interrupts goes on with the next one.
-    if (failure !== undefined && this.#table.closing) return;
+    if (failure !== undefined && interrupted) return;
     const errno = failure === undefined ? 0 : signal.aborted ? ECANCELED : causeErrno(failure);
     let dirty = false;
     if (action === HUA_ARCHIVE && failure !== undefined) {

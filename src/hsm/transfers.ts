@@ -45,6 +45,8 @@ export class Transfer implements Queued {
   running = false;
   /** The store has been told of the end: a new need for the data needs a new restore. */
   finishing = false;
+  /** It ends without having begun. */
+  refused = false;
   /** Such a need arrived. */
   again = false;
   /** A restore of the same file that has to be over before this one begins: its worker has the file. */
@@ -54,7 +56,7 @@ export class Transfer implements Queued {
   /** Of RoomOptions, for a restore; undefined from when anybody waits for it, also one who gives up. */
   usedBefore: number | undefined;
   succeeded = false;
-  /** The daemon ends, and nobody else had it end: the next one takes it up. */
+  /** By a daemon that stops: the next one takes up what was asked for. */
   interrupted = false;
   /** By a request of its own (hsm_cancel), not by a purge or whoever gave it up. */
   cancelAsked = false;
@@ -88,7 +90,7 @@ export class Transfer implements Queued {
 
   /** Nobody is served by it any more, over or not. */
   get givenUp(): boolean {
-    return this.signal.aborted && !this.parked;
+    return this.refused || (this.signal.aborted && !this.parked);
   }
 
   abort(cause = 'canceled'): void {
@@ -250,11 +252,13 @@ export class TransferTable {
     return (this.#byFid.get(fid) ?? []).filter(({ action }) => action === HUA_RESTORE);
   }
 
-  /** What whoever waits for this restore is told when it fails; 0: to wait for the next one, which is behind it. */
+  /** What whoever waits for this restore is told when it fails; 0: to ask anew, as it goes on or one is behind it. */
   failureOf(transfer: Transfer): number {
-    if (!transfer.givenUp) return ENODATA;
+    // What was stopped goes on by itself, unless the coordinator is stopped still.
+    const goesOn = ({ parked }: Transfer): boolean => parked && this.#control !== 'stopped';
+    if (!transfer.givenUp) return goesOn(transfer) ? 0 : ENODATA;
     const others = this.restores(transfer.fid).filter((other) => other !== transfer);
-    return others.some(({ finishing }) => !finishing) ? 0 : ENODATA;
+    return others.some((other) => !other.finishing || goesOn(other)) ? 0 : ENODATA;
   }
 
   /** Queues a transfer and settles as it does. `signal` cancels it. */
@@ -265,6 +269,7 @@ export class TransferTable {
       this.#cancel(transfer);
     };
     signal?.addEventListener('abort', leave, { once: true });
+    transfer.interrupted = this.#closing;
     if (this.#closing || signal?.aborted === true) {
       this.#end(transfer, new FsError(ECANCELED, 'canceled'));
     } else if (this.#control === 'stopped' && transfer.asked === undefined) {
@@ -373,9 +378,8 @@ export class TransferTable {
     return this.#finished.slice(-maxRecent).map(({ listed: _, ...finished }) => finished);
   }
 
-  /** Its readers are told that there is no data; what was asked for stays. */
+  /** Its readers are told that there is no data; what was asked for stays, but for what somebody has canceled. */
   #park(transfer: Transfer): void {
-    // Whoever has given it up does not get it back.
     if (transfer.givenUp) return;
     transfer.parked = true;
     if (transfer.running) {
@@ -387,7 +391,7 @@ export class TransferTable {
 
   /** Of one that is in no queue. Who needs the data meanwhile comes too late for that, and is let go behind it. */
   #letGoAndWait(transfer: Transfer): void {
-    transfer.finishing = true;
+    transfer.parked = transfer.finishing = true;
     void this.#letGo(transfer).then(() => {
       if (transfer.signal.aborted) this.#end(transfer, new FsError(ECANCELED, 'canceled'));
       else this.#waitAgain(transfer);
@@ -395,7 +399,7 @@ export class TransferTable {
   }
 
   #unpark(transfer: Transfer): void {
-    if (!transfer.running) transfer.parked = false;
+    if (!transfer.running && !transfer.finishing) transfer.parked = false;
   }
 
   #waitAgain(transfer: Transfer): void {
@@ -421,7 +425,7 @@ export class TransferTable {
 
   /** Of what has not started. Readers may have joined a restore; the store lets them go. */
   #endWaiting(transfer: Transfer, failure: FsError): void {
-    transfer.finishing = true;
+    transfer.refused = transfer.finishing = true;
     void this.#letGo(transfer).then(() => {
       this.#end(transfer, failure);
     });

@@ -234,10 +234,15 @@ await t.test(
   },
 );
 
+const shutdown = (hsm: MemoryHsm): Promise<unknown> =>
+  hsm.coordinator.control.set('hsm_control', 'shutdown', false);
+const enable = (hsm: MemoryHsm): Promise<unknown> =>
+  hsm.coordinator.control.set('hsm_control', 'enabled', false);
+
 /** A restore of `a` runs and is given up; whoever had it given up may go on before its worker has acknowledged that. */
 async function windingDown(
   hsm: MemoryHsm,
-  how: 'hsm_cancel' | 'hydrate',
+  how: 'hsm_cancel' | 'purge' | 'shutdown' | 'hydrate',
 ): Promise<{ readonly fid: Fid; readonly over: () => void }> {
   const [fid] = (await released(hsm, 'a')) as [Fid];
   const [begun, acknowledged] = [gate(), gate()];
@@ -256,6 +261,8 @@ async function windingDown(
   else t.equal(await hsm.coordinator.request(request(HUA_RESTORE, [fid])), 0);
   await begun.opened;
   if (how === 'hydrate') stop.abort();
+  else if (how === 'purge') hsm.coordinator.cancelAll();
+  else if (how === 'shutdown') await shutdown(hsm);
   else t.equal(await hsm.coordinator.request(request(HUA_CANCEL, [fid])), 0);
   hsm.pool.gate = () => undefined;
   return {
@@ -302,10 +309,6 @@ await t.test('what waits behind a canceled restore can be canceled, purged and s
     purge: (hsm) => {
       hsm.coordinator.cancelAll();
     },
-    'purge and restart': (hsm) => {
-      hsm.coordinator.cancelAll();
-      return hsm.restart();
-    },
     shutdown: (hsm) => hsm.coordinator.control.set('hsm_control', 'shutdown', false),
     restart: (hsm) => hsm.restart(),
   };
@@ -316,7 +319,7 @@ await t.test('what waits behind a canceled restore can be canceled, purged and s
     const ended = end(hsm, fid);
     over();
     await ended;
-    if (!how.endsWith('restart')) {
+    if (how !== 'restart') {
       const told = (): boolean => hsm.store.events.includes(`failRestore ${ENODATA} a`);
       await until(told, { what: `${how}: ENODATA for its readers`, intervalMs: 1 });
       t.same(hsm.pool.calls, ['download a'], how);
@@ -325,30 +328,110 @@ await t.test('what waits behind a canceled restore can be canceled, purged and s
     }
     await idle(hsm);
     await until(() => hsm.coordinator.status().durable === 0, { what: 'the journal', intervalMs: 1 });
-    const isBack = how === 'shutdown' || how === 'restart';
-    t.equal(hsm.store.flags('a'), isBack ? 0x09 : 0x0d, how);
-    t.equal(hsm.pool.calls.length, isBack ? 2 : 1, `${how}: what was given up does not come back`);
+    t.equal(hsm.store.flags('a'), how === 'cancel' || how === 'purge' ? 0x0d : 0x09, how);
     t.equal(hsm.store.openFds, 0);
   }
 });
 
+await t.test('what was canceled or purged stays so, whatever stops before its worker knows', async (t) => {
+  const stops = { shutdown, restart: (hsm: MemoryHsm) => hsm.restart() };
+  for (const how of ['hsm_cancel', 'purge'] as const)
+    for (const [what, stop] of Object.entries(stops)) {
+      await using hsm = await MemoryHsm.start();
+      const { over } = await windingDown(hsm, how);
+      const stopped = stop(hsm);
+      over();
+      await stopped;
+      await until(() => hsm.coordinator.status().durable === 0, {
+        what: `${how}, ${what}: the journal`,
+        intervalMs: 1,
+      });
+      if (what === 'shutdown')
+        t.match(hsm.coordinator.status().recent, [{ result: 'CANCELED' }], `${how}, ${what}`);
+      await enable(hsm);
+      await idle(hsm);
+      t.same([hsm.pool.calls, hsm.store.flags('a')], [['download a'], 0x0d], `${how}, ${what}`);
+    }
+});
+
+await t.test('a restart takes up a restore that a shutdown has interrupted', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const { over } = await windingDown(hsm, 'shutdown');
+  const restarted = hsm.restart();
+  over();
+  await restarted;
+  await until(() => hsm.coordinator.status().durable === 0, { what: 'the journal', intervalMs: 1 });
+  t.equal(hsm.store.flags('a'), 0x09);
+});
+
 await t.test(
-  'a reader that comes while a stopped coordinator ends a canceled restore has no data',
+  'who reads once the coordinator is enabled again waits, also while the stop winds down',
+  async (t) => {
+    await using hsm = await MemoryHsm.start();
+    const { fid, over } = await windingDown(hsm, 'shutdown');
+    await enable(hsm);
+    hsm.coordinator.restoreNeeded(fid, 1);
+    over();
+    await idle(hsm);
+    t.notOk(hsm.store.events.includes(`failRestore ${ENODATA} a`));
+    t.same([hsm.pool.calls, hsm.store.flags('a')], [['download a', 'download a'], 0x09]);
+  },
+);
+
+await t.test(
+  'who reads once it is enabled again waits, also where a restore stands behind a canceled one',
   async (t) => {
     await using hsm = await MemoryHsm.start();
     const { fid, over } = await windingDown(hsm, 'hsm_cancel');
-    t.equal(await hsm.coordinator.request(request(HUA_RESTORE, [fid])), 0);
-    await hsm.coordinator.control.set('hsm_control', 'shutdown', false);
-    over();
-    await until(() => hsm.coordinator.status().recent.length > 0, { what: 'the end', intervalMs: 1 });
-    const before = hsm.store.events.length;
+    for (const who of ['hsm_restore', 'a reader']) await restores[who]?.(hsm, fid);
+    await shutdown(hsm);
+    await enable(hsm);
     hsm.coordinator.restoreNeeded(fid, 1);
-    const told = (): readonly string[] =>
-      hsm.store.events.slice(before).filter((event) => event.startsWith('failRestore'));
-    await until(() => told().length > 0, { what: 'an answer', intervalMs: 1 });
-    t.same(told(), [`failRestore ${ENODATA} a`]);
+    over();
+    await until(() => hsm.coordinator.status().durable === 0, { what: 'the restore', intervalMs: 1 });
+    t.notOk(hsm.store.events.includes(`failRestore ${ENODATA} a`));
+    t.equal(hsm.store.flags('a'), 0x09);
   },
 );
+
+await t.test('a shutdown lets readers go, also where a restore stands behind a canceled one', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const { fid, over } = await windingDown(hsm, 'hsm_cancel');
+  await restores['hsm_restore']?.(hsm, fid);
+  await shutdown(hsm);
+  over();
+  const told = (errno: number) => (): boolean => hsm.store.events.includes(`failRestore ${errno} a`);
+  await until(told(0), { what: 'the end of the canceled one', intervalMs: 1 });
+  // A reader that waited is told to ask again.
+  hsm.coordinator.restoreNeeded(fid, 1);
+  await until(told(ENODATA), { what: 'ENODATA', intervalMs: 1 });
+  t.same(hsm.pool.calls, ['download a']);
+  await enable(hsm);
+  await idle(hsm);
+  await until(() => hsm.coordinator.status().durable === 0, { what: 'the journal', intervalMs: 1 });
+  t.equal(hsm.store.flags('a'), 0x09);
+  t.match(hsm.coordinator.status().recent, [{ result: 'CANCELED' }, { result: 'SUCCEED' }]);
+});
+
+await t.test('a restore that is asked for while one is refused begins behind it', async (t) => {
+  for (const who of ['hsm_restore', 'a hydrate']) {
+    await using hsm = await MemoryHsm.start();
+    const { fid, over } = await windingDown(hsm, 'hydrate');
+    await shutdown(hsm);
+    hsm.coordinator.restoreNeeded(fid, 1);
+    await enable(hsm);
+    await restores[who]?.(hsm, fid);
+    over();
+    await idle(hsm);
+    await until(() => hsm.coordinator.status().durable === 0, { what: 'the journal', intervalMs: 1 });
+    t.same([hsm.pool.calls, hsm.store.flags('a')], [['download a', 'download a'], 0x09], who);
+    t.match(
+      hsm.coordinator.status().recent,
+      [{ result: 'CANCELED' }, { result: 'FAILED' }, { result: 'SUCCEED' }],
+      who,
+    );
+  }
+});
 
 await t.test('requests run in the order they were asked for, whatever the store answers first', async (t) => {
   await using hsm = await MemoryHsm.start({ hsm: { maxRequests: 1, defaultArchiveId: 1 } });
