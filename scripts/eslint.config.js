@@ -8,6 +8,7 @@ import tseslint from 'typescript-eslint';
  */
 const arrows = {
   cli: ['base'],
+  daemon: ['http', 'fuse', 'jobs', 'hsm', 'store', 'blob', 'workers', 'native', 'base'],
   http: ['jobs', 'hsm', 'base'],
   dashboard: ['jobs', 'hsm', 'base'],
   fuse: ['hsm', 'store', 'native', 'base'],

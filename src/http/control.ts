@@ -1,4 +1,4 @@
-/** What the control API needs of the daemon; daemon.ts puts it together. */
+/** What the control API needs of the daemon; daemon/control.ts is it. */
 import type {
   BulkView,
   ChangelogReadersView,
