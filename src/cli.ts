@@ -18,6 +18,11 @@ function once(value: string, former: string | undefined): string {
   throw new InvalidArgumentError(`A job has one: '${former}' or '${value}'?`);
 }
 
+/** For an option that may be given again. */
+function all(value: string, former: readonly string[] | undefined): readonly string[] {
+  return [...(former ?? []), value];
+}
+
 function recordIndex(text: string): number {
   const index = Number(text);
   if (/^[0-9]+$/.test(text) && Number.isSafeInteger(index)) return index;
@@ -368,6 +373,21 @@ addSettings(program.command('config').description('settings').command('show'))
   .action(async (options: { readonly config?: string; readonly json?: boolean }, command: Command) => {
     const { showConfig } = await import('./cli/configuration.js');
     await showConfig(flagsOf(command), options.config, options.json === true);
+  });
+
+program
+  .command('mount-helper', { hidden: true })
+  .description('what mount(8) calls: mount -t lustrite CONTAINER MNT, or a line of /etc/fstab')
+  .argument('<container>', "the container; 'none': the one of the store, or that was mounted there last")
+  .argument('<mnt>', 'directory to mount on')
+  .addOption(new Option('-o, --options <list>', 'settings and mount options').argParser(all))
+  .option('-f, --fake', 'everything but the mount')
+  .option('-s, --sloppy', 'tolerate options that nobody knows')
+  .option('-n, --no-mtab', 'nothing is written there anyway')
+  .option('-v, --verbose', 'say what was done')
+  .option('-t, --types <type>', 'the type that was asked for')
+  .action(async (container: string, path: string, options: object) => {
+    await (await import('./cli/mount-helper.js')).mountHelper(container, path, options);
   });
 
 program

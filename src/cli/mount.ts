@@ -30,6 +30,8 @@ export interface MountOptions {
   readonly foreground?: boolean;
   readonly wait?: boolean;
   readonly json?: boolean;
+  /** Nothing is said of a mount that succeeded, but for notices. */
+  readonly quiet?: boolean;
 }
 
 export async function mount(path: string, flags: Flags, options: MountOptions): Promise<void> {
@@ -56,7 +58,7 @@ export async function mount(path: string, flags: Flags, options: MountOptions): 
     return;
   }
   for (const notice of await startDaemon(launch, forget)) note(notice);
-  await tellMounted(config, options);
+  if (options.quiet !== true) await tellMounted(config, options);
 }
 
 /** Refuses what would hide, double or deadlock a mount; takes away what a dead daemon left. */
