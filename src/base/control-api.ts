@@ -48,6 +48,11 @@ export interface StatusReport {
   readonly lastError: { readonly time: string; readonly message: string } | null;
   readonly hsm: { readonly control?: string };
   readonly heldRequests: number;
+  /**
+   * What the front end holds (`nodes` that the kernel knows, `handles`, `backings`, `listings`, `directoryFds`, answers
+   * that are `queued`), and the `requests.*` that it has answered. Daemons that were started before an update may lack it.
+   */
+  readonly counters?: Readonly<Record<string, number>>;
   /** Daemons that were started before an update may lack it. */
   readonly space?: SpaceView;
   readonly storageOutage?: OutageView;

@@ -141,6 +141,7 @@ export class MountControl implements Control {
       .filter(({ kind }) => kind === 'import')
       .flatMap((job) => markerStates.map((state) => markerName(state, startOf(job))));
     const logged = this.#options.lastLogged();
+    const counters = frontEnd.stats();
     return {
       version,
       pid: process.pid,
@@ -159,7 +160,8 @@ export class MountControl implements Control {
       lastJob: viewOf(lastJobOf(jobs)),
       lastError: lastErrorOf({ since: startedAt, logged, transfer: hsm.lastError, jobs }),
       hsm,
-      heldRequests: frontEnd.stats()['held'] ?? 0,
+      heldRequests: counters['held'] ?? 0,
+      counters,
       space: space.view,
       ...(storageOutage && { storageOutage }),
     };

@@ -7,12 +7,19 @@ import type { HsmStatus } from '../../src/hsm/coordinator.js';
 /** What only grows in the coordinator's report. */
 const totals = ['restored', 'archived', 'removed', 'failed', 'bytesRestored', 'bytesArchived'];
 
+/** What a front end holds only while somebody asks for something; the rest is kept until the kernel forgets it. */
+const transient = ['handles', 'listings', 'questions', 'queued'];
+
 /** Every number of `lustrite status --json` that is neither a total nor a census, by its name there. */
 export function gaugesOf(status: StatusReport): Readonly<Record<string, number>> {
   const { recent: _, lastError: __, ...hsm } = status.hsm as HsmStatus;
   return {
     held: status.heldRequests,
     jobs: status.runningJob === null ? 0 : 1,
+    ...numbers(
+      'counters',
+      Object.entries(status.counters ?? {}).filter(([name]) => transient.includes(name)),
+    ),
     ...numbers(
       'hsm',
       Object.entries(hsm).filter(([name]) => !totals.includes(name)),

@@ -25,6 +25,7 @@ const most = 50;
 const zeros = {
   held: 0,
   jobs: 0,
+  ...zero('counters', ['handles', 'listings', 'questions', 'queued']),
   'hsm.durable': 0,
   ...zero('hsm.running', ['implicit', 'explicit', 'bytes']),
   ...zero('hsm.waiting', ['implicit', 'restore', 'archive', 'remove']),

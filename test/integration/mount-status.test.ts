@@ -119,7 +119,9 @@ t.test('what is told about a mount', { skip: cannotMount }, async (t) => {
       t.equal((await host.mount('--wait')).code, 0);
       const names = ['b', 'caf\xe9', 'aa', 'back\\xe9', 'caf\xc3\xa9', 'IMPORT_of_mine'];
       for (const name of names) await writeFile(Buffer.from(`${host.mnt}/${name}`, 'latin1'), 'x');
-      t.match((await host.status()).census, { new: names.length });
+      const { census, counters } = await host.status();
+      t.match(census, { new: names.length });
+      t.match(counters, { handles: 0, listings: 0, nodes: Number, 'requests.create': names.length });
       t.match((await host.umount()).stdout, [
       '  IMPORT_of_mine', '  aa', '  b', '  "back\\\\xe9"', '  café', '  "caf\\xe9"', ''].join('\n')); // prettier-ignore
     },
