@@ -1,5 +1,5 @@
 {
-  # node-gyp rebuild --lustrite_asan=1 (address and undefined behaviour) or --lustrite_tsan=1: sanitizer builds.
+  # Sanitizer builds, by scripts/sanitize: address and undefined behaviour, or threads.
   'variables': { 'lustrite_asan%': 0, 'lustrite_tsan%': 0 },
   'target_defaults': {
     'cflags': [ '-Wall', '-Wextra', '-Werror', '-fvisibility=hidden' ],
@@ -13,7 +13,8 @@
       } ],
       [ 'lustrite_tsan==1', {
         'cflags': [ '-fsanitize=thread', '-fno-omit-frame-pointer', '-g' ],
-        'ldflags': [ '-fsanitize=thread' ],
+        # Node's own std::shared_ptr, which is not instrumented, would come before ours.
+        'ldflags': [ '-fsanitize=thread', '-Wl,-Bsymbolic' ],
       } ],
     ],
   },

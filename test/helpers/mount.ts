@@ -11,7 +11,7 @@ import { finalStates, socketName, type JobView, type StatusReport } from '../../
 import { nobody, runAs } from './as-user.js';
 import { detachAll, mountAt } from './mounts.js';
 import { until } from './poll.js';
-import { environment, run, type Ended, type RunOptions } from './run.js';
+import { environment, run, sanitized, type Ended, type RunOptions } from './run.js';
 
 const cli = fileURLToPath(new URL('../../dist/cli.js', import.meta.url));
 
@@ -23,7 +23,7 @@ export function lustriteAsNobody(args: readonly string[], env: RunOptions['env']
 
 /** `lustrite ARGS…` as it was built, to its end, whatever its exit code. */
 export function lustrite(args: readonly string[], options: RunOptions = {}): Promise<Ended> {
-  return run(process.execPath, [cli, ...args], options);
+  return run(process.execPath, [cli, ...args], { ...options, env: { ...sanitized, ...options.env } });
 }
 
 export interface TestMountOptions {
@@ -231,7 +231,7 @@ class Daemon {
     const log = openSync(this.#logFile, 'w', 0o600);
     this.child = spawn(process.execPath, [cli, ...args], {
       stdio: ['ignore', log, log],
-      env: environment(env),
+      env: environment({ ...sanitized, ...env }),
     });
     closeSync(log);
     this.#guard = guard(this.child, mountPoint);

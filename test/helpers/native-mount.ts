@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import type { Copy, FileState, HsmRequest, HsmStateSet, Stub, StubResult } from '../../src/native/binding.js';
 import { detachAll } from './mounts.js';
 import { until } from './poll.js';
-import { environment } from './run.js';
+import { environment, sanitized } from './run.js';
 
 export interface NativeMountOptions {
   readonly passthrough?: boolean;
@@ -67,7 +67,7 @@ export class NativeMount implements AsyncDisposable {
     this.store = join(folder, 'store');
     const child = fork(script, [], {
       serialization: 'advanced',
-      env: environment(),
+      env: environment(sanitized),
       stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
       execArgv: [],
     });

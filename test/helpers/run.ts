@@ -120,3 +120,9 @@ export function environment(changes: RunOptions['env'] = {}): NodeJS.ProcessEnv 
   const merged = Object.entries({ ...Object.fromEntries(own), ...changes });
   return Object.fromEntries(merged.filter(([, value]) => value !== undefined));
 }
+
+/** For what loads the addon: a sanitizer's runtime has to be there first. `scripts/sanitize` names it. */
+export const sanitized: RunOptions['env'] =
+  process.env['LUSTRITE_TEST_PRELOAD'] === undefined
+    ? {}
+    : { LD_PRELOAD: process.env['LUSTRITE_TEST_PRELOAD'] };
