@@ -1,9 +1,11 @@
 /** Runs jobs, one at a time, each with a durable record that never stays InProgress without a job behind it. */
 import { setMaxListeners } from 'node:events';
+import { constants } from 'node:os';
 import { crashPoint } from '../base/crash.js';
 import { isDiskFull, messageChain, UserError } from '../base/errors.js';
 import { pathText } from '../base/path-text.js';
 import { unlessAborted } from '../base/unless-aborted.js';
+import { hasErrno } from '../hsm/movers.js';
 import { autoExportJob } from './export/auto-export-job.js';
 import { autoImportJob } from './auto-import/auto-import-job.js';
 import { exportJob } from './export/export-job.js';
@@ -44,9 +46,13 @@ const types: { readonly [Kind in JobKind]: JobType<RecordOf<Kind>> } = {
   'auto-export': autoExportJob,
 };
 
+const { ENOENT } = constants.errno;
+
 const refreshMs = 500;
 /** How long a job that is over waits for its log to be in the container, and a daemon that stops for all of them. */
 const logUploadMs = 60_000;
+/** How often a store that has not taken the last record of a job is asked again. */
+const againMs = 1000;
 
 export class JobRunner implements AsyncDisposable {
   readonly #context: JobContext;
@@ -60,6 +66,8 @@ export class JobRunner implements AsyncDisposable {
   /** The running job's end is decided: too late for a cancel. */
   #ending = false;
   #stopping = false;
+  /** Why the store did not take the last record of the job that has the slot. */
+  #unwritten: string | undefined;
 
   constructor(context: JobContext) {
     this.#context = context;
@@ -92,14 +100,22 @@ export class JobRunner implements AsyncDisposable {
         await this.#begin(again, true).recorded;
       }
     }
-    if (this.#run === undefined) coordinator.setBlocked(null);
+    const running = this.running();
+    if (running === undefined || typeOf(running).blocks === undefined) coordinator.setBlocked(null);
   }
 
   /** Starts a job. UserError: `InvalidParameter`, or `Conflict` while another job runs. */
   async create<Kind extends JobKind>(kind: Kind, request: JobRequest<Kind>): Promise<Job> {
     const running = this.running();
-    if (running !== undefined)
-      throw new UserError('Conflict', isInTheWay(running, this.#context.config.mountPoint));
+    if (running !== undefined) {
+      const cause = this.#unwritten;
+      throw new UserError(
+        'Conflict',
+        isFinal(running) && cause !== undefined
+          ? `the ${running.kind} job '${running.name}' is over, and its record cannot be written, which is tried again: ${cause}`
+          : isInTheWay(running, this.#context.config.mountPoint),
+      );
+    }
     if (this.#stopping) throw new UserError('Conflict', 'the daemon is stopping');
     if (this.#context.config.readOnly && (kind === 'export' || kind === 'auto-export')) {
       throw new UserError('ReadOnly', 'the mount is read-only: nothing is exported', { status: 403 });
@@ -283,19 +299,35 @@ export class JobRunner implements AsyncDisposable {
       log.error({ job: name, cause: messageChain(error) }, 'the job could not be recorded');
       const failure = new JobFailure('InternalError', messageChain(error), { cause: error });
       this.#set(typeOf(record).failed(this.get(name), failure, timeOf(clock)));
-      // Else it would be found as running by every daemon after this one.
-      const isOver = await this.#records.write(this.get(name), { durable: true }).then(
-        () => true,
-        () => false,
-      );
-      if (isOver || !isRecorded) this.#unblock(record);
+      if (await this.#isWritten(name, isRecorded, signals.stop)) this.#unblock(record);
     }
     const last = this.get(name);
     log.info({ job: name, state: stateOf(last) }, 'job over');
     this.#run = undefined;
     this.#ending = false;
+    this.#unwritten = undefined;
     this.#watchers.wake(name);
     return last;
+  }
+
+  /**
+   * That a job is over. Else it would be found as running by every daemon after this one, beside what has begun since: it
+   * keeps its place until the store takes the record, or the daemon stops, and then nothing else has begun. Where its
+   * creator has heard that it could not be recorded, there is none to be found but by a store that took half of it.
+   */
+  async #isWritten(name: string, isRecorded: boolean, stop: AbortSignal): Promise<boolean> {
+    for (;;) {
+      try {
+        await this.#records.write(this.get(name), { durable: true });
+        return true;
+      } catch (error) {
+        // No folder, no record.
+        if (!isRecorded || hasErrno(error, ENOENT)) return true;
+        this.#unwritten = messageChain(error);
+      }
+      if (stop.aborted) return false;
+      await this.#context.clock.sleep(againMs, stop).catch(() => undefined);
+    }
   }
 
   #block(record: JobRecord): void {

@@ -1,4 +1,4 @@
-import { readdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 import { BlobError } from '../../src/base/errors.js';
@@ -442,4 +442,57 @@ await t.test('the marker of a canceled import goes with the job', async (t) => {
   t.match(store.paths(), [/^IMPORT_Canceled\./]);
   await jobs.runner.delete('cut');
   t.same(store.paths(), []);
+});
+
+const follows = {
+  name: 'follows',
+  changeSource: 'listing',
+  changeSourceReason: 'as asked for',
+  pollIntervalMs: 1,
+} as const;
+
+await t.test('a job whose end the store does not take keeps its place until it does', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { runner, folder } = jobs;
+  const { coordinator } = jobs.hsm;
+  const job = await runner.create('auto-import', follows);
+  const record = join(folder, 'jobs', 'follows', 'record.json');
+  // A directory in the place of the record: nothing can be renamed over it.
+  await until(() => 'scanEndTime' in runner.get('follows').properties.status, { what: 'its full sync' });
+  await rm(record);
+  await mkdir(join(record, 'in the way'), { recursive: true });
+  await runner.cancel('follows').catch(() => undefined);
+  await until(() => isFinal(runner.get('follows')), { what: 'the job to be over' });
+
+  t.not(coordinator.status().blocked, null, 'what it keeps away would meet it again at the next start');
+  const refusal = { code: 'Conflict', message: /'follows' is over.*cannot be written.*(?:EISDIR|ENOTEMPTY)/ };
+  await t.rejects(runner.create('import', {}), refusal);
+  await t.rejects(runner.delete('follows'), { code: 'Conflict' });
+  await rm(record, { recursive: true });
+  t.ok(isFinal(await job.done));
+  t.ok(isFinal(await onDisk(jobs, 'follows')));
+  t.equal(coordinator.status().blocked, null);
+  t.equal(stateOf(await (await runner.create('import', {})).done), 'Completed');
+});
+
+await t.test('a job that is over for the store, too, keeps nothing away at a start', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { runner, folder } = jobs;
+  const held = gate();
+  await (
+    await runner.create('import', { name: 'an-import' })
+  ).done;
+  await runner.create('auto-import', follows);
+  await runner[Symbol.asyncDispose]();
+  // A daemon that was killed twice has left two that run.
+  const path = join(folder, 'jobs', 'an-import', 'record.json');
+  const left = JSON.parse(await readFile(path, 'utf8')) as { properties: { status: { state: string } } };
+  left.properties.status.state = 'InProgress';
+  await writeFile(path, JSON.stringify(left));
+  jobs.hsm.container.before = () => held.opened;
+  await jobs.restart();
+  t.equal(jobs.runner.running()?.name, 'an-import');
+  t.ok(isFinal(jobs.runner.get('follows')), 'one goes on');
+  t.equal(jobs.hsm.coordinator.status().blocked, null);
+  held.open();
 });
