@@ -55,8 +55,15 @@ export class ChangeFeedGap extends Error {
 const maxManifestBytes = 4 * 1024 ** 2;
 /** The shortest retention that an account can have. */
 const minRetentionMs = 24 * 3600_000;
+const hourMs = 3600_000;
 /** An event is in the segment of its hour, give or take 15 minutes, and a segment need not begin at the full hour. */
-const segmentSpreadMs = 75 * 60_000;
+const lateMs = 15 * 60_000;
+const segmentSpreadMs = hourMs + lateMs;
+
+/** Every event before that time is read where the feed is consumable up to `lastMs`, the segment of which may not be. */
+export function toldBefore(lastMs: number): number {
+  return lastMs - (lastMs % hourMs) - lateMs;
+}
 
 export class ChangeFeed {
   readonly #blobs: GrowingBlobs;

@@ -56,6 +56,8 @@ const progress = z
     left: fids,
     /** Path -> FID of what keeps blobs of that name, or below it, from being imported. */
     contested: fids.default({}),
+    /** Path -> when the blob of a contested file was seen to be gone, ms by the service's clock; null: its deletion never came. */
+    awaited: z.record(z.string(), z.number().nullable()).readonly().default({}),
     /** Blobs whose changes wait for those who have the files open. */
     busy: z.array(z.string()).readonly(),
   })
@@ -114,6 +116,7 @@ export const noProgress: AutoImportProgress = {
   deleting: {},
   left: {},
   contested: {},
+  awaited: {},
   busy: [],
 };
 

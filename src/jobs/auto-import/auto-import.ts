@@ -62,6 +62,12 @@ const maxContested = 10_000;
 /** The longest pause between two tries of a container that does not answer. */
 const maxPauseMs = 60_000;
 
+/** The service tells whole seconds. */
+const clockStepMs = 1000;
+
+/** As `awaited` of the progress. */
+type Awaited = Map<string, number | null>;
+
 /** Runs until the signal: rejects with its reason, or with a JobFailure. */
 export async function runAutoImport(options: AutoImportOptions): Promise<never> {
   return new AutoImport(options).run();
@@ -152,6 +158,7 @@ class AutoImport {
       deleting: {},
       left: Object.fromEntries(left),
       contested: newest(contested, maxContested),
+      awaited: {},
       busy: [...busy],
     };
     await onEvent({ kind: 'scan-ended' }, this.#progress);
@@ -161,6 +168,8 @@ class AutoImport {
     const { source, signal, onEvent } = this.#options;
     if (this.#progress.busy.length > 0) await this.#retryBusy();
     await this.#retryLeft();
+    const isAwaited = Object.values(this.#progress.awaited).some((goneMs) => goneMs !== null);
+    const horizon = isAwaited ? await source.horizon?.(signal) : undefined;
     // The next names are asked for while this batch is applied.
     for await (const changes of readAhead(source.poll(this.#progress.cursor, signal), 1)) {
       signal.throwIfAborted();
@@ -172,7 +181,7 @@ class AutoImport {
       await onEvent({ kind: 'applied', ...(newestMs !== undefined && { newestMs }) }, this.#progress);
     }
     this.#begun = {};
-    await this.#retryContested();
+    await this.#retryContested(horizon?.toldMs ?? 0);
   }
 
   /**
@@ -186,9 +195,14 @@ class AutoImport {
     const busy = new Set(before.busy);
     const left = new Map(Object.entries(before.left));
     const contested = new Map(Object.entries(before.contested));
+    const awaited = new Map(Object.entries(before.awaited));
     const gone = absent.length > 0 ? await this.#delete(absent, busy, left) : [];
-    for (const { name } of present) left.delete(directoryOf(name));
-    if (present.length > 0) await this.#import(present, busy, contested);
+    for (const { name } of present) {
+      left.delete(directoryOf(name));
+      // Another deletion of it is told.
+      awaited.delete(name);
+    }
+    if (present.length > 0) await this.#import(present, busy, contested, awaited);
     // Behind what is new, which keeps the directories that it lies in.
     await this.#removeImplied(gone);
     await this.#options.native.barrier();
@@ -200,6 +214,7 @@ class AutoImport {
       deleting: this.#begun,
       left: newest(left, maxLeft),
       contested: newest(contested, maxContested),
+      awaited: Object.fromEntries(awaited),
       busy: [...busy],
     };
   }
@@ -212,6 +227,7 @@ class AutoImport {
     present: readonly ListedBlob[],
     busy: Set<string>,
     contested: Map<string, Fid>,
+    awaited: Awaited,
   ): Promise<void> {
     const { sync, clock, container } = this.#options;
     const counters: MutableImportCounters = { ...sync, totalBlobsWalked: 0 };
@@ -225,7 +241,7 @@ class AutoImport {
           startedMs: clock.now(),
           resumed: false,
           counters,
-          later: this.#importsLater(busy, contested, (path, state) => this.#isGoing(path, state)),
+          later: this.#importsLater(busy, contested, (path, state) => this.#isGoing(path, state, awaited)),
         },
         blobs,
       );
@@ -296,17 +312,27 @@ class AutoImport {
     await this.#move(await this.#apply(found, { ...this.#progress, busy: [] }));
   }
 
-  /** Names that what was there has given up, by what the container has of them now. */
-  async #retryContested(): Promise<void> {
+  /**
+   * Names that what was there has given up, or does not give up because no deletion came that had happened before
+   * `toldMs`: by what the container has of them now.
+   */
+  async #retryContested(toldMs: number): Promise<void> {
     const { native, signal } = this.#options;
     const contested = Object.entries(this.#progress.contested);
     const states = await native.lookup(contested.map(([path]) => path));
     for (const [at, [path, fid]] of contested.entries()) {
       signal.throwIfAborted();
       const state = states[at];
-      if (state?.fid === fid && !(state.type === 'directory' && (await isEmpty(native, path)))) continue;
-      const { [path]: _, ...others } = this.#progress.contested;
-      let progress: AutoImportProgress = { ...this.#progress, contested: others };
+      const stays = state?.fid === fid && !(state.type === 'directory' && (await isEmpty(native, path)));
+      // Not what every object has: files may be called constructor.
+      const since = this.#progress.awaited;
+      const goneMs = (Object.hasOwn(since, path) ? since[path] : null) ?? Infinity;
+      if (stays && goneMs >= toldMs) continue;
+      const { [path]: _contested, ...contested } = this.#progress.contested;
+      const { [path]: _awaited, ...awaited } = this.#progress.awaited;
+      let progress: AutoImportProgress = stays
+        ? { ...this.#progress, awaited: { ...awaited, [path]: null } }
+        : { ...this.#progress, contested, awaited };
       for await (const present of this.#of(path))
         if (present.length > 0) progress = await this.#apply({ present, absent: [] }, progress);
       await this.#move(progress);
@@ -328,14 +354,20 @@ class AutoImport {
     yield itself.filter(isWanted);
   }
 
-  /** Whether a deletion is still to be told of the blob that a file comes from, and takes it. A listing tells all at once. */
-  async #isGoing(path: string, state: FileState): Promise<boolean> {
+  /**
+   * Whether a deletion may still be told of the blob that a file comes from, and takes it. Of one from before the job
+   * began nobody tells: when the source has told all of the time when the blob was seen to be gone, none comes.
+   */
+  async #isGoing(path: string, state: FileState, awaited: Awaited): Promise<boolean> {
     const { source, mode, container, signal } = this.#options;
-    if (source.kind === 'listing') return false;
+    const goneMs = awaited.get(path);
+    if (source.horizon === undefined || goneMs === null) return false;
     const what = deletedOf(state, path);
     if (what === undefined || state.copy?.blob !== path || !deletes(deletionActions[what][mode]))
       return false;
-    return (await lookAt(container, [path], signal)).absent.length > 0;
+    if ((await lookAt(container, [path], signal)).absent.length === 0) return false;
+    if (goneMs === undefined) awaited.set(path, (await source.horizon(signal)).nowMs + clockStepMs);
+    return true;
   }
 
   /** Takes what has to wait, and says so the first time. */

@@ -11,6 +11,13 @@ export interface Changes {
   readonly newestMs?: number;
 }
 
+/** In ms since the epoch, by the service's clock. */
+export interface Horizon {
+  readonly nowMs: number;
+  /** A poll that begins now tells everything that had happened then. */
+  readonly toldMs: number;
+}
+
 /** Disposed of when no job needs it. */
 export interface ChangeSource extends AsyncDisposable {
   readonly kind: 'feed' | 'listing';
@@ -28,6 +35,8 @@ export interface ChangeSource extends AsyncDisposable {
    * changes since the cursor are lost.
    */
   poll(cursor: unknown, signal: AbortSignal): AsyncIterable<Changes>;
+  /** Absent: a poll tells everything that has happened. */
+  horizon?(signal: AbortSignal): Promise<Horizon>;
 }
 
 /** Changes may have been missed: only a full sync helps. */

@@ -9,13 +9,14 @@ import { changedBlob, type ChangeEvent } from '../../blob/change-event.js';
 import {
   ChangeFeedGap,
   feedPosition,
+  toldBefore,
   type ChangeFeed,
   type FeedBlock,
   type FeedPosition,
 } from '../../blob/change-feed.js';
 import { unaddressable } from '../../blob/names.js';
 import type { Container, ListedBlob } from '../../blob/port.js';
-import { SourceGap, type Changes, type ChangeSource } from './change-source.js';
+import { SourceGap, type Changes, type ChangeSource, type Horizon } from './change-source.js';
 import { lookAt } from './look.js';
 
 export interface FeedSourceOptions {
@@ -56,8 +57,8 @@ export class FeedSource implements ChangeSource {
     const begun = cursorSchema.safeParse(previous);
     if (begun.success) return begun.data;
     const { clock } = this.#options;
-    const beginMs = (await this.#serviceTime(signal)) + 1000;
-    while ((await this.#serviceTime(signal)) < beginMs) await clock.sleep(100, signal);
+    const beginMs = (await this.horizon(signal)).nowMs + 1000;
+    while ((await this.horizon(signal)).nowMs < beginMs) await clock.sleep(100, signal);
     return { beginMs, position: this.#options.feed.startAt(beginMs) } satisfies Cursor;
   }
 
@@ -71,6 +72,15 @@ export class FeedSource implements ChangeSource {
 
   observed(cursor: unknown): Promise<unknown> {
     return Promise.resolve(cursor);
+  }
+
+  async horizon(signal: AbortSignal): Promise<Horizon> {
+    try {
+      const { nowMs, lastMs } = await this.#options.feed.consumable(signal);
+      return { nowMs, toldMs: toldBefore(lastMs) };
+    } catch (error) {
+      throw explained(error);
+    }
   }
 
   async *poll(from: unknown, signal: AbortSignal): AsyncGenerator<Changes, void, undefined> {
@@ -132,14 +142,6 @@ export class FeedSource implements ChangeSource {
     }
     const { present, absent } = await lookAt(this.#options.container, askable, signal);
     return { present: [...present, ...odd], absent };
-  }
-
-  async #serviceTime(signal: AbortSignal): Promise<number> {
-    try {
-      return (await this.#options.feed.consumable(signal)).nowMs;
-    } catch (error) {
-      throw explained(error);
-    }
   }
 }
 
