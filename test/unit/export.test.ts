@@ -177,6 +177,22 @@ await t.test('what is found is counted with its bytes, what is exported with its
   });
 });
 
+await t.test('a directory that cannot be written is one failure, whatever it is looked at for', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  store.mkdir('d', { uid: 7 });
+  store.symlink('d/a', 'f');
+  store.write('d/f', 'new');
+  // What is there of the symlink does not need it for the same reason as the file that is written.
+  container.put('d/a', 'f', { is_symlink: 'true' });
+  container.before = (call, blob) => {
+    if (call === 'write' && blob === 'd') throw new BlobError('throttled', '503');
+  };
+  t.match(await run(jobs, { name: 'out' }), { state: 'Failed', totalFilesFailed: 1 });
+  t.equal(jobs.lines('out').filter(({ level }) => level === 'error').length, 1);
+  t.equal(container.calls.filter((call) => call === 'write d').length, 1);
+});
+
 await t.test('what is below a directory without its blob is dirty, and exported again', async (t) => {
   await using jobs = await MemoryJobs.start();
   const { container, store } = jobs.hsm;

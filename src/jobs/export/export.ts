@@ -399,17 +399,21 @@ class Export {
     const rule = novelty !== 'new' ? 'changed' : (await isImplied(native, entry.path)) ? 'implied' : 'found';
     const result = await this.#directory(entry.path, rule);
     if (result === undefined) return;
+    // As many as there are directories, and nobody else looks for this.
+    this.#directories.delete(`implied ${entry.path}`);
     const complete = (result !== 'written' && novelty !== 'incomplete') || (await this.#above([entry.path]));
     memory?.exported(entry, { complete });
   }
 
-  /** Undefined: that failed, and is counted. */
+  /** Undefined: that failed, and is counted, once for all that it is looked at for. */
   #directory(path: string, rule: DirectoryRule): Promise<DirectoryResult | undefined> {
     // Whatever it was looked at for, a file in it may still have something to say.
     const known = this.#directories.get(`changed ${path}`) ?? this.#directories.get(`${rule} ${path}`);
     if (known !== undefined) return known;
-    const done = this.#exportDirectory(path, rule);
-    if (rule !== 'implied') this.#directories.set(`${rule} ${path}`, done);
+    const look = (): Promise<DirectoryResult | undefined> => this.#exportDirectory(path, rule);
+    const before = this.#directories.get(`found ${path}`) ?? this.#directories.get(`implied ${path}`);
+    const done = before === undefined ? look() : before.then((result) => result && look());
+    this.#directories.set(`${rule} ${path}`, done);
     return done;
   }
 
