@@ -11,6 +11,7 @@ import { DaemonClient } from './client.js';
 import { detachDead } from './dead-mount.js';
 import { obstacles } from './holders.js';
 import { counted, note, say, sayJson } from './output.js';
+import { fateOf } from './stopped-job.js';
 import { refuseWithoutRoot, targetAt } from './target.js';
 
 /** A daemon that has unmounted closes its store; a commit under way may take that long. */
@@ -102,18 +103,8 @@ async function untilGone(mount: RegisteredMount): Promise<void> {
   );
 }
 
-/** What becomes of a job that ran. */
 function tellJob({ stoppedJob, lingering }: UnmountReport): void {
-  if (stoppedJob === undefined || stoppedJob === null) return;
-  const { kind, name } = stoppedJob;
-  const stops = lingering ? 'goes on until the daemon ends, and is stopped then' : 'was stopped';
-  const then: Readonly<Record<string, string>> = {
-    import: 'the next mount begins it again, and keeps what is there',
-    export: 'what it has not copied stays changed: create another export after the next mount',
-    'auto-import': 'the next mount goes on with it',
-    'auto-export': 'the next mount goes on with it',
-  };
-  say(`${kind} ${name} ${stops}; ${then[kind] ?? ''}`);
+  if (stoppedJob !== undefined && stoppedJob !== null) say(fateOf(stoppedJob, lingering));
 }
 
 function tellDirty(mount: RegisteredMount, { dirty }: UnmountReport): void {

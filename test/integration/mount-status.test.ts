@@ -112,6 +112,34 @@ t.test('what is told about a mount', { skip: cannotMount }, async (t) => {
     t.match(ended.stdout, /1 file has changes[^]*\n {2}slow\.txt\n$/);
   });
 
+  t.test('umount says that an auto-export that was being disabled has not copied everything', async (t) => {
+    const host = await Host.create(t, env);
+    t.equal((await host.mount('--wait')).code, 0);
+    await writeFile(host.at('slow.txt'), 'x');
+    const before = storage.count({ method: 'PUT', blob: 'slow.txt' });
+    const open = hold({ method: 'PUT', blob: 'slow.txt' });
+    t.equal((await host.lustrite('auto-export', 'create', host.mnt, '--name', 'out')).code, 0);
+    await until(() => storage.count({ method: 'PUT', blob: 'slow.txt' }) > before, {
+      what: 'the upload to begin',
+    });
+    t.equal((await host.lustrite('auto-export', 'disable', host.mnt, 'out')).code, 0);
+    const ended = await host.umount();
+    open();
+    t.match(ended, {
+      code: 0,
+      stdout:
+        /\nauto-export out was being disabled, and its last iteration was stopped; .* create an export after the next mount/,
+    });
+    t.match(ended.stdout, /1 file has changes[^]*\n {2}slow\.txt\n$/);
+    storage.clear();
+    t.equal((await host.mount()).code, 0);
+    t.match((await host.status()).lastJob, {
+      name: 'out',
+      properties: { status: { state: 'DisableFailed' } },
+    });
+    t.equal((await host.umount()).code, 0);
+  });
+
   t.test(
     'umount lists changed files in order, and every name so that it can be told from others',
     async (t) => {

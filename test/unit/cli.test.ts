@@ -16,6 +16,7 @@ import { parameterTexts } from '../../src/cli/hsm.js';
 import { bytesText, counted, table } from '../../src/cli/output.js';
 import type { JobView } from '../../src/base/control-api.js';
 import { fieldRows, jobLine, nothingFound } from '../../src/cli/job-text.js';
+import { fateOf } from '../../src/cli/stopped-job.js';
 import { storeWarning } from '../../src/store/durability.js';
 import { start } from '../helpers/run.js';
 import { nobodyCannotRun } from '../helpers/host.js';
@@ -145,6 +146,32 @@ t.test('with --json, a failure is JSON on stdout and a line on stderr', async (t
     t.match(ended, { code, stderr: message }, args.join(' '));
     t.match(JSON.parse(ended.stdout), { error: { code: kind, message } }, args.join(' '));
   }
+});
+
+t.test('umount says of a job what becomes of it, and what is to be done', (t) => {
+  const rows = [
+    ['import', 'InProgress', /^import job was stopped; the next mount begins it again/],
+    ['import', 'Cancelling', /^import job was being canceled; the next mount does not go on with it$/],
+    ['export', 'InProgress', /^export job was stopped; .* create another export after the next mount$/],
+    ['export', 'Cancelling', /^export job was being canceled; .* does not go on with it$/],
+    ['auto-import', 'InProgress', /^auto-import job was stopped; the next mount goes on with it$/],
+    ['auto-import', 'Disabling', /^auto-import job was being disabled; .* does not go on with it$/],
+    ['auto-export', 'InProgress', /^auto-export job was stopped; the next mount goes on with it$/],
+    [
+      'auto-export',
+      'Disabling',
+      /^auto-export job was being disabled, and its last iteration was stopped; .* create an export after the next mount, which shows this job as DisableFailed$/,
+    ],
+  ] as const;
+  const lingering = {
+    InProgress: /goes on until the daemon ends, and is stopped then; the next mount goes on with it/,
+    Disabling: /last iteration is stopped when the daemon ends; .* create an export/,
+  };
+  for (const [kind, state, line] of rows)
+    t.match(fateOf({ kind, name: 'job', properties: { status: { state } } }, false), line);
+  for (const [state, line] of Object.entries(lingering))
+    t.match(fateOf({ kind: 'auto-export', name: 'job', properties: { status: { state } } }, true), line);
+  t.end();
 });
 
 t.test('a store that is not on a disk, or on an unknown one, is warned of', (t) => {
