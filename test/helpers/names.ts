@@ -1,4 +1,4 @@
-/** Names that files can have here, and what becomes of them where blobs are: the whole table. */
+/** Names of files and what becomes of them where blobs are, and names of blobs and what becomes of them here: both tables. */
 
 export interface Name {
   readonly what: string;
@@ -59,4 +59,89 @@ export function namesIn(folder: string): readonly Name[] {
 function filled(count: number): string {
   const component = '\u20ac'.repeat(85);
   return `${component}/`.repeat(Math.ceil(count / 86)).slice(0, count - 1) + 'e';
+}
+
+/** What a blob of this name is in the mount. */
+export interface BlobCell {
+  readonly what: string;
+  readonly name: string;
+  readonly size: 0 | 1;
+  /** Its path; absent where it has none. */
+  readonly path?: string;
+  readonly refused?: RegExp;
+  /** No client could write it, or no listing of an emulator would tell it: only a listing that is made up has it. */
+  readonly listedOnly?: true;
+}
+
+const componentBytes = 255;
+const pathBytes = 4095;
+
+/** Names that blobs can have, none of which is in the way of another. */
+export function blobCells(): readonly BlobCell[] {
+  const full = 'x'.repeat(componentBytes);
+  const wide = '\u20ac'.repeat(componentBytes / 3);
+  const deep = `deep/${`${full}/`.repeat(15)}`.padEnd(pathBytes + 1, 'y');
+  const kept = (what: string, name: string): BlobCell => ({ what, name, size: 1, path: name });
+  const listed = (cell: BlobCell): BlobCell => ({ ...cell, listedOnly: true });
+  const refused = (what: string, name: string, reason: RegExp, size: 0 | 1 = 1): BlobCell => ({
+    what,
+    name,
+    size,
+    refused: reason,
+  });
+  // prettier-ignore
+  return [
+    kept('plain', 'plain'),
+    kept('nested', 'nested/in/file'),
+    { what: 'a directory marker', name: 'marker/', size: 0, path: 'marker' },
+    { what: 'a nested directory marker', name: 'in/marker/', size: 0, path: 'in/marker' },
+    kept('spaces at both ends', ' spaces '),
+    kept('what URLs and XML give a meaning', `%25%2F?#[]@!$&'()*+,;=:<>"|^\`{}~`),
+    kept('an escape that is no UTF-8', '%FF%zz'),
+    kept('tab and newline', 'tab\tand\nnewline'),
+    kept('a quote', 'line"quote\''),
+    kept('DEL', 'del\u007f'),
+    kept('composed', '\u00e4'),
+    kept('decomposed', 'a\u0308'),
+    kept('beyond the BMP', '\u{1f600}'),
+    kept('a byte order mark', '\ufeffbom'),
+    kept('U+FFFD', '\ufffd'),
+    kept('dots in front', '.hidden/..x'),
+    listed(kept('a dot behind', 'trailing.')),
+    listed(kept('three dots', '...')),
+    kept('255 bytes', full),
+    kept('255 bytes of longer characters', wide),
+    kept('what begins like the reserved name', '.lustre.d/fid'),
+    kept('the reserved name below the root', 'a/.lustre/fid'),
+    listed(kept('carriage return', 'Icon\r')),
+    listed(kept('U+0001', 'one\u0001')),
+    listed(kept('U+001F', 'last\u001f')),
+    listed(kept('U+FFFE', 'fffe\ufffe')),
+    listed(kept('U+FFFF', 'ffff\uffff')),
+    kept('1,024 characters', `long/${filled(maxChars - 5)}`),
+    listed(refused('4,096 bytes', deep, /longer than 4095 bytes/)),
+    listed(refused('no name', '', /empty/)),
+    refused('only a slash', '/', /starts with '\/'/, 0),
+    refused('a slash in front', '/leading', /starts with '\/'/),
+    refused('two slashes', '//', /starts with '\/'/, 0),
+    refused('a slash behind, with content', 'full/', /ends in '\/' and the blob is not empty/),
+    refused('two slashes behind', 'twice//', /more than one '\/'/, 0),
+    refused('two slashes within', 'b//c', /empty component/),
+    listed(refused('.', '.', /component '\.'/)),
+    listed(refused('..', '..', /component '\.\.'/)),
+    listed(refused('a directory marker of ..', '../', /component '\.\.'/, 0)),
+    listed(refused('.. in front', '../../etc/passwd', /component '\.\.'/)),
+    listed(refused('.. within', 'up/../b', /component '\.\.'/)),
+    listed(refused('.. behind', 'up/..', /component '\.\.'/)),
+    listed(refused('. within', 'here/./b', /component '\.'/)),
+    listed(refused('NUL', 'nul\0', /NUL/)),
+    listed(refused('a backslash', 'back\\slash', /'\\'/)),
+    listed(refused('half a surrogate pair', 'half\ud800', /Unicode/)),
+    refused('256 bytes', `${full}x`, /longer than 255 bytes/),
+    refused('258 bytes of longer characters', `${wide}\u20ac`, /longer than 255 bytes/),
+    refused('a directory of 256 bytes', `${full}x/file`, /longer than 255 bytes/),
+    refused('the reserved name', '.lustre', /mount's own/),
+    refused('a directory marker of the reserved name', '.lustre/', /mount's own/, 0),
+    refused('below the reserved name', '.lustre/fid/x', /mount's own/),
+  ];
 }
