@@ -92,6 +92,8 @@ export class MemoryStore implements NativeStore {
   /** Asked before each asynchronous call that a test wants to hold or fail. */
   before: (call: string, fid: Fid) => void | Promise<void> = () => undefined;
   walks = 0;
+  /** Names that are no text: what stands for them in `names`, and what they are. */
+  readonly #raw = new Map<string, Buffer>();
   readonly #nodes = new Map<Fid, Node>();
   readonly #fds = new Map<number, Node>();
   readonly #archives = new Map<number, Archive>();
@@ -115,6 +117,13 @@ export class MemoryStore implements NativeStore {
     return node.fid;
   }
 
+  /** Another name, of any bytes; only a walk comes to one that is not UTF-8. */
+  linkRaw(from: string, to: Buffer): void {
+    const text = to.toString();
+    this.names.set(text, this.#named(from));
+    this.#raw.set(text, to);
+  }
+
   symlink(path: string, target: string): Fid {
     const node = this.#make(path, 'symlink', { mode: 0o777 });
     node.target = Buffer.from(target);
@@ -127,6 +136,7 @@ export class MemoryStore implements NativeStore {
 
   unlink(path: string): void {
     this.names.delete(path);
+    this.#raw.delete(path);
   }
 
   chmod(path: string, mode: number): void {
@@ -206,7 +216,7 @@ export class MemoryStore implements NativeStore {
   async lookup(paths: readonly string[]): Promise<readonly (FileState | undefined)[]> {
     await Promise.resolve();
     return paths.map((path) => {
-      const node = this.names.get(path);
+      const node = this.#raw.has(path) ? undefined : this.names.get(path);
       return node === undefined ? undefined : this.#stateOf(node);
     });
   }
@@ -276,11 +286,16 @@ export class MemoryStore implements NativeStore {
     const below = options.path === undefined ? '' : `${options.path}/`;
     const entries: WalkEntry[] = [];
     for (const path of this.paths()) {
-      const node = this.#named(path);
-      if (!path.startsWith(below)) continue;
+      const node = this.names.get(path);
+      if (node === undefined || !path.startsWith(below)) continue;
       if (options.select === 'changed' && node.type === 'file' && !this.#stateOf(node).modified) continue;
-      const { target } = node;
-      entries.push({ ...this.#stateOf(node), path, ...(target === undefined ? {} : { target }) });
+      const [{ target }, pathBytes] = [node, this.#raw.get(path)];
+      entries.push({
+        ...this.#stateOf(node),
+        path,
+        ...(target === undefined ? {} : { target }),
+        ...(pathBytes === undefined ? {} : { pathBytes }),
+      });
     }
     return {
       next: async () => {
@@ -662,7 +677,7 @@ export class MemoryStore implements NativeStore {
 
   #named(path: string): Node {
     const node = this.names.get(path);
-    if (node === undefined) throw new FsError(ENOENT, path);
+    if (node === undefined || this.#raw.has(path)) throw new FsError(ENOENT, path);
     return node;
   }
 }

@@ -668,6 +668,30 @@ await t.test('a file that has names outside an auto-export is not written again 
   await jobs.runner.wait('out');
 });
 
+await t.test(
+  'a file whose first name is no text is written again when it has changed, and only then',
+  async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { container, store, pool } = jobs.hsm;
+    store.write('b', 'v1');
+    store.linkRaw('b', Buffer.from([0x61, 0xff]));
+    await jobs.runner.create('auto-export', { name: 'out', pollIntervalMs: 1 });
+    await iterated(jobs);
+    await iterated(jobs);
+    t.equal(container.text('b'), 'v1', 'under the name that a blob can have');
+    t.equal(pool.calls.length, 1, 'once, though it stays dirty');
+    store.write('b', 'version 2');
+    await iterated(jobs);
+    await iterated(jobs);
+    t.equal(container.text('b'), 'version 2');
+    t.equal(pool.calls.length, 2);
+    t.same([...container.blobs.keys()], ['b'], 'and under no other');
+    await jobs.runner.cancel('out');
+    await jobs.runner.wait('out');
+    t.match(autoExport(jobs), { state: 'DisableFailed' }, 'the other name has no blob');
+  },
+);
+
 for (const kind of ['auto-import', 'auto-export'] as const) {
   await t.test(`what an ${kind} cannot do is in the logging container while it runs`, async (t) => {
     await using jobs = await MemoryJobs.start();
