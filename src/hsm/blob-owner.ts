@@ -16,7 +16,7 @@ export interface BlobOwnersOptions {
   readonly native: NativeStore;
   /** Brings a file's data back, ahead of every explicit request; rejects when that is impossible now. */
   readonly restore: (fid: Fid) => Promise<void>;
-  /** Whether the blob that a file stands for still exists: one whose blob is gone has nothing left to lose. */
+  /** Whether the blob that a file stands for is still a file's: where it is gone, or a directory's, nothing is left to lose. */
   readonly blobExists: (blob: string) => Promise<boolean>;
   readonly log: Log;
 }

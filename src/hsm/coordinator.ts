@@ -136,7 +136,7 @@ export class Coordinator implements AsyncDisposable {
       native,
       log,
       restore: (fid) => this.#restore(fid, { recorded: true }),
-      blobExists: (blob) => exists(container, blob),
+      blobExists: (blob) => isFile(container, blob),
     });
     this.#paths = new PathFinder(native);
     this.#durable = new DurableRequests({
@@ -744,10 +744,10 @@ function earlier(one: number | undefined, other: number | undefined): number | u
   return one === undefined || other === undefined ? undefined : Math.min(one, other);
 }
 
-async function exists(container: Container, blob: string): Promise<boolean> {
+/** Whether a file could be restored from the blob, for all that is known. */
+async function isFile(container: Container, blob: string): Promise<boolean> {
   try {
-    await container.properties(blob);
-    return true;
+    return (await container.properties(blob)).kind === 'file';
   } catch (error) {
     return !(error instanceof BlobError && error.kind === 'missing');
   }

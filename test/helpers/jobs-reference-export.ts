@@ -81,6 +81,9 @@ export class ReferenceExport {
       if (isNew) this.#write(name, entry);
       if (entry.kind === 'directory') this.#look(name, entry);
     }
+    // What was not met, as it was moved out of the path, is new when it comes back.
+    for (const entry of this.#seen?.keys() ?? [])
+      if (!all.some((one) => one.entry === entry)) this.#seen?.delete(entry);
   }
 
   #write(name: string, entry: Entry): void {

@@ -192,9 +192,9 @@ export class Reference {
     for (const entry of this.entries.values()) {
       if (entry === owner || entry.copy?.name !== name || entry.kind === 'directory') continue;
       if (entry.modified && entry.data !== undefined) continue;
-      // What is released, and whose blob is gone, has nothing left to lose.
+      // What is released, and whose blob is gone or no file's any more, has nothing left to lose.
       if (entry.kind === 'symlink' || this.restored(entry)) disown(entry);
-      else if (this.blobs.has(name)) return false;
+      else if (this.blobs.get(name)?.kind === 'file') return false;
       // What comes there is another file's.
       else if (replaced) entry.lost = true;
     }
