@@ -113,7 +113,7 @@ export class ReferenceImport {
       if (blob === undefined) continue;
       this.#counts.totalBlobsWalked++;
       const stub = stubOf(name, blob);
-      if (!this.#makeWay(name, leaves)) {
+      if (!this.#makeWay(name, leaves, wonByDirectories)) {
         // What is no directory stands where a directory above it would be.
         this.#contest(ancestors(name).find((above) => this.#tree.entries.get(above)?.kind !== 'directory'));
         this.#conflict();
@@ -152,7 +152,11 @@ export class ReferenceImport {
    * The directory wins against a file that is nothing but its blob, as far as that is in the listing: it makes way, and
    * its blob is a conflict; in `Skip` only one that this job has made. False: something else is in the way.
    */
-  #makeWay(name: string, leaves: Map<string, `${How}${'Files' | 'Symlinks'}`>): boolean {
+  #makeWay(
+    name: string,
+    leaves: Map<string, `${How}${'Files' | 'Symlinks'}`>,
+    wonByDirectories: string[],
+  ): boolean {
     const parts = name.split('/');
     for (let depth = 1; depth < parts.length; depth++) {
       const parent = parts.slice(0, depth).join('/');
@@ -163,6 +167,7 @@ export class ReferenceImport {
       if (this.#mode === 'Skip' && counted.startsWith('preexisting')) return false;
       this.#tree.entries.delete(parent);
       leaves.delete(parent);
+      wonByDirectories.push(parent);
       this.#counts[counted]--;
       if (counted.startsWith('imported')) this.#counts.totalBlobsImported--;
       this.#conflict();

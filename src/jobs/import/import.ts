@@ -101,6 +101,8 @@ class Import {
   readonly #directories = new Set<Stub & { readonly fid: Fid }>();
   /** Files and symlinks of which a directory of the same name may still come, and how they were counted. */
   readonly #leaves = new Map<string, keyof MutableImportCounters>();
+  /** Names of files that a directory has taken in this batch. */
+  readonly #taken = new Set<string>();
   #firstProblem: string | undefined;
   /** Aborted when a cancel has waited long enough. */
   #late: AbortSignal | undefined;
@@ -202,6 +204,20 @@ class Import {
     // Those that something has made way for: each round takes away what was in the way of one level.
     for (let left = await this.#made(wanted, made); left.length > 0; left = await this.#made(left, made)) {
       made = await this.#make(left.map(({ stub }) => stub));
+    }
+    await this.#contest();
+  }
+
+  /** The files come when the directories that have their names now are empty. */
+  async #contest(): Promise<void> {
+    const { native, later } = this.#options;
+    const taken = [...this.#taken];
+    this.#taken.clear();
+    if (later === undefined || taken.length === 0) return;
+    const states = await native.lookup(taken);
+    for (const [at, path] of taken.entries()) {
+      const state = states[at];
+      if (state !== undefined) await later.contested(path, state);
     }
   }
 
@@ -326,6 +342,8 @@ class Import {
     counters[counted]--;
     if (counted === 'importedFiles' || counted === 'importedSymlinks') counters.totalBlobsImported--;
     this.#leaves.delete(path);
+    // In the modes in which a file takes the place of a directory.
+    if (mode !== 'Skip') this.#taken.add(path);
     this.#conflict(path, path, why);
     return true;
   }
