@@ -27,6 +27,8 @@ export type ArchiveOutcome =
   | { readonly kind: 'gone' }
   /** Another file, or none, has the path. */
   | { readonly kind: 'moved' }
+  /** One of its names has no blob, as it came meanwhile: worth another try with the names that it has now. */
+  | { readonly kind: 'more-names' }
   | {
       readonly kind: 'refused';
       readonly code: 'InvalidName' | 'NoArchive' | 'Conflict';

@@ -239,9 +239,9 @@ export class Coordinator implements AsyncDisposable {
 
   /**
    * Archives a file under its path; waits for its turn and its end. `path`: where it is, text or, where that is not
-   * UTF-8, bytes; `links`: further names of it that get the same blob, those that it has no more are left out. `complete`
-   * is asked with the blobs that were written, before the file is clean. `signal` ends it, `unlessBegun` as long as it
-   * waits for its turn. Never rejects.
+   * UTF-8, bytes; `links`: further names of it that get the same blob, those that it has no more are left out. Where it
+   * has others, too, it is not clean. `complete` is asked with the blobs that were written, before the file is clean.
+   * `signal` ends it, `unlessBegun` as long as it waits for its turn. Never rejects.
    */
   async archive(
     fid: Fid,
@@ -451,14 +451,22 @@ export class Coordinator implements AsyncDisposable {
         if (typeof now === 'string') return { kind: now };
         const { blobs, nlink } = now;
         const archiveId = self.archiveId || state.archiveId || this.control.parameters.defaultArchiveId;
+        const named = { all: true };
+        const whole = async (): Promise<boolean> => {
+          if ((await complete?.(blobs)) === false) return false;
+          if (native.renames() !== renames || nlink > blobs.length)
+            named.all = await allNamed(native, fid, blobs);
+          return named.all;
+        };
         const outcome = await archiveFile(
           this.#context,
-          { fid, blobs, archiveId, complete },
+          { fid, blobs, archiveId, complete: whole },
           { signal: self.signal, onProgress: (bytes) => this.#table.progress(self, bytes) },
         );
         if (native.renames() !== renames) this.#owners.displaced();
         // Also where the file is dirty again: the copy may be recorded.
         if (nlink > 1) this.#owners.linked(blobs[0], fid);
+        if (outcome.kind === 'archived' && !named.all) return { kind: 'more-names' };
         if (outcome.kind === 'archived') self.moved = outcome.copy.size * outcome.blobs.length;
         return outcome;
       };
@@ -697,6 +705,17 @@ async function namesLeft(
   }
 }
 
+/**
+ * Whether every name that a file has is among these, as far as it has several: the blob of the only one is as good under
+ * the name that it had, as renames are not exported.
+ */
+async function allNamed(native: Store['native'], fid: Fid, names: readonly string[]): Promise<boolean> {
+  const { nlink } = await native.state(fid);
+  if (nlink <= 1) return true;
+  const there = await native.lookup(names);
+  return there.filter((found) => found?.fid === fid).length >= nlink;
+}
+
 function throwUnlessArchived(outcome: ArchiveOutcome): void {
   switch (outcome.kind) {
     case 'archived':
@@ -709,6 +728,8 @@ function throwUnlessArchived(outcome: ArchiveOutcome): void {
       throw new FsError(ENOENT, 'the file is gone');
     case 'moved':
       throw new FsError(EINTR, 'the file was renamed meanwhile');
+    case 'more-names':
+      throw new FsError(EINTR, 'the file got another name meanwhile, which has no blob');
     case 'refused':
       throw new FsError(EPERM, outcome.reason);
     case 'failed':

@@ -5,6 +5,7 @@ import type { ExportStatus } from '../../src/jobs/export/export-record.js';
 import type { ExportRequest } from '../../src/jobs/requests.js';
 import { gate } from '../helpers/memory-hsm.js';
 import { MemoryJobs } from '../helpers/memory-jobs.js';
+import type { MemoryStore } from '../helpers/memory-store.js';
 import { until } from '../helpers/poll.js';
 
 async function run(jobs: MemoryJobs, request: ExportRequest = {}): Promise<ExportStatus> {
@@ -347,6 +348,51 @@ await t.test('a file with several names has a blob of each, or of none that its 
   t.match(await run(jobs), { totalFilesExported: 3 });
   t.match(await store.state(store.fidOf('d/two')), { copy: { blob: 'd/two' } });
   t.equal(container.text('outside'), 'once more');
+});
+
+await t.test(
+  'a name that comes while the file is exported has its blob before the file is clean',
+  async (t) => {
+    const changes: Readonly<Record<string, (store: MemoryStore) => Promise<void>>> = {
+      'one name, and a link': (store) => store.link('one', 'new'),
+      'two names, and a link': (store) => store.link('two', 'new'),
+      'two names, and a rename': (store) => store.rename('two', 'new'),
+      'two names, and a rename of the first': (store) => store.rename('one', 'new'),
+    };
+    for (const [what, change] of Object.entries(changes)) {
+      await using jobs = await MemoryJobs.start();
+      const { container, store, pool } = jobs.hsm;
+      const fid = store.write('one', 'x');
+      if (what.startsWith('two')) await store.link('one', 'two');
+      let changed = false;
+      pool.gate = async () => {
+        if (changed) return;
+        changed = true;
+        await change(store);
+      };
+      const status = await run(jobs);
+      const names = store.paths();
+      t.ok(names.includes('new'), what);
+      for (const name of names) t.equal(container.text(name), 'x', `${what}: ${name}`);
+      t.match(await store.state(fid), { modified: false, flags: 0x09 }, what);
+      const counts = { filesDiscovered: names.length, totalFilesExported: names.length, totalFilesFailed: 0 };
+      t.match(status, { state: 'Completed', ...counts }, what);
+    }
+  },
+);
+
+await t.test('a file that gets one name after the other during its export stays dirty', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store, pool } = jobs.hsm;
+  const fid = store.write('a', 'x');
+  let links = 0;
+  pool.gate = () => store.link('a', `link ${links++}`);
+  t.match(await run(jobs, { name: 'links' }), { state: 'Failed', totalFilesExported: 0 });
+  t.match(jobs.lines('links')[0], { level: 'error', path: 'a', code: 'Renamed' });
+  t.match(await store.state(fid), { modified: true });
+  pool.gate = () => undefined;
+  t.match(await run(jobs), { state: 'Completed' });
+  for (const name of store.paths()) t.equal(container.text(name), 'x', name);
 });
 
 await t.test(

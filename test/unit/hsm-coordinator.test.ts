@@ -82,6 +82,21 @@ await t.test(
   },
 );
 
+await t.test('an archive during which the file gets a name fails, and the file is dirty', async (t) => {
+  await using hsm = await MemoryHsm.start();
+  const fid = hsm.store.write('a', 'x');
+  hsm.pool.gate = () => hsm.store.link('a', 'b');
+  t.equal(await hsm.coordinator.request(request(HUA_ARCHIVE, [fid])), 0);
+  await idle(hsm);
+  t.match(await hsm.store.state(fid), { modified: true, flags: 0x0b, copy: { blob: 'a' } });
+  t.match(hsm.coordinator.status(), { archived: 0, failed: 1, durable: 0 });
+  hsm.pool.gate = () => undefined;
+  t.equal(await hsm.coordinator.request(request(HUA_ARCHIVE, [fid])), 0);
+  await idle(hsm);
+  t.equal(hsm.container.text('b'), 'x');
+  t.equal(hsm.store.flags('a'), 0x09);
+});
+
 await t.test(
   'a failed restore leaves the file released, answers ENODATA and the next need tries again',
   async (t) => {

@@ -88,6 +88,9 @@ class Export {
   readonly #directories = new Map<string, Promise<DirectoryResult | undefined>>();
   /** New or changed files with several names: exported behind the walk, which has met all of their names then. */
   readonly #linked = new Map<Fid, WalkEntry[]>();
+  /** Files that got names while they were exported: once more behind everything else, when they are met by another walk. */
+  readonly #named = new Set<Fid>();
+  #again = false;
 
   #firstProblem: string | undefined;
   #refused = 0;
@@ -119,13 +122,14 @@ class Export {
         await files.start(() => this.#entry(entry));
         await log.drained();
       }
-      for (const entries of this.#linked.values()) {
-        signal.throwIfAborted();
-        if (this.#refused >= this.#refusedAtNextCheck) await this.#check();
-        await files.start(() => this.#names(entries));
-        await log.drained();
+      await this.#several(files);
+      if (this.#named.size > 0) {
+        this.#again = true;
+        this.#linked.clear();
+        for await (const entry of this.#changed(directory, prefix))
+          if (this.#named.has(entry.fid)) this.#collect(entry);
+        await this.#several(files);
       }
-      await files.finish();
       signal.throwIfAborted();
       if (this.#refused > 0) await this.#check();
       return this.#firstProblem;
@@ -134,6 +138,18 @@ class Export {
       over.abort();
       await counted;
     }
+  }
+
+  /** Files of which all names are known by now; resolves when nothing is left to do. */
+  async #several(files: Parallel): Promise<void> {
+    const { log, signal } = this.#options;
+    for (const entries of this.#linked.values()) {
+      signal.throwIfAborted();
+      if (this.#refused >= this.#refusedAtNextCheck) await this.#check();
+      await files.start(() => this.#names(entries));
+      await log.drained();
+    }
+    await files.finish();
   }
 
   /** What an export may have to write, in the order of the directories. */
@@ -184,7 +200,8 @@ class Export {
       return await next();
     } catch (error) {
       if (errnoOf(error) === undefined) throw error;
-      this.#fail(undefined, 'Unreadable', messageChain(error));
+      // Once, however often it is walked.
+      if (!this.#again) this.#fail(undefined, 'Unreadable', messageChain(error));
       return [];
     }
   }
@@ -210,6 +227,10 @@ class Export {
       return;
     }
     // As long as none of its names is exported the walk shows them all.
+    this.#collect(entry);
+  }
+
+  #collect(entry: WalkEntry): void {
     const known = this.#linked.get(entry.fid);
     if (known === undefined) this.#linked.set(entry.fid, [entry]);
     else known.push(entry);
@@ -299,6 +320,7 @@ class Export {
       await clock.sleep(firstPauseMs * 2 ** (attempt - 1), signal);
     }
     crashPoint('export.file');
+    if (outcome.kind === 'more-names') this.#named.add(entry.fid);
     for (const name of names) this.#tally(name, outcome);
     return outcome.kind === 'archived' && outcome.partly ? { complete } : undefined;
   }
@@ -320,6 +342,10 @@ class Export {
         return;
       case 'moved':
         this.#fail(path, 'Renamed', 'the file was renamed during the export');
+        return;
+      case 'more-names':
+        if (this.#again) this.#fail(path, 'Renamed', 'the file got another name during the export');
+        else this.#discovered(entry.size, -1);
         return;
       case 'busy':
         this.#fail(path, 'Busy', outcome.reason);
