@@ -160,7 +160,7 @@ export class Coordinator implements AsyncDisposable {
         const restore = this.#table.restores(fid).at(-1);
         // A reader has the file open: the release will be refused for that.
         if (restore?.asked === undefined || restore.wanted > 1) return;
-        await restore.done.catch(() => undefined);
+        await this.#table.overOrHalted(restore).catch(() => undefined);
       },
       cancel: (fid) => {
         this.#durable.end((entry) => entry.fid === fid);

@@ -30,7 +30,10 @@ export interface ExplicitRequestsOptions {
   readonly unlinked: (fid: Fid) => Promise<Copy | undefined>;
   /** A restore of the file waits or runs that somebody has asked for by name. */
   readonly restoring: (fid: Fid) => boolean;
-  /** Resolves when no restore of the file waits or runs but for those who have the file open. */
+  /**
+   * Resolves when no restore of the file waits or runs but for those who have the file open, and for what waits until the
+   * coordinator is enabled.
+   */
   readonly restored: (fid: Fid) => Promise<void>;
   /** Anything of the file waits or runs. */
   readonly active: (fid: Fid) => boolean;

@@ -60,6 +60,8 @@ export class Transfer implements Queued {
   interrupted = false;
   /** By a request of its own (hsm_cancel), not by a purge or whoever gave it up. */
   cancelAsked = false;
+  /** Of who waits for its end unless it has to wait for `enable` first. */
+  readonly #halted: (() => void)[] = [];
   #abort = new AbortController();
   #resolve: () => void = () => undefined;
   #reject: (error: unknown) => void = () => undefined;
@@ -103,6 +105,17 @@ export class Transfer implements Queued {
     this.parked = this.running = this.finishing = false;
     this.moved = 0;
     this.progressMs = Number.POSITIVE_INFINITY;
+  }
+
+  /** Resolves when it is halted: it goes on, if at all, after the next `enable`. */
+  untilHalted(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#halted.push(resolve);
+    });
+  }
+
+  halt(): void {
+    for (const tell of this.#halted.splice(0)) tell();
   }
 
   settle(error: unknown): void {
@@ -200,6 +213,7 @@ export class TransferTable {
   /** What runs ends; nothing starts. */
   disable(): void {
     if (this.#control === 'enabled') this.#control = 'disabled';
+    this.#halt();
   }
 
   /** What nobody asked for by name is canceled, the rest waits for `enable`, also what ran. */
@@ -211,6 +225,17 @@ export class TransferTable {
         else this.#park(transfer);
       }
     }
+    this.#halt();
+  }
+
+  /** Settles as a transfer does; resolves where that cannot be before the next `enable`, as it does not run. */
+  async overOrHalted(transfer: Transfer): Promise<void> {
+    if (!transfer.running && this.#control !== 'enabled') return;
+    await Promise.race([transfer.done, transfer.untilHalted()]);
+  }
+
+  #halt(): void {
+    for (const transfer of [...this.#byFid.values()].flat()) if (!transfer.running) transfer.halt();
   }
 
   /** Cancels what has run for so long without moving a byte. */
@@ -406,6 +431,7 @@ export class TransferTable {
     const { again } = transfer;
     transfer.renew();
     transfer.again = false;
+    if (this.#control !== 'enabled') transfer.halt();
     if (again && this.#control === 'stopped') {
       this.#letGoAndWait(transfer);
       return;

@@ -512,6 +512,44 @@ await t.test('a release waits for a restore that nobody else waits for (lustre-h
   t.same([...ends, hsm.store.flags('a')], ['release 0', 0x0d]);
 });
 
+for (const command of ['disabled', 'shutdown'])
+  await t.test(`${command}: a release waits for no restore that waits for the coordinator`, async (t) => {
+    await using hsm = await MemoryHsm.start({ hsm: { maxRequests: 1, defaultArchiveId: 1 } });
+    const { fid: a, over } = await windingDown(hsm, 'shutdown');
+    const answers: string[] = [];
+    const release = (fid: Fid): void => {
+      const answer = hsm.coordinator.request(request(HUA_RELEASE, [fid]));
+      void answer.then((errno) => answers.push(`${hsm.store.shown.get(fid)?.state ?? 'none'}: ${errno}`));
+    };
+    const answered = (count: number): Promise<unknown> =>
+      until(() => answers.length === count, { what: `answer ${count}`, intervalMs: 1 });
+    release(a);
+    await hsm.store.state(a);
+    t.same(answers, [], 'its worker has the file');
+    over();
+    await answered(1);
+    release(a);
+    await answered(2);
+
+    const slow = gate();
+    hsm.pool.gate = () => slow.opened;
+    await enable(hsm);
+    const [b] = (await released(hsm, 'b')) as [Fid];
+    t.equal(await hsm.coordinator.request(request(HUA_RESTORE, [b])), 0);
+    await until(() => hsm.pool.calls.length === 2, { what: 'the restore of a', intervalMs: 1 });
+    release(b);
+    await hsm.store.state(b);
+    t.equal(answers.length, 2, 'it has its turn yet');
+    await hsm.coordinator.control.set('hsm_control', command, false);
+    await answered(3);
+    t.same(answers, Array(3).fill(`${HPS_WAITING}: 0`));
+    t.equal(hsm.store.flags('b'), 0x0d);
+    slow.open();
+    await enable(hsm);
+    await until(() => hsm.coordinator.status().durable === 0, { what: 'both restores', intervalMs: 1 });
+    t.same([hsm.store.flags('a'), hsm.store.flags('b')], [0x09, 0x09], 'what was asked for stays');
+  });
+
 await t.test('items are taken in order and stop at the first refused one', async (t) => {
   await using hsm = await MemoryHsm.start();
   const [stub] = (await released(hsm, 'stub')) as [Fid];
