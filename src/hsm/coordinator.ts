@@ -118,9 +118,7 @@ export class Coordinator implements AsyncDisposable {
     this.control = new HsmControl({
       native,
       table: this.#table,
-      purge: () => {
-        this.cancelAll();
-      },
+      purge: () => this.cancelAll(),
       clock,
       log,
       fsName: store.meta.fsName,
@@ -162,9 +160,10 @@ export class Coordinator implements AsyncDisposable {
         if (restore?.asked === undefined || restore.wanted > 1) return;
         await this.#table.overOrHalted(restore).catch(() => undefined);
       },
-      cancel: (fid) => {
-        this.#durable.end((entry) => entry.fid === fid);
-        this.#table.cancel(fid);
+      cancel: (fids) => {
+        const ended = this.#durable.end((entry) => fids.includes(entry.fid));
+        for (const fid of fids) this.#table.cancel(fid);
+        return ended;
       },
       active: (fid) => this.#table.has(fid) || this.#durable.has(fid),
       enqueue: (requests) => this.#enqueue(requests),
@@ -336,10 +335,11 @@ export class Coordinator implements AsyncDisposable {
     return this.#table.shown(fid);
   }
 
-  /** Cancels everything that waits or runs; readers get ENODATA. */
-  cancelAll(): void {
-    this.#durable.end(() => true);
+  /** Cancels everything that waits or runs; readers get ENODATA. No later daemon takes it up when it resolves. */
+  cancelAll(): Promise<void> {
+    const ended = this.#durable.end(() => true);
     this.#table.cancelAll();
+    return ended;
   }
 
   status(): HsmStatus {

@@ -29,6 +29,9 @@ export class DurableRequests implements AsyncDisposable {
   #journal: Journal | undefined;
   /** Journaled and not queued: their sizes are not known yet, or they are held. */
   readonly #adopting = new Set<JournalEntry>();
+  readonly #queued = new Set<JournalEntry>();
+  /** Out of the journal already, but not over. */
+  readonly #canceled = new Set<JournalEntry>();
   #held: readonly JournalEntry[] = [];
 
   constructor(options: DurableRequestsOptions) {
@@ -74,9 +77,9 @@ export class DurableRequests implements AsyncDisposable {
     return this.#journal?.size ?? 0;
   }
 
-  /** Archives and removes among them, but for removes of what no file has any more. */
+  /** Archives and removes that are not over, but for removes of what no file has any more. */
   get changing(): number {
-    return this.#journal?.entries().filter(changesCopy).length ?? 0;
+    return [...(this.#journal?.entries() ?? []), ...this.#canceled].filter(changesCopy).length;
   }
 
   /** Whether one about the file is not queued yet. */
@@ -94,20 +97,26 @@ export class DurableRequests implements AsyncDisposable {
     await this.#adopt(entries);
   }
 
-  /** Ends those that are not queued yet. */
-  end(which: (entry: JournalEntry) => boolean): void {
-    for (const entry of this.#adopting) {
-      if (!which(entry)) continue;
+  /**
+   * What somebody cancels: none of them is queued any more, those that are have to be ended by whoever queued them. No
+   * later daemon takes them up, after a power cut neither, when it resolves.
+   */
+  async end(which: (entry: JournalEntry) => boolean): Promise<void> {
+    const ended = [...this.#adopting, ...this.#queued].filter(which);
+    for (const entry of ended) {
       this.#adopting.delete(entry);
-      this.over(entry, { durable: false });
+      if (this.#queued.delete(entry)) this.#canceled.add(entry);
     }
+    await Promise.all(ended.map(async ({ id }) => this.#journal?.done(id, { durable: true })));
   }
 
   /** No later daemon takes the request up. */
-  over({ id, fid }: JournalEntry, how: { readonly durable: boolean }): void {
-    void this.#journal?.done(id, how).catch((error: unknown) => {
-      const cause = messageChain(error);
-      this.#options.log.warn({ fid, cause }, 'a finished request stays in the journal');
+  over(entry: JournalEntry, how: { readonly durable: boolean }): void {
+    this.#queued.delete(entry);
+    this.#canceled.delete(entry);
+    void this.#journal?.done(entry.id, how).catch((error: unknown) => {
+      const said = { fid: entry.fid, cause: messageChain(error) };
+      this.#options.log.warn(said, 'a finished request stays in the journal');
     });
   }
 
@@ -133,7 +142,9 @@ export class DurableRequests implements AsyncDisposable {
     const sized = entries.map(async (entry) => ({ entry, size: await this.#sizeOf(entry) }));
     for (const next of sized) {
       const { entry, size } = await next;
-      if (size !== undefined && this.#adopting.delete(entry)) this.#options.queue(entry, size);
+      if (size === undefined || !this.#adopting.delete(entry)) continue;
+      this.#queued.add(entry);
+      this.#options.queue(entry, size);
     }
   }
 

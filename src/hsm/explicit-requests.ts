@@ -37,7 +37,8 @@ export interface ExplicitRequestsOptions {
   readonly restored: (fid: Fid) => Promise<void>;
   /** Anything of the file waits or runs. */
   readonly active: (fid: Fid) => boolean;
-  readonly cancel: (fid: Fid) => void;
+  /** They do not begin again, with a later daemon neither, when it resolves. */
+  readonly cancel: (fids: readonly Fid[]) => Promise<void>;
   /** Durable and queued when it resolves. */
   readonly enqueue: (requests: readonly NewRequest[]) => Promise<void>;
 }
@@ -152,14 +153,17 @@ export class ExplicitRequests {
 
   /** A cancel with nothing to cancel is dropped before anybody asks who sent it (lustre-hsm 2.4). */
   async #cancel({ fids, caller }: HsmRequest): Promise<number> {
+    const accepted: Fid[] = [];
+    let refusal = 0;
     for (const fid of new Set(fids)) {
       if (!this.#options.active(fid)) continue;
       const state = await this.#state(fid);
-      const refusal = this.#permit(HUA_CANCEL, caller, typeof state === 'number' ? undefined : state);
-      if (refusal !== 0) return refusal;
-      this.#options.cancel(fid);
+      refusal = this.#permit(HUA_CANCEL, caller, typeof state === 'number' ? undefined : state);
+      if (refusal !== 0) break;
+      accepted.push(fid);
     }
-    return 0;
+    await this.#options.cancel(accepted);
+    return refusal;
   }
 
   #permit(action: number, caller: Caller, file: Owned): number {

@@ -32,8 +32,8 @@ export interface NamedValue {
 export interface HsmControlOptions {
   readonly native: Pick<NativeStore, 'setNonBlockingRestore' | 'setTellGone'>;
   readonly table: TransferTable;
-  /** Cancels everything, also what is not in the table yet. */
-  readonly purge: () => void;
+  /** Cancels everything, also what is not in the table yet, for good when it resolves. */
+  readonly purge: () => Promise<void>;
   readonly clock: Clock;
   readonly log: Log;
   readonly fsName: string;
@@ -71,7 +71,7 @@ export class HsmControl {
     }
     for (const [name, value] of Object.entries(this.#persistent)) {
       try {
-        this.#write(name, value);
+        await this.#write(name, value);
       } catch (error) {
         log.warn(
           { parameter: name, value, cause: messageChain(error) },
@@ -93,13 +93,16 @@ export class HsmControl {
   async set(pattern: string, value: string, persistent: boolean): Promise<readonly NamedValue[]> {
     const names = this.#named(pattern);
     const before = this.#now;
+    const done: Promise<void>[] = [];
     try {
-      for (const name of names) this.#write(name, value);
+      for (const name of names) done.push(this.#write(name, value) ?? Promise.resolve());
     } catch (error) {
       this.#apply(before);
+      await Promise.allSettled(done);
       if (!(error instanceof FsError) || error.errno !== EINVAL) throw error;
       throw new FsError(EINVAL, `${pattern}: ${error.message}`);
     }
+    await Promise.all(done);
     if (persistent && !names.some((name) => name === controlName && isEvent(value))) {
       let kept = this.#kept;
       const all = { ...this.#persistent };
@@ -148,14 +151,13 @@ export class HsmControl {
     }
   }
 
-  #write(name: string, value: string): void {
-    if (name === controlName) {
-      this.#command(value);
-      return;
-    }
+  /** Throws at once. */
+  #write(name: string, value: string): Promise<void> | undefined {
+    if (name === controlName) return this.#command(value);
     const parameter = parameterTable.find((one) => one.name === name);
     if (parameter === undefined) throw new FsError(EACCES, `${name} can only be read`);
     this.#apply(parameter.write(value, this.#now));
+    return undefined;
   }
 
   #apply(next: HsmParameters): void {
@@ -166,23 +168,22 @@ export class HsmControl {
     native.setTellGone(next.removeArchiveOnLastUnlink);
   }
 
-  #command(text: string): void {
+  #command(text: string): Promise<void> | undefined {
     const { table } = this.#options;
     switch (controlCommand(text)) {
       case 'enabled':
         table.enable();
-        return;
+        return undefined;
       case 'disabled':
         // 2.15; later ones ignore it (lustre-hsm 9).
         if (table.control === 'stopped') throw new FsError(EINVAL, 'the coordinator is stopped');
         table.disable();
-        return;
+        return undefined;
       case 'shutdown':
         table.stop();
-        return;
+        return undefined;
       case 'purge':
-        this.#options.purge();
-        return;
+        return this.#options.purge();
       case 'help':
         throw new FsError(EINVAL, `the commands are ${controlCommands.join(' ')}`);
     }

@@ -1,4 +1,6 @@
+import { readFile } from 'node:fs/promises';
 import { constants } from 'node:os';
+import { join } from 'node:path';
 import t from 'tap';
 import { BlobError } from '../../src/base/errors.js';
 import {
@@ -11,7 +13,9 @@ import {
   HUA_RESTORE,
 } from '../../src/hsm/flags.js';
 import type { Fid, HsmRequest } from '../../src/store/inodes.js';
+import { replay } from '../../src/store/journal.js';
 import { caller, root } from '../helpers/callers.js';
+import { datasyncIs } from '../helpers/datasync.js';
 import { gate, MemoryHsm, testConfig } from '../helpers/memory-hsm.js';
 import { until } from '../helpers/poll.js';
 
@@ -276,7 +280,7 @@ async function windingDown(
   else t.equal(await hsm.coordinator.request(request(HUA_RESTORE, [fid])), 0);
   await begun.opened;
   if (how === 'hydrate') stop.abort();
-  else if (how === 'purge') hsm.coordinator.cancelAll();
+  else if (how === 'purge') await hsm.coordinator.cancelAll();
   else if (how === 'shutdown') await shutdown(hsm);
   else t.equal(await hsm.coordinator.request(request(HUA_CANCEL, [fid])), 0);
   hsm.pool.gate = () => undefined;
@@ -321,9 +325,7 @@ for (const how of ['hsm_cancel', 'hydrate'] as const)
 await t.test('what waits behind a canceled restore can be canceled, purged and stopped, too', async (t) => {
   const ends: Readonly<Record<string, (hsm: MemoryHsm, fid: Fid) => unknown>> = {
     cancel: (hsm, fid) => hsm.coordinator.request(request(HUA_CANCEL, [fid])),
-    purge: (hsm) => {
-      hsm.coordinator.cancelAll();
-    },
+    purge: (hsm) => hsm.coordinator.cancelAll(),
     shutdown: (hsm) => hsm.coordinator.control.set('hsm_control', 'shutdown', false),
     restart: (hsm) => hsm.restart(),
   };
@@ -355,19 +357,72 @@ await t.test('what was canceled or purged stays so, whatever stops before its wo
       await using hsm = await MemoryHsm.start();
       const { over } = await windingDown(hsm, how);
       const stopped = stop(hsm);
+      t.equal(hsm.coordinator.status().durable, 0, `${how}, ${what}`);
       over();
       await stopped;
-      await until(() => hsm.coordinator.status().durable === 0, {
-        what: `${how}, ${what}: the journal`,
-        intervalMs: 1,
-      });
-      if (what === 'shutdown')
-        t.match(hsm.coordinator.status().recent, [{ result: 'CANCELED' }], `${how}, ${what}`);
+      if (what === 'shutdown') {
+        const ended = (): boolean => hsm.coordinator.status().recent[0]?.result === 'CANCELED';
+        await until(ended, { what: `${how}, ${what}: its end`, intervalMs: 1 });
+      }
       await enable(hsm);
       await idle(hsm);
       t.same([hsm.pool.calls, hsm.store.flags('a')], [['download a'], 0x0d], `${how}, ${what}`);
     }
 });
+
+for (const how of ['hsm_cancel', 'purge'])
+  await t.test(`${how}: what it was answered for never begins again, whenever the daemon dies`, async (t) => {
+    await using hsm = await MemoryHsm.start({ hsm: { maxRequests: 1, defaultArchiveId: 1 } });
+    const [begun, acknowledged, sizing, slow] = [gate(), gate(), gate(), gate()];
+    const { upload } = hsm.pool;
+    hsm.pool.gate = () => {
+      begun.open();
+      return new Promise(() => undefined);
+    };
+    hsm.pool.upload = (task, hooks) =>
+      upload(task, hooks).catch(async (error: unknown) => {
+        await acknowledged.opened;
+        throw error;
+      });
+    const [runs, waits, unqueued] = ['runs', 'waits', 'unqueued'].map((path) =>
+      hsm.store.write(path, 'x'),
+    ) as [Fid, Fid, Fid];
+    t.equal(await hsm.coordinator.request(request(HUA_ARCHIVE, [runs, waits])), 0);
+    let looks = 0;
+    hsm.store.before = (call, fid) => {
+      if (call !== 'state' || fid !== unqueued || ++looks !== 2) return undefined;
+      sizing.open();
+      return slow.opened;
+    };
+    const asked = hsm.coordinator.request(request(HUA_ARCHIVE, [unqueued]));
+    await Promise.all([begun.opened, sizing.opened]);
+
+    const [syncing, disk] = [gate(), gate()];
+    await datasyncIs(t, () => {
+      syncing.open();
+      return disk.opened;
+    });
+    let answered = false;
+    const cancel = (): Promise<unknown> =>
+      how === 'purge'
+        ? hsm.coordinator.control.set('hsm_control', 'purge', false)
+        : hsm.coordinator.request(request(HUA_CANCEL, [runs, waits, unqueued]));
+    const canceled = cancel().then(() => {
+      answered = true;
+    });
+    await syncing.opened;
+    t.equal(answered, false, 'the disk does not have it yet');
+    disk.open();
+    await canceled;
+    const left = replay(await readFile(join(hsm.folder, 'journal'))).live;
+    t.equal(left.size, 0, 'the next daemon would find none of them');
+    t.equal(hsm.coordinator.changing, 1, 'one is not over yet');
+    acknowledged.open();
+    slow.open();
+    await asked;
+    await until(() => hsm.coordinator.changing === 0, { what: 'its end', intervalMs: 1 });
+    t.same(hsm.pool.calls, ['upload runs']);
+  });
 
 await t.test('a restart takes up a restore that a shutdown has interrupted', async (t) => {
   await using hsm = await MemoryHsm.start();
@@ -482,7 +537,7 @@ for (const how of ['a cancel', 'a purge'])
     };
     const asked = hsm.coordinator.request(request(HUA_RESTORE, [a, b]));
     await reached.opened;
-    if (how === 'a purge') hsm.coordinator.cancelAll();
+    if (how === 'a purge') await hsm.coordinator.cancelAll();
     else t.equal(await hsm.coordinator.request(request(HUA_CANCEL, [b])), 0);
     slow.open();
     t.equal(await asked, 0);

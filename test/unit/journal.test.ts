@@ -1,8 +1,9 @@
-import { appendFile, mkdtemp, open, readFile, rm, stat, writeFile, type FileHandle } from 'node:fs/promises';
+import { appendFile, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { Fid } from '../../src/store/inodes.js';
+import { datasyncIs } from '../helpers/datasync.js';
 import { Journal, line, replay, type JournalEntry } from '../../src/store/journal.js';
 
 const request = (n: number): Omit<JournalEntry, 'id'> => ({
@@ -143,16 +144,3 @@ await t.test(
     t.same(fids([...replay(await readFile(join(path, 'journal'))).live.values()]), ['[0x2:0x1:0x0]']);
   },
 );
-
-/** Every file's `datasync`, until the test is over or the answer is called. */
-async function datasyncIs(t: Test, datasync: () => Promise<void>): Promise<() => void> {
-  await using file = await open(join(await folder(t), 'any'), 'w');
-  const prototype = Object.getPrototypeOf(file) as FileHandle;
-  const own = Object.getOwnPropertyDescriptor(prototype, 'datasync') ?? {};
-  const restore = (): void => {
-    Object.defineProperty(prototype, 'datasync', own);
-  };
-  t.teardown(restore);
-  prototype.datasync = datasync;
-  return restore;
-}
