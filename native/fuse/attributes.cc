@@ -50,12 +50,20 @@ int ChangeTimes(Node& node, const fuse_setattr_in& in) {
   return node.inode->SetTimes(times);
 }
 
+// Whether the kernel wants setuid and setgid gone. Before a write, fallocate or copy_file_range
+// that it does not leave to us, and at a chown that names nobody, it asks for nothing else, and
+// fuse_setattr leaves nothing of that in `valid` (FUSE_HANDLE_KILLPRIV_V2).
+bool StripsPrivileges(uint32_t valid) {
+  constexpr uint32_t kSaysHow = FATTR_FH | FATTR_LOCKOWNER;
+  return valid & FATTR_KILL_SUIDGID || !(valid & ~kSaysHow);
+}
+
 // All but the size, which comes first: what follows must not be undone by it (suid, mtime).
 void SetOthers(const NodePtr& node, const RequestPtr& request) {
   const auto& in = request->in<fuse_setattr_in>();
   int error = 0;
   UniqueFd fd = node->inode->OpenBacking(O_PATH, &error);
-  if (error == 0 && in.valid & FATTR_KILL_SUIDGID) StripPrivileges(*node->inode, fd.get());
+  if (error == 0 && StripsPrivileges(in.valid)) StripPrivileges(*node->inode, fd.get());
   if (error == 0 && in.valid & (FATTR_UID | FATTR_GID)) error = ChangeOwner(*node, fd.get(), in);
   if (error == 0 && in.valid & FATTR_MODE) {
     error = Chmod(fd.get(), in.mode);

@@ -440,6 +440,49 @@ def _():
     expect(oct(mode_of("f")), oct(0o6777))
 
 
+@check("setuid and setgid go whatever somebody else writes with, also when they come while he has the file open")
+def _():
+    def fallocate(mode):
+        def call(fd):
+            if libc.fallocate(fd, mode, ctypes.c_long(0), ctypes.c_long(4096)) != 0:
+                raise OSError(ctypes.get_errno(), "fallocate")
+
+        return call
+
+    def splice(fd):
+        pipe = os.pipe()
+        os.write(pipe[1], b"y")
+        os.splice(pipe[0], fd, 1)
+
+    writers = {
+        "write": lambda fd: os.write(fd, b"y"),
+        "pwrite": lambda fd: os.pwrite(fd, b"y", 10),
+        "splice": splice,
+        "ftruncate": lambda fd: os.ftruncate(fd, 5),
+        "truncate": lambda fd: os.truncate("f", 5),
+        "fallocate": fallocate(0),
+        "punch": fallocate(3),
+        "copy_file_range": lambda fd: os.copy_file_range(source, fd, 100, 0, 0),
+    }
+    make("source", b"s" * 4096)
+    source = os.open("source", os.O_RDONLY)
+    for name, change in writers.items():
+        for late in (False, True):
+            for uid, wanted in ((1234, 0o777), (0, 0o6777)):
+                make("f", b"x" * 8192)
+                os.chmod("f", 0o777 if late else 0o6777)
+                fd = os.open("f", os.O_RDWR)
+                os.chmod("f", 0o6777)
+                expect(as_user(uid, uid, [], change, fd), None)
+                expect((name, late, uid, oct(mode_of("f"))), (name, late, uid, oct(wanted)))
+                os.close(fd)
+    os.close(source)
+    make("f", b"x")
+    os.chmod("f", 0o6777)
+    os.chown("f", -1, -1)
+    expect(oct(mode_of("f")), oct(0o777))
+
+
 @check("file capabilities go at a write")
 def _():
     make("f", b"x", 0o755)
