@@ -11,7 +11,7 @@
 
 namespace lustrite::fuse {
 
-// A regular file. Passthrough handles need no fd of ours: the kernel has its own.
+// A regular file. Passthrough handles that do not write need no fd of ours: the kernel has its own.
 struct Handle {
   NodePtr node;
   int flags = 0;

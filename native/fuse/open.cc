@@ -51,7 +51,10 @@ int Attach(Core& core, const std::shared_ptr<Handle>& handle, OpenOut* out) {
     EnterCached(core, *handle);
     out->open_flags = FOPEN_KEEP_CACHE;
   }
-  if (!passthrough || handle->file.direct_io) {
+  if (!passthrough || handle->file.writes) {
+    // A writer has one from its open on also where the kernel writes by itself: an error of the
+    // writeback is told once to each fd that was open then, so its fsync must not be asked of one
+    // that was opened after somebody else had heard of it.
     // O_APPEND is the kernel's: it sends offsets. O_RDWR, since a writer's pages may have to be
     // read.
     int flags = (handle->file.writes ? O_RDWR : O_RDONLY) | (handle->flags & (O_SYNC | O_DSYNC));

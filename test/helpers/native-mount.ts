@@ -12,6 +12,8 @@ export interface NativeMountOptions {
   readonly passthrough?: boolean;
   readonly readOnly?: boolean;
   readonly maxHeld?: number;
+  /** An empty directory of somebody else's, 0700; the mount's own by default. */
+  readonly store?: string;
 }
 
 export type Asked =
@@ -60,11 +62,11 @@ export class NativeMount implements AsyncDisposable {
   #closed = false;
   #stderr = '';
 
-  private constructor(folder: string) {
+  private constructor(folder: string, store = join(folder, 'store')) {
     this.#folder = folder;
     this.path = join(folder, 'mount');
     this.source = join(folder, 'source');
-    this.store = join(folder, 'store');
+    this.store = store;
     const child = fork(script, [], {
       serialization: 'advanced',
       env: environment(sanitized),
@@ -84,12 +86,12 @@ export class NativeMount implements AsyncDisposable {
   }
 
   static async start(options: NativeMountOptions = {}): Promise<NativeMount> {
-    const mount = new NativeMount(await mkdtemp(join(tmpdir(), 'lustrite-native-')));
+    const mount = new NativeMount(await mkdtemp(join(tmpdir(), 'lustrite-native-')), options.store);
     // Other users get to the mount.
     await chmod(mount.#folder, 0o755);
     await mkdir(mount.path);
     await mkdir(mount.source);
-    await mkdir(mount.store, { mode: 0o700 });
+    if (options.store === undefined) await mkdir(mount.store, { mode: 0o700 });
     try {
       const { passthrough } = await mount.call('start', {
         store: mount.store,

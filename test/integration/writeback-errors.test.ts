@@ -1,0 +1,50 @@
+/** The disk of the store takes a write and loses it afterwards: whoever asks hears of it, each once, as on any file system. */
+import { existsSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import t from 'tap';
+import { cannotMount } from '../helpers/mounts.js';
+import { NativeMount } from '../helpers/native-mount.js';
+import { ok } from '../helpers/run.js';
+import { ThinDisk } from '../helpers/thin-disk.js';
+
+const skip = cannotMount || (existsSync('/dev/loop-control') ? false : 'there are no loop devices');
+
+/** Two handles; one writes what the disk cannot take, then each syncs as it is told to; prints what they hear. */
+const writers = `
+import errno, os, sys
+path, *syncs = sys.argv[1:]
+handles = {name: os.open(path, os.O_RDWR) for name in ("writer", "other")}
+os.pwrite(handles["writer"], os.urandom(4 << 20), 4096)
+for sync in syncs:
+    name, how = sync.split(".")
+    try:
+        getattr(os, how)(handles[name])
+        print(sync, "ok")
+    except OSError as error:
+        print(sync, errno.errorcode[error.errno])
+`;
+
+for (const passthrough of [true, false]) {
+  const mode = passthrough ? 'passthrough' : 'cached';
+
+  void t.test(
+    `${mode}: every handle that is open for writing hears of a failed writeback, once`,
+    { skip },
+    async (t) => {
+      await using disk = await ThinDisk.create();
+      await using mount = await NativeMount.start({ passthrough, store: disk.path });
+      t.equal(mount.passthrough, passthrough);
+      const file = join(mount.path, 'f');
+      await writeFile(file, 'x');
+      await disk.useUp();
+      const syncs = ['writer.fsync', 'other.fdatasync', 'other.fsync', 'writer.fsync'];
+      t.same((await ok('python3', ['-c', writers, file, ...syncs])).split('\n').filter(Boolean), [
+        'writer.fsync ENOSPC',
+        'other.fdatasync ENOSPC',
+        'other.fsync ok',
+        'writer.fsync ok',
+      ]);
+    },
+  );
+}
