@@ -26,6 +26,11 @@ interface Methods {
   /** Restores wait until go(). */
   hold(): void;
   go(): void;
+  /** Restores whose data has come are finished by goEnds() only, so many at once. */
+  holdEnds(): void;
+  goEnds(count: number): void;
+  /** How many holdEnds() keeps back. */
+  heldEnds(): number;
   /** Restores fail with this errno; 0 ends that. */
   fail(errno: number): void;
   /** How many restores hold() keeps back. */

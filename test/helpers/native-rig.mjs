@@ -5,12 +5,14 @@
 // the channel closes.
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { constants } from 'node:os';
 import { join } from 'node:path';
 
 const addon = createRequire(import.meta.url)(
   process.env['LUSTRITE_ADDON'] ?? '../../build/Release/lustrite.node',
 );
 
+const { ENODATA } = constants.errno;
 const stubDefaults = { dirMode: 0o755, uid: 0, gid: 0, mtimeNs: 1_000_000_000n };
 
 let store;
@@ -20,6 +22,9 @@ let held = false;
 let failure = 0;
 /** Restores that the store asked for and that the gate holds. */
 const wanted = [];
+let endsHeld = false;
+/** Restores whose data has come and that are still to be finished. */
+const ends = [];
 /** Requests and flag changes that came by ioctl, as they came. */
 const asked = [];
 let answer = 0;
@@ -41,7 +46,12 @@ async function restore(fid) {
   } finally {
     closeSync(from);
   }
-  return store.finishRestore(fid, copy);
+  if (endsHeld) await new Promise((resolve) => ends.push(resolve));
+  try {
+    await store.finishRestore(fid, copy);
+  } catch {
+    await store.failRestore(fid, ENODATA);
+  }
 }
 
 function runRestore(fid) {
@@ -94,6 +104,13 @@ const methods = {
     held = false;
     for (const fid of wanted.splice(0)) runRestore(fid);
   },
+  holdEnds() {
+    endsHeld = true;
+  },
+  goEnds(count) {
+    for (const go of ends.splice(0, count)) go();
+  },
+  heldEnds: () => ends.length,
   fail(errno) {
     failure = errno;
   },

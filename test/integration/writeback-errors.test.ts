@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import t from 'tap';
 import { cannotMount } from '../helpers/mounts.js';
 import { NativeMount } from '../helpers/native-mount.js';
-import { ok } from '../helpers/run.js';
+import { until } from '../helpers/poll.js';
+import { ok, run } from '../helpers/run.js';
 import { ThinDisk } from '../helpers/thin-disk.js';
 
 const skip = cannotMount || (existsSync('/dev/loop-control') ? false : 'there are no loop devices');
@@ -48,3 +49,38 @@ for (const passthrough of [true, false]) {
     },
   );
 }
+
+void t.test(
+  'rule 6: data that the disk has lost is no restore, also when others have synced the disk since',
+  { skip },
+  async (t) => {
+    await using disk = await ThinDisk.create();
+    await using mount = await NativeMount.start({ store: disk.path });
+    const size = 300_000;
+    const content = Buffer.alloc(size, 'c');
+    // Each half is enough for a group that is synced together.
+    const names = Array.from({ length: 24 }, (_, i) => `f${i}`);
+    for (const name of names) await writeFile(join(mount.source, name), content);
+    await mount.stubs(names, size);
+    await disk.useUp();
+    await mount.call('holdEnds');
+    const readers = names.map((name) => run('cat', [join(mount.path, name)]));
+    const heldEnds = (count: number): Promise<boolean> =>
+      until(async () => (await mount.call('heldEnds')) === count, {
+        what: `${count} restores to be at their end`,
+      });
+    await heldEnds(24);
+    for (const half of [0, 1]) {
+      await mount.call('goEnds', 12);
+      await until(
+        async () => {
+          const states = await Promise.all(names.map((name) => mount.call('state', name)));
+          return states.filter(({ restoring }) => restoring).length === 12 * (1 - half);
+        },
+        { what: '12 restores to be over' },
+      );
+    }
+    for (const reader of readers) t.match(await reader, { code: 1, stderr: /No data available/ });
+    for (const name of names) t.equal((await mount.call('state', name)).flags & 4, 4, `${name} is a stub`);
+  },
+);
