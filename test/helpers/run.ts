@@ -123,6 +123,4 @@ export function environment(changes: RunOptions['env'] = {}): NodeJS.ProcessEnv 
 
 /** For what loads the addon: a sanitizer's runtime has to be there first. `scripts/sanitize` names it. */
 export const sanitized: RunOptions['env'] =
-  process.env['LUSTRITE_TEST_PRELOAD'] === undefined
-    ? {}
-    : { LD_PRELOAD: process.env['LUSTRITE_TEST_PRELOAD'] };
+  process.env['TEST_PRELOAD'] === undefined ? {} : { LD_PRELOAD: process.env['TEST_PRELOAD'] };
