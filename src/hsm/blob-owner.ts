@@ -18,6 +18,8 @@ export interface BlobOwnersOptions {
   readonly restore: (fid: Fid) => Promise<void>;
   /** Whether the blob that a file stands for is still a file's: where it is gone, or a directory's, nothing is left to lose. */
   readonly blobExists: (blob: string) => Promise<boolean>;
+  /** A file has changed by that: what it has is nowhere else from now on. */
+  readonly saved: (fid: Fid) => void;
   readonly log: Log;
 }
 
@@ -138,6 +140,7 @@ export class BlobOwners {
     if (state.modified) return;
     try {
       await native.markModified(fid);
+      this.#options.saved(fid);
     } catch (error) {
       // Released meanwhile, to make room: it is restored again.
       if (hasErrno(error, ENODATA) && tries > 1) return this.#save(fid, blob, replaced, tries - 1);

@@ -101,6 +101,7 @@ export class Coordinator implements AsyncDisposable {
   /** Files that have lost their last name, until the journal has them. */
   readonly #gone: NewRequest[] = [];
   #blocked: string | null = null;
+  readonly #savedListeners = new Set<(fid: Fid) => void>();
 
   constructor({ store, container, pool, log, config, clock, space }: CoordinatorOptions) {
     const { native } = store;
@@ -135,6 +136,9 @@ export class Coordinator implements AsyncDisposable {
       log,
       restore: (fid) => this.#restore(fid, { recorded: true }),
       blobExists: (blob) => isFile(container, blob),
+      saved: (fid) => {
+        for (const listener of this.#savedListeners) listener(fid);
+      },
     });
     this.#paths = new PathFinder(native);
     this.#durable = new DurableRequests({
@@ -359,6 +363,12 @@ export class Coordinator implements AsyncDisposable {
   setBlocked(reason: string | null): void {
     this.#blocked = reason;
     if (reason === null) this.#durable.free();
+  }
+
+  /** Files that have changed as their blob was to get other content: what only they have now is here. */
+  onSaved(listener: (fid: Fid) => void): Disposable {
+    this.#savedListeners.add(listener);
+    return { [Symbol.dispose]: () => void this.#savedListeners.delete(listener) };
   }
 
   /** Explicit archives and removes that are not over. */

@@ -20,7 +20,14 @@ export interface JobContext {
   readonly store: Pick<Store, 'native' | 'jobsDir' | 'meta'>;
   readonly coordinator: Pick<
     Coordinator,
-    'archive' | 'withBlob' | 'keepOtherNames' | 'keepRenamed' | 'disown' | 'setBlocked' | 'changing'
+    | 'archive'
+    | 'withBlob'
+    | 'keepOtherNames'
+    | 'onSaved'
+    | 'keepRenamed'
+    | 'disown'
+    | 'setBlocked'
+    | 'changing'
   >;
   readonly container: Container;
   /** Undefined: logs stay under the store. */

@@ -32,7 +32,17 @@ export class ReferenceExport {
   }
 
   job(): Counts {
+    const { entries } = this.#tree;
+    let before = new Set([...entries.values()].filter(isNew));
     this.#iterate();
+    // What has changed by what was written: it had its content from a blob of another name.
+    for (;;) {
+      const left = [...entries].filter(([, entry]) => isNew(entry) && !before.has(entry));
+      if (left.length === 0) break;
+      before = new Set([...before, ...left.map(([, entry]) => entry)]);
+      for (const [name, entry] of left.sort(([a], [b]) => (a < b ? -1 : 1)))
+        if (name.startsWith(this.#prefix)) this.#write(name, entry);
+    }
     return {
       state: this.#failed === 0 ? 'Completed' : 'Failed',
       filesDiscovered: this.#files + this.#failedFiles,

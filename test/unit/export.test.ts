@@ -140,7 +140,8 @@ await t.test(
     store.write('a/x', 'x');
     t.match(await run(jobs), { state: 'Completed' });
     t.match(container.metadata('a'), { hdi_isfolder: 'true' });
-    t.match(await store.state(store.fidOf('b')), { flags: 0x0b, modified: true });
+    t.ok(container.blobs.has('b'), 'it is exported itself');
+    t.match(await store.state(store.fidOf('b')), { flags: 0x09, modified: false });
   },
 );
 
@@ -564,4 +565,49 @@ await t.test('a file whose upload has begun when the job is canceled is exported
   });
   t.equal(store.flags('d/begun'), 0x09);
   t.ok(container.blobs.has('d'));
+});
+
+await t.test('what an export takes the blob from is exported by the same job', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store, coordinator } = jobs.hsm;
+  container.put('log', 'old');
+  container.put('a', 'one');
+  container.put('b', 'two');
+  await imported(jobs);
+  // Logs that were rotated, and two names that were swapped; released, all of them.
+  await store.rename('log', 'log.1');
+  store.write('log', 'new');
+  for (const [from, to] of [
+    ['a', 'swap'],
+    ['b', 'a'],
+    ['swap', 'b'],
+  ] as const)
+    await store.rename(from, to);
+  await coordinator.restore(store.fidOf('a'));
+  store.write('a', 'a has changed');
+  t.match(await run(jobs, { filesystemPath: '/log' }), {
+    state: 'Completed',
+    filesDiscovered: 2,
+    totalFilesExported: 2,
+    percentComplete: 100,
+  });
+  t.equal(container.text('log'), 'new');
+  t.equal(container.text('log.1'), 'old');
+  t.match(await run(jobs), { state: 'Completed', totalFilesExported: 2 }, 'b lost its blob to a');
+  t.equal(container.text('b'), 'one');
+  t.equal(store.flags('log.1'), 0x09);
+  t.equal(coordinator.status().waiting.archive, 0);
+});
+
+await t.test('one that cannot be exported is one failure', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store, pool } = jobs.hsm;
+  container.put('log', 'old');
+  await imported(jobs);
+  await store.rename('log', 'log.1');
+  store.write('log', 'new');
+  pool.gate = (_kind, blob) => {
+    if (blob === 'log.1') throw new BlobError('forbidden', 'no');
+  };
+  t.match(await run(jobs), { state: 'Failed', totalFilesExported: 1, totalFilesFailed: 1 });
 });

@@ -29,7 +29,7 @@ export type MutableExportCounters = { -readonly [Key in keyof ExportCounters]: E
 export interface ExportOptions {
   readonly native: NativeStore;
   readonly container: Container;
-  readonly coordinator: Pick<Coordinator, 'archive' | 'withBlob'>;
+  readonly coordinator: Pick<Coordinator, 'archive' | 'withBlob' | 'onSaved'>;
   readonly clock: Clock;
   /** Everything whose path begins with it; a leading '/' is the root. */
   readonly filesystemPath: string;
@@ -88,8 +88,11 @@ class Export {
   readonly #directories = new Map<string, Promise<DirectoryResult | undefined>>();
   /** New or changed files with several names: exported behind the walk, which has met all of their names then. */
   readonly #linked = new Map<Fid, WalkEntry[]>();
-  /** Files that got names while they were exported: once more behind everything else, when they are met by another walk. */
-  readonly #named = new Set<Fid>();
+  /**
+   * Files that got names while they were exported, and those that the export has changed, as it wrote other content to the
+   * blob that they came from: behind everything else, when they are met by another walk.
+   */
+  readonly #left = new Set<Fid>();
   #again = false;
 
   #firstProblem: string | undefined;
@@ -102,7 +105,7 @@ class Export {
   }
 
   async run(): Promise<string | undefined> {
-    const { native, filesystemPath, parallel, log, clock, signal } = this.#options;
+    const { native, coordinator, memory, filesystemPath, parallel, log, clock, signal } = this.#options;
     const { directory, prefix } = exportScope(filesystemPath);
     await using files = new Parallel(parallel);
     let counted: Promise<void> | undefined;
@@ -113,6 +116,8 @@ class Export {
       });
     };
     signal.addEventListener('abort', end, { once: true });
+    // An iteration of an auto-export leaves them to the next one.
+    using _ = memory === undefined ? coordinator.onSaved((fid) => this.#left.add(fid)) : undefined;
     try {
       if (!isDirectory(native, directory)) return undefined;
       for await (const entry of this.#changed(directory, prefix)) {
@@ -123,11 +128,16 @@ class Export {
         await log.drained();
       }
       await this.#several(files);
-      if (this.#named.size > 0) {
+      while (this.#left.size > 0) {
         this.#again = true;
         this.#linked.clear();
-        for await (const entry of this.#changed(directory, prefix))
-          if (this.#named.has(entry.fid)) this.#collect(entry);
+        const left = new Set(this.#left);
+        this.#left.clear();
+        for await (const entry of this.#changed(directory, prefix)) {
+          if (!left.has(entry.fid)) continue;
+          if (entry.type === 'file') this.#collect(entry);
+          else await files.start(() => this.#entry(entry));
+        }
         await this.#several(files);
       }
       signal.throwIfAborted();
@@ -241,6 +251,8 @@ class Export {
     const { memory } = this.#options;
     const [first] = entries;
     if (first === undefined) return;
+    // What comes to be left from here on is not what this walk has met.
+    this.#left.delete(first.fid);
     const others = first.nlink - entries.length;
     if (others > 0) {
       const message = `${String(others)} of the file's names are not below the path of the export: they get no blob, and the file stays dirty`;
@@ -320,7 +332,7 @@ class Export {
       await clock.sleep(firstPauseMs * 2 ** (attempt - 1), signal);
     }
     crashPoint('export.file');
-    if (outcome.kind === 'more-names') this.#named.add(entry.fid);
+    if (outcome.kind === 'more-names' && !this.#again) this.#left.add(entry.fid);
     for (const name of names) this.#tally(name, outcome);
     return outcome.kind === 'archived' && outcome.partly ? { complete } : undefined;
   }
