@@ -50,6 +50,7 @@
         'native/store/inode_restore.cc',
         'native/store/inode_suspend.cc',
         'native/store/leases.cc',
+        'native/store/lost_writes.cc',
         'native/store/record.cc',
         'native/store/rules.cc',
         'native/store/store_impl.cc',

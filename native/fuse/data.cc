@@ -177,7 +177,7 @@ void OnFsync(Core& core, const RequestPtr& request) {
     UniqueFd opened;
     const int fd = DataFd(*handle, O_RDONLY, &opened, &error);
     const bool data_only = request->in<fuse_fsync_in>().fsync_flags & FUSE_FSYNC_FDATASYNC;
-    if (error == 0 && (data_only ? fdatasync(fd) : fsync(fd)) != 0) error = errno;
+    if (error == 0) error = handle->node->inode->Fsync(fd, data_only);
     request->ReplyError(error);
   });
 }

@@ -110,6 +110,10 @@ class Inode : public std::enable_shared_from_this<Inode> {
   virtual Verdict AdmitModify(pid_t pid, Wake wake) = 0;
   virtual void EndModify() = 0;
 
+  // An application's fsync or fdatasync, of an fd of the backing inode: also of errors that only
+  // the store has heard of.
+  virtual int Fsync(int fd, bool data_only) = 0;
+
   // Before LSEEK DATA/HOLE.
   virtual Verdict AdmitSeek(pid_t pid, Wake wake) = 0;
 

@@ -90,6 +90,7 @@ Verdict InodeImpl::AdmitOpen(int flags, pid_t pid, bool passthrough_ok, Wake wak
     const UniqueFd data = OpenBacking(O_WRONLY | O_NONBLOCK, &error);
     if (error != 0) return Verdict::Fail(error);
     if (ftruncate(data.get(), 0) != 0) return Verdict::Fail(errno);
+    store_->lost_writes().Emptied(fid_);
   } else if (flags & O_TRUNC) {
     // Nothing to cut, and still a modification (lustre-hsm 3.4): its time moves.
     const struct timespec now[2] = {{0, UTIME_OMIT}, {0, UTIME_NOW}};
@@ -216,6 +217,7 @@ Verdict InodeImpl::Truncate(off_t size, pid_t pid, Wake wake) {
   int error = 0;
   UniqueFd fd = OpenBacking(O_WRONLY | O_NONBLOCK, &error);
   if (error == 0 && ftruncate(fd.get(), size) != 0) error = errno;
+  if (error == 0 && size == 0) store_->lost_writes().Emptied(fid_);
   fd.reset();  // before the settling that follows asks for a lease
   EndModify();
   return error == 0 ? Verdict::Go() : Verdict::Fail(error);

@@ -50,7 +50,7 @@ int InodeImpl::BeginArchive(uint32_t archive_id, ArchivePlan* plan) {
     fd = open();
   }
   if (error == EAGAIN) error = EBUSY;
-  if (error == 0 && fsync(lease->fd()) != 0) error = errno;
+  if (error == 0) error = Sync(lease->fd(), LostWrites::kArchive);
   lock.lock();
   if (error != 0) return error;
   SettleUnder(lock, lease.get(), lease->fd());

@@ -49,7 +49,7 @@ int InodeImpl::ChangeFlags(uint8_t set, uint8_t clear, uint32_t archive_id) {
     UniqueFd other = OpenBacking(O_RDONLY | O_NONBLOCK, &error);
     std::unique_ptr<Lease> lease;
     if (error == 0) lease = store_->leases().Take(std::move(other), F_RDLCK, &error);
-    if (fsync(fd.get()) != 0) error = errno;
+    if (const int synced = Sync(fd.get()); synced != 0) error = synced;
     lock.lock();
     if (error != 0 && error != EAGAIN) return error;
     if (fstat(fd.get(), &st) != 0) return errno;

@@ -97,6 +97,14 @@ int InodeImpl::Loaded() {
   return load_error_;
 }
 
+int InodeImpl::Sync(int fd, LostWrites::Hearer hearer) {
+  return store_->lost_writes().Sync(fid_, fd, hearer);
+}
+
+int InodeImpl::Fsync(int fd, bool data_only) {
+  return store_->lost_writes().Sync(fid_, fd, LostWrites::kApplication, data_only);
+}
+
 int InodeImpl::WriteExact(int fd, const Record& record) {
   if (!record.statement || !record.statement->suspended) {
     const int error = GiveMtime(fd);

@@ -25,6 +25,7 @@
 #include "extended_attributes.h"
 #include "inode.h"
 #include "leases.h"
+#include "lost_writes.h"
 #include "record.h"
 #include "rules.h"
 
@@ -86,6 +87,7 @@ class InodeImpl final : public Inode {
   Verdict AdmitModify(pid_t pid, Wake wake) override;
   void EndModify() override;
   Verdict AdmitSeek(pid_t pid, Wake wake) override;
+  int Fsync(int fd, bool data_only) override;
   Verdict Truncate(off_t size, pid_t pid, Wake wake) override;
   int SetTimes(const struct timespec times[2]) override;
   void MetadataChanged() override;
@@ -171,6 +173,8 @@ class InodeImpl final : public Inode {
   // st_ctime as shown kept.
   int Write(int fd, Record record);
   int WriteExact(int fd, const Record& record);
+  // fsync, of whose errors the others still hear. Without the lock.
+  int Sync(int fd, LostWrites::Hearer hearer = LostWrites::kNobody);
   // An fd for stat and xattrs, of any type of file. It may be the pin: only while the lock is held.
   int Borrow(UniqueFd* own, int* error) const;
   int Look(Evidence* evidence);

@@ -51,7 +51,7 @@ int InodeImpl::Displace(bool only_clean, const std::function<int()>& take) {
     std::unique_ptr<Lease> lease;
     if (error == 0) lease = store_->leases().Take(std::move(fd), F_WRLCK, &error);
     if (error == EAGAIN || error == ETXTBSY) return EBUSY;
-    if (error == 0 && only_clean && !without_data && fsync(lease->fd()) != 0) error = errno;
+    if (error == 0 && only_clean && !without_data) error = Sync(lease->fd());
     if (error != 0) return error;
     if (only_clean) {
       lock.lock();
@@ -102,7 +102,7 @@ int InodeImpl::EmptyBusy(Lock& lock, const NewCopy* with) {
   std::unique_ptr<Lease> lease;
   if (error == 0) lease = store_->leases().Take(std::move(fd), F_WRLCK, &error);
   if (error == EAGAIN || error == ETXTBSY) error = EBUSY;
-  if (error == 0 && !without_data && fsync(lease->fd()) != 0) error = errno;
+  if (error == 0 && !without_data) error = Sync(lease->fd());
   lock.lock();
   if (error != 0) return error;
   SettleUnder(lock, lease.get(), lease->fd());

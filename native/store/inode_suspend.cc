@@ -102,8 +102,8 @@ int InodeImpl::SyncRecord(Lock& lock, int fd) {
   if (error == ELOOP) {
     // A symbolic link: nothing can be opened whose fsync would be its own.
     error = syncfs(store_->root()) == 0 ? 0 : errno;
-  } else if (error == 0 && fsync(fd) != 0) {
-    error = errno;
+  } else if (error == 0) {
+    error = Sync(fd);
   }
   lock.lock();
   if (error == 0) unsynced_ = false;
@@ -157,7 +157,7 @@ void InodeImpl::Settle(Lock& lock) {
   const int raw = lease ? lease->fd() : fd.get();
   // Without a lease a mapping is still there: the sync makes its next store to an already dirty
   // page move the times.
-  if (error == 0 && fsync(raw) != 0) error = errno;
+  if (error == 0) error = Sync(raw);
   lock.lock();
   if (error == 0) SettleUnder(lock, lease.get(), raw);
 }
@@ -205,6 +205,7 @@ int InodeImpl::TruncateReleasedBusy(Lock& lock) {
   int error = 0;
   const UniqueFd fd = OpenBacking(O_RDWR | O_NONBLOCK, &error);
   if (error == 0 && ftruncate(fd.get(), 0) != 0) error = errno;
+  if (error == 0) store_->lost_writes().Emptied(fid_);
   CRASH_POINT("truncate.emptied");
   lock.lock();
   if (error != 0) return error;

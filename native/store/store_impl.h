@@ -16,6 +16,7 @@
 #include "handles.h"
 #include "inode_impl.h"
 #include "leases.h"
+#include "lost_writes.h"
 #include "store.h"
 #include "syncer.h"
 #include "threads.h"
@@ -92,6 +93,7 @@ class StoreImpl final : public Store, public std::enable_shared_from_this<StoreI
 
   void NeedRestore(const Fid& fid, pid_t pid) { restore_needed_(fid, pid); }
   Unlinked& unlinked() { return unlinked_; }
+  LostWrites& lost_writes() { return lost_writes_; }
   // Only where somebody wants to be told (remove_archive_on_last_unlink).
   void SetTellGone(bool on) { tell_gone_ = on; }
   void FileIsGone(const Fid& fid, const Record& record) {
@@ -142,6 +144,7 @@ class StoreImpl final : public Store, public std::enable_shared_from_this<StoreI
   RestoreNeeded restore_needed_;
   FileGone file_gone_;
   Unlinked unlinked_;
+  LostWrites lost_writes_;
   Changes changes_;
   std::unique_ptr<Leases> leases_;
   std::unique_ptr<Syncer> syncer_;

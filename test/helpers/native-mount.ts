@@ -39,6 +39,7 @@ interface Methods {
   answerWith(errno: number | 'later'): void;
   asked(): readonly Asked[];
   state(path: string): FileState;
+  archive(path: string): 'clean' | 'partly' | 'dirty';
   release(path: string): void;
   stats(): Readonly<Record<string, number>>;
   unmount(lazy: boolean): void;

@@ -120,6 +120,16 @@ const methods = {
   },
   asked: () => asked.splice(0),
   state: (path) => store.state(store.fidOf(path)),
+  async archive(path) {
+    const plan = await store.beginArchive(store.fidOf(path), 1);
+    const copy = {
+      blob: path,
+      etag: '0x8DC0000000000AC',
+      size: plan.size,
+      lastModifiedMs: 1_700_000_000_000,
+    };
+    return store.finishArchive(plan.token, copy);
+  },
   release: (path) => store.release(store.fidOf(path)),
   stats: () => ({ ...session.stats(), ...prefixed('store.', store.stats()) }),
   unmount: (lazy) => session.unmount(lazy),

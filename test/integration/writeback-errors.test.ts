@@ -1,6 +1,6 @@
 /** The disk of the store takes a write and loses it afterwards: whoever asks hears of it, each once, as on any file system. */
 import { existsSync } from 'node:fs';
-import { writeFile } from 'node:fs/promises';
+import { truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 import { cannotMount } from '../helpers/mounts.js';
@@ -84,3 +84,48 @@ void t.test(
     for (const name of names) t.equal((await mount.call('state', name)).flags & 4, 4, `${name} is a stub`);
   },
 );
+
+/** What a writer that did not sync has lost, and who hears of it in which order, each by a new open of the file. */
+const lost = [
+  {
+    title: 'a lost write ends one archive, and the fsync of one who opens the file later',
+    heard: ['archive ENOSPC', 'fsync ENOSPC', 'fsync ok', 'archive clean'],
+  },
+  {
+    title: 'a lost write that an application has been told of ends one archive all the same',
+    heard: ['fsync ENOSPC', 'fsync ok', 'archive ENOSPC', 'archive clean'],
+  },
+  {
+    title: 'a lost write is no concern of an archive once the file was emptied',
+    heard: ['truncate', 'archive clean'],
+  },
+] as const;
+
+for (const { title, heard } of lost) {
+  void t.test(title, { skip }, async (t) => {
+    await using disk = await ThinDisk.create();
+    await using mount = await NativeMount.start({ store: disk.path });
+    const file = join(mount.path, 'f');
+    await writeFile(file, 'x');
+    t.equal(await mount.call('archive', 'f'), 'clean');
+    await disk.useUp();
+    await ok('python3', ['-c', writers, file]);
+    await until(async () => ((await mount.call('state', 'f')).flags & 2) !== 0, { what: 'it to be dirty' });
+    const outcome: Record<string, () => Promise<string>> = {
+      fsync: async () =>
+        (await run('sync', [file])).stderr.includes('No space left') ? 'fsync ENOSPC' : 'fsync ok',
+      archive: () =>
+        mount.call('archive', 'f').then(
+          (state) => `archive ${state}`,
+          (error: unknown) => `archive ${(error as NodeJS.ErrnoException).code ?? String(error)}`,
+        ),
+      truncate: async () => {
+        await truncate(file, 0);
+        return 'truncate';
+      },
+    };
+    for (const expected of heard) {
+      t.equal(await outcome[expected.split(' ')[0] ?? '']?.(), expected);
+    }
+  });
+}
