@@ -70,8 +70,11 @@ void ReadBlocking(Core& core, const Handle& handle, const RequestPtr& request, u
 // `epoch`: the inode's ReadEpoch() from before the read was admitted.
 void Read(Core& core, const HandlePtr& handle, const RequestPtr& request, uint64_t epoch) {
   const auto& in = request->in<fuse_read_in>();
-  if (!handle->data.ok() || in.size > kMaxWrite) {
-    request->ReplyError(handle->data.ok() ? EINVAL : EBADF);
+  // Only POSIX_FADV_WILLNEED and readahead(2) ask for a file that the kernel reads by itself: for
+  // pages that no reader would see and no write change.
+  const bool served = handle->file.mode == DataMode::kCached || handle->file.direct_io;
+  if (!served || in.size > kMaxWrite) {
+    request->ReplyError(served ? EINVAL : EBADF);
     return;
   }
   auto bytes = std::make_unique_for_overwrite<char[]>(in.size);
