@@ -57,7 +57,8 @@ int Attach(Core& core, const std::shared_ptr<Handle>& handle, OpenOut* out) {
     // that was opened after somebody else had heard of it.
     // O_APPEND is the kernel's: it sends offsets. O_RDWR, since a writer's pages may have to be
     // read.
-    int flags = (handle->file.writes ? O_RDWR : O_RDONLY) | (handle->flags & (O_SYNC | O_DSYNC));
+    int flags = handle->file.writes ? O_RDWR : O_RDONLY;
+    flags |= handle->flags & (O_SYNC | O_DSYNC | O_NOATIME);
     int error = 0;
     handle->data = node.inode->OpenBacking(flags, &error);
     if (!handle->data.ok()) return error;

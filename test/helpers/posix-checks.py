@@ -532,6 +532,17 @@ def _():
     expect(os.stat("f").st_mtime_ns > 7_000_000_000, True)
 
 
+@check("a read moves the access time, one with O_NOATIME does not")
+def _():
+    for flags, moves in ((os.O_NOATIME, False), (os.O_NOATIME | os.O_RDWR, False), (0, True)):
+        make("f", b"x" * 10000)
+        os.utime("f", (1000, 2000))
+        fd = os.open("f", flags)
+        expect(len(os.read(fd, 10000)), 10000)
+        os.close(fd)
+        expect((flags, os.stat("f").st_atime > 1000), (flags, moves))
+
+
 @check("owners of symlinks change without their target")
 def _():
     make("f")
