@@ -1,5 +1,6 @@
 /** Writes one block blob: a single PUT or staged blocks and one commit, metadata and conditions in the same request. */
 import { createHash, randomBytes } from 'node:crypto';
+import { setMaxListeners } from 'node:events';
 import type { BlockBlobClient } from '@azure/storage-blob';
 import { BlobError } from '../base/errors.js';
 import { toBlobError } from './azure-errors.js';
@@ -148,6 +149,8 @@ class Upload {
     const { memory } = this.#options;
     const hash = createHash('md5');
     const inner = new AbortController();
+    // Each block under way listens to it.
+    setMaxListeners(0, inner.signal);
     const stop = (): void => {
       inner.abort();
     };

@@ -72,6 +72,8 @@ export class JobRunner implements AsyncDisposable {
   constructor(context: JobContext) {
     this.#context = context;
     this.#records = new JobRecords(context.store.jobsDir);
+    // Each log under way listens to it.
+    setMaxListeners(0, this.#uploading.signal);
   }
 
   /** Loads the records. What may not run beside a job that start() takes up is kept from it from here on. */

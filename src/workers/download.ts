@@ -1,6 +1,7 @@
 /** Downloads one blob into an open file. */
 import { createHash } from 'node:crypto';
 import type { Hash } from 'node:crypto';
+import { setMaxListeners } from 'node:events';
 import { BlobError } from '../base/errors.js';
 import type { BlobVersion } from '../blob/port.js';
 import type { FastBlobReader } from '../blob/reader.js';
@@ -81,6 +82,8 @@ async function downloadRanges(
   const { blob, size, rangeBytes, md5 } = task;
   const count = Math.ceil(size / rangeBytes);
   const inner = new AbortController();
+  // Each range under way listens to it.
+  setMaxListeners(0, inner.signal);
   const stop = (): void => {
     inner.abort();
   };

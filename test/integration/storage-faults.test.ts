@@ -1,5 +1,5 @@
 /** What readers, exports and mounts see when the blob service fails: the right bytes or an error, and the cause in the log. */
-import { readdir, readFile, stat } from 'node:fs/promises';
+import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { BlockBlobClient } from '@azure/storage-blob';
 import { ContainerSASPermissions } from '@azure/storage-blob';
@@ -194,6 +194,40 @@ t.test('a job that waits for the storage says so, and since when', { skip: canno
   t.equal(ended.storageOutage, undefined);
   t.equal((await mount.status())?.storageOutage, undefined);
 });
+
+t.test(
+  'many requests that wait for the storage leave only JSON lines in daemon.log',
+  { skip: cannotMount },
+  async (t) => {
+    const azurite = await Azurite.start();
+    t.teardown(() => azurite[Symbol.asyncDispose]());
+    await azurite.service.createContainer('data');
+    const big = Buffer.alloc(16 * 1024 * 1024);
+    await azurite.client('data').getBlockBlobClient('big').uploadData(big);
+    const storage = await FaultServer.start(azurite.url);
+    t.teardown(() => storage[Symbol.asyncDispose]());
+    const host = await Host.create(t, {
+      ...settings,
+      LUSTRITE_HYDRATE_PARALLEL_RANGES: '16',
+      LUSTRITE_TRANSFER_PARALLEL_BLOCKS: '16',
+      LUSTRITE_TRANSFER_BLOCK_BYTES: String(1024 * 1024),
+      AZURE_STORAGE_CONNECTION_STRING: azurite.connectionStringAt(storage.url),
+    });
+    t.match(await host.mount('--wait'), { code: 0 });
+    t.ok((await readFile(host.at('big'))).equals(big));
+    for (let n = 0; n < 30; n++) await writeFile(host.at(`new-${String(n)}`), 'new');
+    await writeFile(host.at('new-big'), big);
+    storage.inject({ method: 'PUT' }, { kind: 'reset' });
+    const ended = await host.lustrite('export', 'create', host.mnt, '--wait');
+    t.match(ended, { code: 1 }, 'nothing was exported');
+    t.match(await host.umount(), { code: 0 });
+    const lines = (await host.log()).trimEnd().split('\n');
+    t.same(
+      lines.filter((line) => !line.startsWith('{')),
+      [],
+    );
+  },
+);
 
 /** Reads every file to its end, eight at a time, three times each and in each way; prints which were not whole. */
 const readers = `

@@ -1,4 +1,5 @@
 /** Export: every file whose content is new or changed goes to the blob of its path; deletions and renames do not. */
+import { setMaxListeners } from 'node:events';
 import { constants } from 'node:os';
 import type { Clock } from '../../base/clock.js';
 import { crashPoint } from '../../base/crash.js';
@@ -102,6 +103,8 @@ class Export {
   constructor(options: ExportOptions) {
     this.#options = options;
     this.#begun = { ...options, signal: this.#late.signal };
+    // Each transfer and request under way listens to it.
+    setMaxListeners(0, this.#late.signal);
   }
 
   async run(): Promise<string | undefined> {
