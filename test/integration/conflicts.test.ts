@@ -349,7 +349,8 @@ t.test('every cell of the conflict table', { skip: cannotMount }, async (t) => {
       const { mode, name } = cell;
       const prefix = mode === 'fail' ? name : `${dirname(name)}/`;
       job ??= await AutoImport.enable(lab.mount, { name: `sync-${at}`, prefix, mode: modes[mode] });
-      const before = syncCounters(await job.status());
+      const begun = await job.status();
+      const before = syncCounters(begun);
       const { before: was, body, held } = await prepare(lab, cell, { newer: true });
       await job.synced();
       if (cell.end.startsWith('wait')) {
@@ -361,6 +362,7 @@ t.test('every cell of the conflict table', { skip: cannotMount }, async (t) => {
       const status = await job.status();
       t.equal(status.state, stateOf(cell));
       t.same(syncCounters(status, before), { ...noBlobSyncCounters, ...counted(cell) });
+      t.same(importCounters(status), importCounters(begun), 'the full sync is over');
       await left(t, lab, cell, was, body);
       if (mode !== 'fail' && blobSyncs[at + 1]?.mode === mode) return;
       await job.disable();
