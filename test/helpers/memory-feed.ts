@@ -1,5 +1,6 @@
 /** The container of a change feed in memory, to be written and read. */
 import { BlobError } from '../../src/base/errors.js';
+import { unlessAborted } from '../../src/base/unless-aborted.js';
 import type { GrowingBlobs, ListOptions, Slice } from '../../src/blob/port.js';
 import type { FeedBlobs } from './change-feed-writer.js';
 
@@ -24,12 +25,12 @@ export class MemoryFeed implements GrowingBlobs, FeedBlobs {
     return this.put(name, Buffer.concat([this.blobs.get(name) ?? Buffer.alloc(0), bytes]));
   }
 
-  async *list({ prefix = '' }: ListOptions = {}): AsyncGenerator<
+  async *list({ prefix = '', signal }: ListOptions = {}): AsyncGenerator<
     readonly { readonly name: string; readonly size: number }[],
     void,
     undefined
   > {
-    await this.#called(`list ${prefix}`);
+    await this.#called(`list ${prefix}`, signal);
     const names = [...this.blobs.keys()].filter((name) => name.startsWith(prefix)).sort();
     for (let at = 0; at < names.length; at += this.pageSize)
       yield names
@@ -37,8 +38,8 @@ export class MemoryFeed implements GrowingBlobs, FeedBlobs {
         .map((name) => ({ name, size: this.blobs.get(name)?.length ?? 0 }));
   }
 
-  async slice(name: string, offset: number, count: number): Promise<Slice> {
-    await this.#called(`slice ${name} ${offset}`);
+  async slice(name: string, offset: number, count: number, signal?: AbortSignal): Promise<Slice> {
+    await this.#called(`slice ${name} ${offset}`, signal);
     const blob = this.blobs.get(name);
     if (blob === undefined) throw new BlobError('missing', `${name} does not exist`, { status: 404 });
     if (offset >= blob.length)
@@ -46,9 +47,9 @@ export class MemoryFeed implements GrowingBlobs, FeedBlobs {
     return { bytes: blob.subarray(offset, offset + count), size: blob.length, servedMs: this.nowMs };
   }
 
-  async #called(call: string): Promise<void> {
+  async #called(call: string, signal = new AbortController().signal): Promise<void> {
     this.nowMs += this.tickMs;
     this.calls.push(call);
-    await this.before(call);
+    await unlessAborted(() => Promise.resolve(this.before(call)), signal);
   }
 }

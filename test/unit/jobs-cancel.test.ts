@@ -1,9 +1,13 @@
 /** A job that is canceled or disabled ends, whatever call it is in, although that call is never answered. */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import t from 'tap';
+import { BlobError } from '../../src/base/errors.js';
+import { unlessAborted } from '../../src/base/unless-aborted.js';
 import { isFinal, stateOf, type JobKind } from '../../src/jobs/job.js';
 import type { ConflictMode } from '../../src/jobs/import/conflict-mode.js';
 import type { ContainerCall } from '../helpers/memory-container.js';
-import { autoImport } from '../helpers/memory-auto-import.js';
+import { ChangeFeedWriter } from '../helpers/change-feed-writer.js';
+import { auto, autoImport } from '../helpers/memory-auto-import.js';
 import { gate } from '../helpers/memory-hsm.js';
 import { MemoryJobs } from '../helpers/memory-jobs.js';
 import { until } from '../helpers/poll.js';
@@ -33,6 +37,15 @@ class Hold {
     jobs.hsm.store.before = (what) => (what === call ? this.call() : undefined);
   }
 
+  feed(jobs: MemoryJobs, call: RegExp): void {
+    jobs.hsm.container.feed.before = (what) => (call.test(what) ? this.call() : nextTurn());
+  }
+
+  /** The next pause of a job. */
+  sleep({ hsm: { clock } }: MemoryJobs): void {
+    clock.sleep = (_, signal = new AbortController().signal) => unlessAborted(() => this.call(), signal);
+  }
+
   log(jobs: MemoryJobs): void {
     jobs.logs.before = (what) => (what === 'appendLog' ? this.call() : undefined);
   }
@@ -52,6 +65,32 @@ interface Row {
 const importing = ({ runner }: MemoryJobs, conflictResolutionMode: ConflictMode = 'Skip'): Promise<unknown> =>
   runner.create('import', { name: 'auto', conflictResolutionMode, maximumErrors: -1 });
 const exporting = ({ runner }: MemoryJobs): Promise<unknown> => runner.create('export', { name: 'auto' });
+
+/** Enables an auto-import by the feed; the result tells it that the blob 'new' was made. */
+const feeding = async ({ runner, hsm: { container } }: MemoryJobs): Promise<() => Promise<void>> => {
+  const { feed } = container;
+  const hourMs = feed.nowMs;
+  const writer = new ChangeFeedWriter(feed);
+  feed.tickMs = 100;
+  // As any request: a poll that finds nothing would let nobody else run.
+  feed.before = (): Promise<void> => nextTurn();
+  await writer.create(hourMs);
+  await runner.create('auto-import', {
+    name: 'auto',
+    conflictResolutionMode: 'Skip',
+    enableDeletions: true,
+    changeSource: 'feed',
+    changeSourceReason: 'as asked for',
+    pollIntervalMs: 1,
+  });
+  return async () => {
+    const timeMs = feed.nowMs;
+    await writer.append(hourMs, [{ type: 'BlobCreated', blob: 'new', container: container.name, timeMs }]);
+    await writer.finalize(hourMs);
+    feed.nowMs = hourMs + 4_800_000;
+    await writer.setConsumable(hourMs + 3_600_000);
+  };
+};
 
 /** `moved` has the only data of the blob `name`, and is released. */
 const displaced = async (jobs: MemoryJobs, name: string): Promise<void> => {
@@ -216,6 +255,80 @@ const rows: readonly Row[] = [
       await autoImport(jobs);
       hold.container(jobs, 'properties');
       jobs.hsm.container.blobs.delete('a');
+    },
+  },
+  {
+    what: "the wait for the service's next second, before the full sync by the feed",
+    kind: 'auto-import',
+    async start(jobs, hold) {
+      hold.sleep(jobs);
+      await feeding(jobs);
+    },
+  },
+  {
+    what: 'a page of the full sync by the feed',
+    kind: 'auto-import',
+    async start(jobs, hold) {
+      hold.container(jobs, 'list');
+      await feeding(jobs);
+    },
+  },
+  ...(
+    [
+      ['the look whether the feed has something new', /^slice meta/],
+      ['the list of its segments', /^list idx/],
+      ['the manifest of a segment', /^slice idx/],
+      ['the list of the chunks of a segment', /^list log/],
+      ['the read of a segment', /^slice log/],
+    ] as const
+  ).map(([what, call]): Row => ({
+    what,
+    kind: 'auto-import',
+    async start(jobs, hold) {
+      const told = await feeding(jobs);
+      await until(() => auto(jobs).scanEndTime !== undefined, { what: 'blob sync', intervalMs: 1 });
+      hold.feed(jobs, call);
+      await told();
+    },
+  })),
+  {
+    what: 'a look at a blob that the feed tells of',
+    kind: 'auto-import',
+    async start(jobs, hold) {
+      const told = await feeding(jobs);
+      await until(() => auto(jobs).scanEndTime !== undefined, { what: 'blob sync', intervalMs: 1 });
+      hold.container(jobs, 'properties');
+      await told();
+    },
+  },
+  {
+    what: 'the pause of an outage',
+    kind: 'auto-import',
+    async start(jobs, hold) {
+      await autoImport(jobs);
+      jobs.hsm.container.before = (what) => {
+        if (what !== 'list') return;
+        hold.sleep(jobs);
+        throw new BlobError('unreachable', 'no answer');
+      };
+    },
+  },
+  {
+    what: 'the pause between two polls',
+    kind: 'auto-import',
+    async start(jobs, hold) {
+      await autoImport(jobs);
+      hold.sleep(jobs);
+    },
+  },
+  {
+    what: 'the copy of its last log',
+    kind: 'auto-import',
+    async start(jobs, hold) {
+      hold.container(jobs, 'list');
+      jobs.logs.before = () => hold.call();
+      void autoImport(jobs).catch(() => undefined);
+      await until(() => jobs.runner.has('auto'), { what: 'the job', intervalMs: 1 });
     },
   },
   {
