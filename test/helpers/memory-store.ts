@@ -226,6 +226,7 @@ export class MemoryStore implements NativeStore {
   }
 
   async createStubs(stubs: readonly Stub[], defaults: StubDefaults): Promise<readonly StubResult[]> {
+    await this.before('createStubs', nothing);
     await Promise.resolve();
     return stubs.map((stub) => this.#stub(stub, defaults));
   }

@@ -391,3 +391,91 @@ for (const { what, kind, start } of rows) {
     }
   });
 }
+
+/** What the disk is asked for is waited for, and is the last that is done. */
+const steps: readonly {
+  readonly what: string;
+  readonly kind: 'import' | 'auto-import';
+  readonly call: string;
+  /** So many at a time. */
+  readonly underWay: number;
+  /** Blobs that are here before. */
+  readonly blobs: readonly string[];
+  readonly change: (jobs: MemoryJobs, blobs: readonly string[]) => void;
+  readonly begin: (jobs: MemoryJobs) => Promise<unknown>;
+}[] = [
+  {
+    what: 'the stubs of a page',
+    kind: 'import',
+    call: 'createStubs',
+    underWay: 3,
+    blobs: [],
+    change({ hsm: { container } }) {
+      container.pageSize = 1;
+      for (let n = 10; n < 30; n++) container.put(`new${n}`);
+    },
+    begin: (jobs) => importing(jobs),
+  },
+  {
+    what: 'a file that makes way for its blob',
+    kind: 'import',
+    call: 'replaceEntry',
+    underWay: 16,
+    blobs: [],
+    change({ hsm: { container, store } }) {
+      for (let n = 10; n < 50; n++) {
+        container.put(`file${n}`, 'content');
+        store.write(`file${n}`, 'new here');
+      }
+    },
+    begin: (jobs) => importing(jobs, 'OverwriteAlways'),
+  },
+  {
+    what: 'the deletion of a file',
+    kind: 'auto-import',
+    call: 'remove',
+    underWay: 16,
+    blobs: Array.from({ length: 40 }, (_, n) => `file${10 + n}`),
+    change({ hsm: { container } }, blobs) {
+      for (const name of blobs) container.blobs.delete(name);
+    },
+    begin: (jobs) => autoImport(jobs, 'Skip'),
+  },
+  {
+    what: 'the deletion of a file that is in use',
+    kind: 'auto-import',
+    call: 'remove',
+    underWay: 16,
+    blobs: Array.from({ length: 40 }, (_, n) => `file${10 + n}`),
+    change({ hsm: { container, store } }, blobs) {
+      for (const name of blobs) {
+        container.blobs.delete(name);
+        store.hold(name);
+      }
+    },
+    begin: (jobs) => autoImport(jobs, 'Skip'),
+  },
+];
+
+for (const { what, kind, call, underWay, blobs, change, begin } of steps)
+  await t.test(`${kind}: what is under way is the last: ${what}`, async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { runner, hsm } = jobs;
+    const hold = new Hold();
+    let asked = 0;
+    for (const name of blobs) hsm.container.put(name, 'content');
+    if (kind === 'auto-import') await begin(jobs);
+    hsm.store.before = (one) => {
+      if (one !== call) return undefined;
+      asked++;
+      return hold.call();
+    };
+    change(jobs, blobs);
+    if (kind === 'import') await begin(jobs);
+    await until(() => asked === underWay, { what, intervalMs: 1, timeoutMs: 3000 });
+    await runner.cancel('auto');
+    hold.letGo();
+    t.equal(stateOf(await runner.wait('auto')), finalOf[kind]);
+    t.equal(runner.running(), undefined);
+    t.equal(asked, underWay);
+  });

@@ -146,6 +146,8 @@ export class Deletions {
   async #follow(one: PlannedDeletion): Promise<void> {
     const { later, onError } = this.#options;
     const { blob, state, what, action } = one;
+    // Each that is in use is waited for: somebody who disables the job waits for none behind those under way.
+    this.#options.signal.throwIfAborted();
     try {
       switch (action) {
         case 'disabled':
