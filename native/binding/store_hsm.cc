@@ -44,6 +44,13 @@ Napi::Value StoreObject::RestoreProgress(const Info& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value StoreObject::RestoreCanceled(const Info& info) {
+  Fid fid;
+  if (!FromJs(info[0], &fid)) return info.Env().Undefined();
+  if (const std::shared_ptr<InodeImpl> inode = store_->Find(fid)) inode->RestoreCanceled();
+  return info.Env().Undefined();
+}
+
 Napi::Value StoreObject::FinishRestore(const Info& info) {
   Fid fid;
   Copy copy;

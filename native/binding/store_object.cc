@@ -56,6 +56,7 @@ Napi::Function StoreObject::Define(Napi::Env env) {
                       InstanceMethod<&S::Readlink>("readlink"),
                       InstanceMethod<&S::BeginRestore>("beginRestore"),
                       InstanceMethod<&S::RestoreProgress>("restoreProgress"),
+                      InstanceMethod<&S::RestoreCanceled>("restoreCanceled"),
                       InstanceMethod<&S::FinishRestore>("finishRestore"),
                       InstanceMethod<&S::FailRestore>("failRestore"),
                       InstanceMethod<&S::BeginArchive>("beginArchive"),

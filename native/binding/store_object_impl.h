@@ -62,6 +62,7 @@ class StoreObject : public Napi::ObjectWrap<StoreObject> {
   // ---- store_hsm.cc
   Napi::Value BeginRestore(const Info& info);
   Napi::Value RestoreProgress(const Info& info);
+  Napi::Value RestoreCanceled(const Info& info);
   Napi::Value FinishRestore(const Info& info);
   Napi::Value FailRestore(const Info& info);
   Napi::Value BeginArchive(const Info& info);

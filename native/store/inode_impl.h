@@ -103,6 +103,7 @@ class InodeImpl final : public Inode {
 
   int BeginRestore(const std::optional<Copy>& copy, int* fd, uint64_t* size);
   void RestoreProgress(uint64_t bytes);  // quick
+  void RestoreCanceled();                // quick
   // `done` on a thread of the store.
   void FinishRestore(const Copy& copy, std::function<void(int)> done);
   int FailRestore(int error);
@@ -153,7 +154,7 @@ class InodeImpl final : public Inode {
   };
   struct Restore {
     bool running = false;
-    // That somebody waits for it.
+    // That somebody waits for it, since it was canceled last.
     bool told = false;
     UniqueFd fd;
     std::optional<Copy> copy;  // another version than the record's

@@ -102,6 +102,11 @@ void InodeImpl::RestoreProgress(uint64_t bytes) {
        0);
 }
 
+void InodeImpl::RestoreCanceled() {
+  const Lock lock(mutex_);
+  if (restore_ != nullptr) restore_->told = false;
+}
+
 void InodeImpl::FinishRestore(const Copy& copy, std::function<void(int)> done) {
   Lock lock(mutex_);
   BeginBusy(lock, false);

@@ -244,7 +244,7 @@ export class TransferTable {
     for (const transfers of [...this.#byFid.values()])
       for (const transfer of transfers)
         if (transfer.running && transfer.progressMs <= before)
-          transfer.abort(`no progress for ${timeoutMs / 1000} s (hsm.active_request_timeout)`);
+          this.#abort(transfer, `no progress for ${timeoutMs / 1000} s (hsm.active_request_timeout)`);
   }
 
   /** What waits and runs, oldest first, and what has ended since `sinceMs`. */
@@ -442,9 +442,15 @@ export class TransferTable {
     this.#pump();
   }
 
+  /** Who reads from now on is none of those that it fails: he gets a restore of his own. */
+  #abort(transfer: Transfer, cause?: string): void {
+    transfer.abort(cause);
+    if (transfer.action === HUA_RESTORE) this.#options.native.restoreCanceled(transfer.fid);
+  }
+
   #cancel(transfer: Transfer): void {
     transfer.parked = false;
-    transfer.abort();
+    this.#abort(transfer);
     if (!this.#takeBack(transfer)) return;
     this.#endWaiting(transfer, new FsError(ECANCELED, 'canceled'));
   }

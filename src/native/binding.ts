@@ -165,8 +165,8 @@ export interface Change {
 export interface StoreEvents {
   /**
    * Somebody waits for the data of `fid`, or would. Fired once per restore, from the first request that needs it, also
-   * where it runs already, again only after that restore was finished or failed. Answer with beginRestore … finishRestore/failRestore, or failRestore
-   * alone.
+   * where it runs already, again only after that restore was finished, failed or canceled. Answer with beginRestore …
+   * finishRestore/failRestore, or failRestore alone.
    */
   restoreNeeded(fid: Fid, pid: number): void;
   /** The last name and the last handle of a file with a copy are gone; only after setTellGone(true). */
@@ -267,6 +267,8 @@ export interface NativeStore {
   beginRestore(fid: Fid, copy?: Copy): Promise<RestorePlan>;
   /** The first `bytes` bytes are on disk: readers below go on. Cheap, any rate. */
   restoreProgress(fid: Fid, bytes: number): void;
+  /** It is about to fail, for those who wait by now: of the next one who needs the data `restoreNeeded` is told. Cheap. */
+  restoreCanceled(fid: Fid): void;
   /** Durable, RELEASED cleared, readers woken. Group commit inside. */
   finishRestore(fid: Fid, copy: Copy): Promise<void>;
   /** Punched, still released; held requests get `errno`, or with 0 ask for the data anew. Works without beginRestore too. */

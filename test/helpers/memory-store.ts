@@ -335,6 +335,11 @@ export class MemoryStore implements NativeStore {
     this.#event('restoreProgress', this.#node(fid));
   }
 
+  restoreCanceled(fid: Fid): void {
+    const node = this.#nodes.get(fid);
+    if (node !== undefined) this.#event('restoreCanceled', node);
+  }
+
   async finishRestore(fid: Fid, copy: Copy): Promise<void> {
     await this.before('finishRestore', fid);
     const node = this.#node(fid);

@@ -261,7 +261,8 @@ const enable = (hsm: MemoryHsm): Promise<unknown> =>
 /** A restore of `a` runs and is given up; whoever had it given up may go on before its worker has acknowledged that. */
 async function windingDown(
   hsm: MemoryHsm,
-  how: 'hsm_cancel' | 'purge' | 'shutdown' | 'hydrate',
+  how: 'hsm_cancel' | 'purge' | 'shutdown' | 'hydrate' | 'timeout',
+  { read = false } = {},
 ): Promise<{ readonly fid: Fid; readonly over: () => void }> {
   const [fid] = (await released(hsm, 'a')) as [Fid];
   const [begun, acknowledged] = [gate(), gate()];
@@ -279,8 +280,12 @@ async function windingDown(
   if (how === 'hydrate') hsm.coordinator.restore(fid, { signal: stop.signal }).catch(() => undefined);
   else t.equal(await hsm.coordinator.request(request(HUA_RESTORE, [fid])), 0);
   await begun.opened;
+  if (read) hsm.coordinator.restoreNeeded(fid, 1);
   if (how === 'hydrate') stop.abort();
-  else if (how === 'purge') await hsm.coordinator.cancelAll();
+  else if (how === 'timeout') {
+    hsm.clock.ms += 3_600_000;
+    hsm.coordinator.housekeep();
+  } else if (how === 'purge') await hsm.coordinator.cancelAll();
   else if (how === 'shutdown') await shutdown(hsm);
   else t.equal(await hsm.coordinator.request(request(HUA_CANCEL, [fid])), 0);
   hsm.pool.gate = () => undefined;
@@ -321,6 +326,27 @@ for (const how of ['hsm_cancel', 'hydrate'] as const)
       await until(() => hsm.coordinator.status().durable === 0, { what: 'the journal', intervalMs: 1 });
       t.equal(hsm.store.openFds, 0);
     });
+
+for (const how of ['hsm_cancel', 'purge', 'timeout'] as const)
+  await t.test(
+    `rule 12: who reads after a ${how} is served, though somebody has read before it`,
+    async (t) => {
+      await using hsm = await MemoryHsm.start();
+      const { fid, over } = await windingDown(hsm, how, { read: true });
+      /** As the store does: it tells of nobody else before that is over, or canceled. */
+      const readers = (canceled: number): void => {
+        const told = hsm.store.events.filter((event) => event === 'restoreCanceled a');
+        if (told.length === canceled) hsm.coordinator.restoreNeeded(fid, 2);
+      };
+      readers(1);
+      t.equal(await hsm.coordinator.request(request(HUA_CANCEL, [fid])), 0, 'what waits behind it');
+      readers(3);
+      over();
+      await idle(hsm);
+      t.same([hsm.pool.calls, hsm.store.flags('a')], [['download a', 'download a'], 0x09]);
+      t.notOk(hsm.store.events.includes(`failRestore ${ENODATA} a`));
+    },
+  );
 
 await t.test('what waits behind a canceled restore can be canceled, purged and stopped, too', async (t) => {
   const ends: Readonly<Record<string, (hsm: MemoryHsm, fid: Fid) => unknown>> = {

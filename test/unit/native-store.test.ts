@@ -492,6 +492,26 @@ void t.test('restore', { skip }, async (t) => {
     await store.native.failRestore(fid, 61);
   });
 
+  await t.test('of one that was canceled, and has not ended, the next reader asks for another', async (t) => {
+    await using store = await TempStore.open();
+    const fid = await store.stub('f');
+    store.native.restoreCanceled(fid);
+    const { handle } = await store.native.openHandle('f', 0, 0);
+    const reads = [codeOf(store.native.admitRead(handle, 0, 10))];
+    await until(() => store.needed.length === 1, { what: 'the request' });
+    await store.native.beginRestore(fid);
+    store.native.restoreCanceled(fid);
+    for (const waiting of [2, 3]) {
+      reads.push(codeOf(store.native.admitRead(handle, 0, 10)));
+      await until(() => store.native.stats()['waiting'] === waiting, { what: `${waiting} readers` });
+    }
+    await until(() => store.needed.length === 2, { what: 'the second request' });
+    await store.native.failRestore(fid, 61);
+    t.same(await Promise.all(reads), Array(3).fill('ENODATA'));
+    t.same(store.needed, [fid, fid], 'once');
+    await store.native.closeHandle(handle);
+  });
+
   await t.test('rule 12: of one that was canceled, who waits may ask anew', async (t) => {
     await using store = await TempStore.open();
     const fid = await store.stub('f');
