@@ -180,6 +180,8 @@ export interface TransferTableOptions {
 export class TransferTable {
   readonly #options: TransferTableOptions;
   readonly #queue: RequestQueue<Transfer>;
+  /** What waits and is in no queue, as something else has to be over first. */
+  readonly #aside = new Set<Transfer>();
   readonly #byFid = new Map<Fid, readonly Transfer[]>();
   readonly #finished: (FinishedTransfer & { readonly listed: readonly ListedRequest[] })[] = [];
   readonly #totals = { restored: 0, archived: 0, removed: 0, failed: 0, bytesRestored: 0, bytesArchived: 0 };
@@ -339,15 +341,24 @@ export class TransferTable {
 
   /** Into the queue, where nothing has to be over first. */
   #line(transfer: Transfer): void {
-    if (transfer.before !== undefined) return;
-    this.#queue.push(transfer);
+    if (transfer.before !== undefined) {
+      this.#aside.add(transfer);
+      return;
+    }
+    this.#push(transfer);
     this.#pump();
+  }
+
+  #push(transfer: Transfer): void {
+    this.#aside.delete(transfer);
+    this.#queue.push(transfer);
   }
 
   /** False where it runs, or is ending. */
   #takeBack(transfer: Transfer): boolean {
     if (transfer.running || transfer.finishing) return false;
     this.#queue.remove(transfer);
+    this.#aside.delete(transfer);
     return true;
   }
 
@@ -385,14 +396,16 @@ export class TransferTable {
   }
 
   counts(): TransferCounts {
-    const waiting = {
-      implicit: this.#queue.waiting('implicit'),
-      restore: this.#queue.waiting('restore'),
-      archive: this.#queue.waiting('archive'),
-      remove: this.#queue.waiting('remove'),
-    };
+    const aside = [...this.#aside];
+    const waiting = (name: RequestClass): number =>
+      this.#queue.waiting(name) + aside.filter((transfer) => transfer.class === name).length;
     return {
-      waiting,
+      waiting: {
+        implicit: waiting('implicit'),
+        restore: waiting('restore'),
+        archive: waiting('archive'),
+        remove: waiting('remove'),
+      },
       running: this.#queue.running,
       ...this.#totals,
       ...(this.#lastError === undefined ? {} : { lastError: this.#lastError }),
@@ -417,6 +430,7 @@ export class TransferTable {
   /** Of one that is in no queue. Who needs the data meanwhile comes too late for that, and is let go behind it. */
   #letGoAndWait(transfer: Transfer): void {
     transfer.parked = transfer.finishing = true;
+    this.#aside.add(transfer);
     void this.#letGo(transfer).then(() => {
       if (transfer.signal.aborted) this.#end(transfer, new FsError(ECANCELED, 'canceled'));
       else this.#waitAgain(transfer);
@@ -437,7 +451,7 @@ export class TransferTable {
       return;
     }
     if (transfer.action === HUA_RESTORE) transfer.class = again ? 'implicit' : 'restore';
-    this.#queue.push(transfer);
+    this.#push(transfer);
     this.#show(transfer.fid);
     this.#pump();
   }
@@ -494,6 +508,7 @@ export class TransferTable {
   #end(transfer: Transfer, failure: unknown): void {
     const { fid } = transfer;
     this.#size--;
+    this.#aside.delete(transfer);
     const others = (this.#byFid.get(fid) ?? []).filter((other) => other !== transfer);
     if (others.length === 0) this.#byFid.delete(fid);
     else this.#byFid.set(fid, others);

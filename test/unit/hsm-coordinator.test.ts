@@ -314,6 +314,12 @@ for (const how of ['hsm_cancel', 'hydrate'] as const)
       const { fid, over } = await windingDown(hsm, how);
       await restore(hsm, fid);
       t.same(hsm.pool.calls, ['download a'], 'one worker at a time');
+      const { waiting } = hsm.coordinator.status();
+      t.same(
+        [waiting.implicit, waiting.restore],
+        who === 'a reader' ? [1, 0] : [0, 1],
+        'it waits for its turn',
+      );
       over();
       await idle(hsm);
       t.same(hsm.pool.calls, ['download a', 'download a']);
