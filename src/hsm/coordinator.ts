@@ -146,6 +146,7 @@ export class Coordinator implements AsyncDisposable {
       log,
       clock,
       sizeOf: async (entry) => (await this.#copyLeft(entry))?.size ?? (await native.state(entry.fid)).size,
+      held: () => this.#blocked !== null,
       queue: (entry, size) => {
         this.#queue(entry, size);
       },
@@ -182,7 +183,7 @@ export class Coordinator implements AsyncDisposable {
     this.#housekeeping = setInterval(() => {
       this.housekeep();
     }, housekeepingMs).unref();
-    takeUp({ held: this.#blocked !== null });
+    takeUp();
   }
 
   /** Somebody waits for the data of `fid`: NativeStore's event of the same name. */
@@ -358,7 +359,7 @@ export class Coordinator implements AsyncDisposable {
 
   /**
    * While there is a reason, `lfs hsm_*` that changes something is answered with EBUSY, and archives and removes that
-   * start() has found are held; reads still restore.
+   * start() has found, or a deleted file asks for, are held; reads still restore.
    */
   setBlocked(reason: string | null): void {
     this.#blocked = reason;
@@ -371,7 +372,7 @@ export class Coordinator implements AsyncDisposable {
     return { [Symbol.dispose]: () => void this.#savedListeners.delete(listener) };
   }
 
-  /** Explicit archives and removes that are not over. */
+  /** Explicit archives and removes that are not over, of deleted files, too. */
   get changing(): number {
     return this.#durable.changing;
   }

@@ -20,6 +20,8 @@ export interface DurableRequestsOptions {
   readonly clock: Clock;
   /** Of what a request is about; rejects with ENOENT or ESTALE where that is gone. */
   readonly sizeOf: (entry: JournalEntry) => Promise<number>;
+  /** Archives and removes wait for free(). */
+  readonly held: () => boolean;
   /** Whoever has it queued says over() when it has ended. */
   readonly queue: (entry: JournalEntry, size: number) => void;
 }
@@ -32,17 +34,14 @@ export class DurableRequests implements AsyncDisposable {
   readonly #queued = new Set<JournalEntry>();
   /** Out of the journal already, but not over. */
   readonly #canceled = new Set<JournalEntry>();
-  #held: readonly JournalEntry[] = [];
+  readonly #held = new Set<JournalEntry>();
 
   constructor(options: DurableRequestsOptions) {
     this.#options = options;
   }
 
-  /**
-   * Opens the journal; what it returns queues what the last daemon left (lustre-hsm 5.3). `held`: archives and removes
-   * wait for free().
-   */
-  async start(): Promise<(options: { readonly held: boolean }) => void> {
+  /** Opens the journal; what it returns queues what the last daemon left (lustre-hsm 5.3). */
+  async start(): Promise<() => void> {
     const { folder, log } = this.#options;
     const journal = await Journal.open(folder, (error) => {
       log.error(
@@ -54,16 +53,21 @@ export class DurableRequests implements AsyncDisposable {
     const left = journal.entries();
     if (journal.damaged > 0) log.warn({ lines: journal.damaged }, 'the request journal had damaged lines');
     if (left.length > 0) log.info({ requests: left.length }, 'HSM requests of the last run wait again');
-    return ({ held }) => {
-      if (held) this.#hold(left.filter(changesCopy));
-      void this.#adopt(left.filter((entry) => !this.#adopting.has(entry)));
+    return () => {
+      void this.#take(left);
+      const held = this.#held.size;
+      if (held > 0)
+        log.warn(
+          { requests: held },
+          'archives and removes of the last run are held while auto-import is enabled',
+        );
     };
   }
 
   /** Queues what was held. */
   free(): void {
-    const held = this.#held.filter((entry) => this.#adopting.has(entry));
-    this.#held = [];
+    const held = [...this.#held].filter((entry) => this.#adopting.has(entry));
+    this.#held.clear();
     void this.#adopt(held);
   }
 
@@ -77,7 +81,7 @@ export class DurableRequests implements AsyncDisposable {
     return this.#journal?.size ?? 0;
   }
 
-  /** Archives and removes that are not over, but for removes of what no file has any more. */
+  /** Archives and removes that are not over. */
   get changing(): number {
     return [...(this.#journal?.entries() ?? []), ...this.#canceled].filter(changesCopy).length;
   }
@@ -87,14 +91,14 @@ export class DurableRequests implements AsyncDisposable {
     return [...this.#adopting].some((entry) => entry.fid === fid);
   }
 
-  /** Resolves when they are durable and queued; rejects where they cannot be made durable, with none of them queued. */
+  /** Resolves when they are durable and queued, or held; rejects where they cannot be made durable, with none of them queued. */
   async add(requests: readonly NewRequest[]): Promise<void> {
     const journal = this.#journal;
     if (journal === undefined) return;
     const at = this.#options.clock.now();
     const entries = await journal.add(requests.map((request) => ({ ...request, at })));
     crashPoint('request.journaled');
-    await this.#adopt(entries);
+    await this.#take(entries);
   }
 
   /**
@@ -125,15 +129,13 @@ export class DurableRequests implements AsyncDisposable {
     await this.#journal?.[Symbol.asyncDispose]();
   }
 
-  #hold(entries: readonly JournalEntry[]): void {
-    if (entries.length === 0) return;
-    this.#held = entries;
-    for (const entry of entries) this.#adopting.add(entry);
-    const said = { requests: entries.length };
-    this.#options.log.warn(
-      said,
-      'archives and removes of the last run are held while auto-import is enabled',
-    );
+  #take(entries: readonly JournalEntry[]): Promise<void> {
+    const held = this.#options.held() ? entries.filter(changesCopy) : [];
+    for (const entry of held) {
+      this.#held.add(entry);
+      this.#adopting.add(entry);
+    }
+    return this.#adopt(entries.filter((entry) => !this.#held.has(entry)));
   }
 
   /** Queues requests in their order, whatever the store answers first; resolves when the last one is queued. */
@@ -168,7 +170,7 @@ export class DurableRequests implements AsyncDisposable {
   }
 }
 
-/** Whether it changes what the container has of a file that is here. */
-function changesCopy({ action, copy }: JournalEntry): boolean {
-  return action !== HUA_RESTORE && copy === undefined;
+/** Whether it changes what the container has: of a file that is gone, too, whose blob may be another file by now. */
+function changesCopy({ action }: JournalEntry): boolean {
+  return action !== HUA_RESTORE;
 }

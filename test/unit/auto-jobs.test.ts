@@ -8,6 +8,7 @@ import type { AutoImportRecord } from '../../src/jobs/auto-import/auto-import-re
 import { Deletions } from '../../src/jobs/auto-import/deletions.js';
 import { stateOf } from '../../src/jobs/job.js';
 import { BlobError, FsError } from '../../src/base/errors.js';
+import type { Copy, Fid } from '../../src/store/inodes.js';
 import { Journal } from '../../src/store/journal.js';
 import { root } from '../helpers/callers.js';
 import { synced } from '../helpers/memory-auto-import.js';
@@ -141,6 +142,49 @@ await t.test('removes that a daemon finds beside an auto-import are held until i
   t.notOk(container.blobs.has('removed'));
   t.equal(store.content('removed'), 'removed');
 });
+
+await t.test(
+  'removes of copies without a file and an auto-import keep out of each other’s way, too',
+  async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { container, store } = jobs.hsm;
+    const copyOf = (blob: string): Copy => {
+      const { etag, lastModifiedMs, body } = container.get(blob);
+      return { blob, etag, size: body.length, lastModifiedMs };
+    };
+    const gone = (blob: string, fid: string): void =>
+      jobs.hsm.coordinator.fileGone(fid as Fid, copyOf(blob), 1);
+    for (const name of ['first', 'left', 'later']) container.put(name, name);
+    const [deleting, held] = [gate(), gate()];
+    container.before = (call) => {
+      if (call !== 'delete') return undefined;
+      deleting.open();
+      return held.opened;
+    };
+    gone('first', '[0x1:0x2:0x0]');
+    await deleting.opened;
+    await t.rejects(autoImport(jobs), { code: 'Conflict', message: /not over: 1;/ });
+    held.open();
+    await until(() => jobs.hsm.coordinator.changing === 0, { what: 'its end', intervalMs: 1 });
+
+    await autoImport(jobs, { mode: 'OverwriteIfDirty' });
+    gone('later', '[0x2:0x2:0x0]');
+    await until(() => jobs.hsm.coordinator.changing === 1, { what: 'the request', intervalMs: 1 });
+    await jobs.remount(async () => {
+      await using journal = await Journal.open(jobs.hsm.folder, () => undefined);
+      const entry = { action: HUA_REMOVE, fid: '[0x3:0x2:0x0]' as Fid, archiveId: 1, uid: 0, at: 0 };
+      await journal.add([{ ...entry, copy: copyOf('left') }]);
+    });
+    for (let polls = 0; polls < 2; polls++) await synced(jobs);
+    t.same([...container.blobs.keys()].sort(), ['later', 'left']);
+    t.equal(jobs.hsm.coordinator.changing, 2);
+    await jobs.runner.cancel('auto');
+    await until(() => jobs.hsm.coordinator.changing === 0, { what: 'the removes', intervalMs: 1 });
+    t.equal(container.blobs.size, 0);
+    for (const name of ['later', 'left'])
+      t.equal(store.content(name), name, 'a file of that name has its data');
+  },
+);
 
 await t.test('what was deleted before an auto-import began stays', async (t) => {
   await using jobs = await MemoryJobs.start();
