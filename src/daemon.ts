@@ -287,7 +287,7 @@ class Daemon {
   #crash(error: unknown): void {
     this.#log.fatal({ err: error }, `the daemon ends: ${messageChain(error)}`);
     try {
-      if (this.#mountPoint.frontEnd !== undefined) this.#addon?.detach(this.#config.mountPoint);
+      if (this.#mountPoint.isMounted) this.#addon?.detach(this.#config.mountPoint);
       this.#mountPoint.leave();
     } finally {
       process.exit(1);

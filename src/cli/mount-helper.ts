@@ -53,7 +53,13 @@ async function mountAsAsked(
     return;
   }
   await mount(path, all, { quiet: verbose !== true, ...(config !== undefined && { config }) });
-  await setAttributes(path, attributes);
+  try {
+    await setAttributes(path, attributes);
+  } catch (error) {
+    // Nobody is served without what he has asked for.
+    await targetAt(path).client.post('/v1/umount', { lazy: true });
+    throw error;
+  }
 }
 
 /** Rejects with a UserError when there is no such mount, or it was mounted read-only and is to be written. */

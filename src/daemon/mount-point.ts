@@ -31,6 +31,8 @@ export class MountPoint {
   #store: Store | undefined;
   #frontEnd: FrontEnd | undefined;
   #signals = 0;
+  /** Our mount is there: whatever else is at the mount point is not ours to take away. */
+  #mounted = false;
   /** Unmounted lazily, with files that are open. */
   #lingering = false;
 
@@ -45,6 +47,10 @@ export class MountPoint {
   /** Undefined until it is mounted. */
   get frontEnd(): FrontEnd | undefined {
     return this.#frontEnd;
+  }
+
+  get isMounted(): boolean {
+    return this.#mounted && !this.#lingering;
   }
 
   /** Mounts and registers the mount. Rejects with a UserError Conflict when somebody else has come first. */
@@ -68,6 +74,10 @@ export class MountPoint {
       }
       const mounted = await (frontEnd === 'native' ? mountNative : mountFuseNative)(options);
       this.#frontEnd = mounted;
+      this.#mounted = true;
+      void mounted.closed.then(() => {
+        this.#mounted = false;
+      });
       this.#store = store;
       this.#register();
       return mounted;
@@ -97,7 +107,7 @@ export class MountPoint {
 
   /** What a start that failed has left. A lingering one has no mount any more: what is there now is another's. */
   async clear(): Promise<void> {
-    if (!this.#lingering) await this.#frontEnd?.unmount({ lazy: true }).catch(() => undefined);
+    if (this.isMounted) await this.#frontEnd?.unmount({ lazy: true }).catch(() => undefined);
     if (this.#frontEnd !== undefined) this.leave();
   }
 

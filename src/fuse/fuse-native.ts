@@ -71,7 +71,8 @@ export async function mountFuseNative(options: FrontEndOptions): Promise<FrontEn
     passthrough: false,
     closed,
     async unmount({ lazy }) {
-      if (await mountedNow(mountPoint)) {
+      // What is there behind our own end is another's.
+      if (over === undefined && (await mountedNow(mountPoint))) {
         if (lazy) addon.detach(mountPoint);
         else await umount(mountPoint);
       }

@@ -53,7 +53,8 @@ export class JobRecords {
   /** Durably; a folder without a record is no job any more. */
   async remove(name: string): Promise<void> {
     await this.#writes.get(name);
-    await rm(join(this.#root, name), { recursive: true });
+    // Of a job that could not be recorded there may be none.
+    await rm(join(this.#root, name), { recursive: true, force: true });
     await syncDirectory(this.#root);
   }
 

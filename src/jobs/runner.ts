@@ -181,7 +181,7 @@ export class JobRunner implements AsyncDisposable {
       throw new UserError('Conflict', `the job '${name}' is already ${state}`);
     if (this.#ending) {
       run.logless.abort();
-      throw new UserError('Conflict', `the job '${name}' is already ${stateOf(await run.done)}`);
+      throw new UserError('Conflict', `the job '${name}' is already ${stateOf(await this.wait(name))}`);
     }
     this.#set(typeOf(record).ending(record));
     run.abort.abort(canceled);

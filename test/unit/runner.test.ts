@@ -496,3 +496,29 @@ await t.test('a job that is over for the store, too, keeps nothing away at a sta
   t.equal(jobs.hsm.coordinator.status().blocked, null);
   held.open();
 });
+
+await t.test(
+  'a cancel that comes too late waits for no store, and what was never recorded can be deleted',
+  async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { runner, folder } = jobs;
+    const uploading = gate();
+    jobs.logs.before = () => uploading.opened;
+    const job = await runner.create('import', { name: 'late' });
+    const record = join(folder, 'jobs', 'late', 'record.json');
+    await until(() => jobs.logs.calls.length > 0, { what: 'its log to be on the way' });
+    await rm(record);
+    await mkdir(join(record, 'in the way'), { recursive: true });
+    await t.rejects(runner.cancel('late'), { code: 'Conflict', message: /already Failed/ });
+    await rm(record, { recursive: true });
+    uploading.open();
+    await job.done;
+
+    await writeFile(join(folder, 'jobs', 'never'), 'no folder can be made here');
+    await t.rejects(runner.create('import', { name: 'never' }));
+    await until(() => runner.running() === undefined, { what: 'the slot to be free' });
+    await rm(join(folder, 'jobs', 'never'));
+    await runner.delete('never');
+    t.notOk(runner.has('never'));
+  },
+);
