@@ -164,8 +164,12 @@ function checkedErrors(maximumErrors: number): number {
 }
 
 function checkedPath(path: string): string {
-  if (!path.includes('\0') && !path.split('/').some((part) => part === '.' || part === '..')) return path;
-  throw new UserError('InvalidParameter', `not a path below the mount: '${path}'`);
+  if (path.includes('\0') || path.split('/').some((part) => part === '.' || part === '..'))
+    throw new UserError('InvalidParameter', `not a path below the mount: '${path}'`);
+  // Slashes before the first component are the root's.
+  if (/[^/]\/\//.test(path))
+    throw new UserError('InvalidParameter', `a path with an empty component ('//'): '${path}'`);
+  return path;
 }
 
 function checkedInterval(ms: number): number {

@@ -298,9 +298,15 @@ export class MemoryStore implements NativeStore {
         ...(pathBytes === undefined ? {} : { pathBytes }),
       });
     }
+    let told = false;
     return {
       next: async () => {
         await this.before('walk', nothing);
+        const { path } = options;
+        if (!told && path !== undefined && this.names.get(path)?.type !== 'directory') {
+          told = true;
+          throw new FsError(this.names.has(path) ? ENOTDIR : ENOENT, 'walk');
+        }
         return entries.length === 0 ? null : entries.splice(0, options.batch);
       },
       close: () => undefined,

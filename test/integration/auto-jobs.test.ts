@@ -137,6 +137,8 @@ await t.test('what an auto job cannot mean is refused with the reason', async (t
     [['auto-import', 'create', mount.path, '--source', 'both'], /--source: 'both' is not one of feed/],
     [['auto-import', 'create', mount.path, '--conflict', 'maybe'], /--conflict: 'maybe' is not one of/],
     [['auto-export', 'create', mount.path, '--path', '/a/../b'], /not a path below the mount/],
+    [['auto-export', 'create', mount.path, '--path', '/a//b'], /an empty component \('\/\/'\): '\/a\/\/b'/],
+    [['export', 'create', mount.path, '--path', 'a//b'], /an empty component \('\/\/'\): 'a\/\/b'/],
     [['auto-export', 'create', mount.path, '--path', ''], /--path: a path that is empty; \/ is everything/],
     [
       ['auto-export', 'create', mount.path, '--path', mount.at('a')],

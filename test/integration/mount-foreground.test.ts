@@ -135,6 +135,8 @@ t.test('the daemon in the foreground, and jobs', { skip: cannotMount }, async (t
     t.match(typo, { code: 0, stderr: "lustrite: no blob has a name that begins with 'b/'\n" });
     const nowhere = await host.lustrite('export', 'create', host.mnt, '--path', '/b', '--wait');
     t.match(nowhere, { code: 0, stderr: /nothing whose path begins with '\/b' is new or changed/ });
+    const file = await host.lustrite('export', 'create', host.mnt, '--path', '/a/b.txt/', '--wait');
+    t.match(file, { code: 0, stderr: /nothing whose path begins with '\/a\/b.txt\/' is new or changed/ });
     t.equal((await host.umount()).code, 0);
     await data.deleteBlob('out.txt');
   });

@@ -67,10 +67,14 @@ await t.test('the path of an export is a string that paths begin with', async (t
     ['/res/', ['res/a', 'res/b/c']],
     ['res/b', ['res/b/c']],
     ['/nothing/here', []],
+    ['/a/', []],
+    ['/a/b', []],
+    ['/link/', []],
   ];
   for (const [filesystemPath, wanted] of rows) {
     await using jobs = await MemoryJobs.start();
     for (const path of ['a', 'res/a', 'res/b/c', 'results']) jobs.hsm.store.write(path, path);
+    if (filesystemPath.startsWith('/link')) jobs.hsm.store.symlink('link', 'res');
     t.equal((await run(jobs, { filesystemPath })).state, 'Completed');
     const files = wanted.filter((path) => path !== 'res');
     t.same([...new Set(uploads(jobs))].sort(), files, filesystemPath);

@@ -1,6 +1,5 @@
 /** Export: every file whose content is new or changed goes to the blob of its path; deletions and renames do not. */
 import { setMaxListeners } from 'node:events';
-import { constants } from 'node:os';
 import type { Clock } from '../../base/clock.js';
 import { crashPoint } from '../../base/crash.js';
 import { messageChain } from '../../base/errors.js';
@@ -11,7 +10,7 @@ import { blobOfPath } from '../../blob/names.js';
 import type { Container } from '../../blob/port.js';
 import type { ArchiveOutcome } from '../../hsm/archive-mover.js';
 import type { Coordinator } from '../../hsm/coordinator.js';
-import { errnoOf, hasErrno } from '../../hsm/movers.js';
+import { errnoOf } from '../../hsm/movers.js';
 import { recordedFirst, type FilePath } from '../../hsm/paths.js';
 import type { Fid, NativeStore, WalkEntry } from '../../store/inodes.js';
 import type { ExportMemory } from './export-memory.js';
@@ -22,8 +21,6 @@ import { JobFailure } from '../job-end.js';
 import type { JobLog } from '../job-log.js';
 import { isMarker } from '../marker.js';
 import { Parallel } from '../parallel.js';
-
-const { ENOENT, ENOTDIR } = constants.errno;
 
 export type MutableExportCounters = { -readonly [Key in keyof ExportCounters]: ExportCounters[Key] };
 
@@ -122,7 +119,7 @@ class Export {
     // An iteration of an auto-export leaves them to the next one.
     using _ = memory === undefined ? coordinator.onSaved((fid) => this.#left.add(fid)) : undefined;
     try {
-      if (!isDirectory(native, directory)) return undefined;
+      if (!(await isDirectory(native, directory))) return undefined;
       for await (const entry of this.#changed(directory, prefix)) {
         signal.throwIfAborted();
         counted ??= this.#count(directory, prefix, over.signal);
@@ -551,13 +548,13 @@ function pathOf({ path, pathBytes }: WalkEntry): FilePath {
   return pathBytes ?? path;
 }
 
-function isDirectory(native: NativeStore, path: string): boolean {
+/** False, too, of a name that leads to nothing: no path begins with it. */
+async function isDirectory(native: NativeStore, path: string): Promise<boolean> {
   if (path === '') return true;
   try {
-    native.fidOf(path);
-    return true;
+    const [state] = await native.lookup([path]);
+    return state?.type === 'directory';
   } catch (error) {
-    if (hasErrno(error, ENOENT, ENOTDIR)) return false;
     throw new JobFailure('InvalidPath', `the path cannot be exported: /${path}`, { cause: error });
   }
 }
