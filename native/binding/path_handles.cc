@@ -178,6 +178,8 @@ int PathHandles::Rename(const std::string& from, const std::string& to) {
   if (last) replaced->LosesLastName();
   if (renameat(from_dir.get(), from_name.c_str(), to_dir.get(), to_name.c_str()) != 0) return errno;
   names.unlock();
+  // A walk that began in between has seen what was.
+  store_->NoteRename();
   moved->MetadataChanged();
   if (last)
     replaced->LostLastName();
@@ -242,7 +244,12 @@ int PathHandles::Link(const std::string& from, const std::string& to) {
   if (inode == nullptr) return error;
   error = store_->NoteRename();
   if (error != 0) return error;
-  if (linkat(fd.get(), "", dir.get(), name.c_str(), AT_EMPTY_PATH) != 0) return errno;
+  {
+    const auto names = store_->HoldNames();
+    if (linkat(fd.get(), "", dir.get(), name.c_str(), AT_EMPTY_PATH) != 0) return errno;
+  }
+  // A walk that began in between does not have it.
+  store_->NoteRename();
   inode->MetadataChanged();
   return 0;
 }

@@ -362,11 +362,14 @@ Napi::Value StoreObject::ReplaceCopy(const Info& info) {
     });
   }
   NewCopy with;
+  nlink_t links = 0;
   if (info[2].IsObject()) {
     const Napi::Object options = info[2].As<Napi::Object>();
     with.lost = options.Get("lost").ToBoolean();
     const Napi::Value durable = options.Get("durable");
     with.durable = durable.IsUndefined() || durable.ToBoolean();
+    const Napi::Value named = options.Get("links");
+    if (named.IsNumber()) links = named.As<Napi::Number>().Uint32Value();
   }
   with.copy = *stub.copy;
   with.size = stub.size;
@@ -375,8 +378,11 @@ Napi::Value StoreObject::ReplaceCopy(const Info& info) {
   with.uid = stub.uid;
   with.gid = stub.gid;
   with.extended = stub.extended;
-  return OnInode(info, "replaceCopy",
-                 [with](StoreImpl&, InodeImpl& inode) { return inode.ReplaceCopy(with); });
+  return OnInode(
+      info, "replaceCopy", [with, links, path = stub.path](StoreImpl& store, InodeImpl& inode) {
+        if (links == 0) return inode.ReplaceCopy(with);
+        return inode.ReplaceCopy(with, [&] { return NamedStill(store, path, inode.fid(), links); });
+      });
 }
 
 Napi::Value StoreObject::ReplaceEntry(const Info& info) {

@@ -210,9 +210,11 @@ void OnLink(Core& core, const RequestPtr& request) {
   if (node) fd = node->inode->OpenBacking(O_PATH | O_NOFOLLOW, &error);
   if (fd.ok()) error = core.store->NoteRename();
   const uint64_t epoch = core.notifier.entry_epoch();
+  auto names = core.store->HoldNames();
   if (error == 0 && linkat(fd.get(), "", place.directory->get(), place.name, AT_EMPTY_PATH) != 0) {
     error = errno;
   }
+  names.unlock();
   fuse_entry_out entry = {};
   if (error == 0) {
     core.store->NoteRename();

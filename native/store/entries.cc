@@ -18,6 +18,18 @@ int NamedStill(const StoreImpl& store, int directory, const std::string& name, c
   return error != 0 ? error : now == fid ? 0 : ESTALE;
 }
 
+int NamedStill(const StoreImpl& store, const std::string& path, const Fid& fid, nlink_t links) {
+  int error = CheckPath(path);
+  if (error != 0) return error;
+  const UniqueFd fd = OpenBeneath(store.root(), path, O_PATH, 0, &error);
+  Fid now;
+  if (error == 0) error = store.handles().FidOf(fd.get(), &now);
+  struct stat st = {};
+  if (error == 0 && fstat(fd.get(), &st) != 0) error = errno;
+  if (error != 0) return error;
+  return now == fid && st.st_nlink == links ? 0 : ESTALE;
+}
+
 int RemoveEntry(StoreImpl& store, const std::string& path, const Fid& fid, bool only_clean) {
   int error = CheckPath(path);
   if (error != 0) return error;

@@ -18,6 +18,9 @@ namespace lustrite {
 // 0 while the name in the directory is `fid`'s, ESTALE when it is another's, ENOENT.
 int NamedStill(const StoreImpl& store, int directory, const std::string& name, const Fid& fid);
 
+// As a path, and with so many names.
+int NamedStill(const StoreImpl& store, const std::string& path, const Fid& fid, nlink_t links);
+
 // Removes the name if it still is `fid`'s: ESTALE if not, ENOTEMPTY. `only_clean`: a file only
 // while nobody has it open (EBUSY) and its copy has what it has (ESTALE).
 int RemoveEntry(StoreImpl& store, const std::string& path, const Fid& fid, bool only_clean);

@@ -118,7 +118,9 @@ class InodeImpl final : public Inode {
   void AbortArchive();
 
   int Release();
-  int ReplaceCopy(const NewCopy& with);
+  // `still`, if any, is asked while nobody gives or takes names, until the record says that the
+  // data is another copy's: 0, or why it must not.
+  int ReplaceCopy(const NewCopy& with, const std::function<int()>& still = nullptr);
   // Of a symbolic link, whose data is never away: the blob that it is in.
   int RecordCopy(const Copy& copy);
   // Runs `take`, which takes the inode's name away, while nobody has the file open or mapped: EBUSY
@@ -240,7 +242,7 @@ class InodeImpl final : public Inode {
   bool WithoutData();
   bool InContainer(Content content) const;
   int WhenUnused(Lock& lock, const std::function<int()>& act);
-  int EmptyBusy(Lock& lock, const NewCopy* with);
+  int EmptyBusy(Lock& lock, const NewCopy* with, const std::function<int()>& still);
 
   const std::shared_ptr<StoreImpl> store_;
   const Fid fid_;

@@ -32,13 +32,13 @@ int InodeImpl::Release() {
   const int before = DecideRelease(record_, {Judge(now), 0, 0, false, restore_ != nullptr});
   if (before == EPERM) return EPERM;
   if (before == EALREADY) return 0;
-  return WhenUnused(lock, [&] { return EmptyBusy(lock, nullptr); });
+  return WhenUnused(lock, [&] { return EmptyBusy(lock, nullptr, nullptr); });
 }
 
-int InodeImpl::ReplaceCopy(const NewCopy& with) {
+int InodeImpl::ReplaceCopy(const NewCopy& with, const std::function<int()>& still) {
   Lock lock(mutex_);
   const int error = Loaded();
-  return error != 0 ? error : WhenUnused(lock, [&] { return EmptyBusy(lock, &with); });
+  return error != 0 ? error : WhenUnused(lock, [&] { return EmptyBusy(lock, &with, still); });
 }
 
 int InodeImpl::Displace(bool only_clean, const std::function<int()>& take) {
@@ -94,7 +94,7 @@ int InodeImpl::WhenUnused(Lock& lock, const std::function<int()>& act) {
   }
 }
 
-int InodeImpl::EmptyBusy(Lock& lock, const NewCopy* with) {
+int InodeImpl::EmptyBusy(Lock& lock, const NewCopy* with, const std::function<int()>& still) {
   const bool without_data = WithoutData();
   lock.unlock();
   int error = 0;
@@ -103,6 +103,12 @@ int InodeImpl::EmptyBusy(Lock& lock, const NewCopy* with) {
   if (error == 0) lease = store_->leases().Take(std::move(fd), F_WRLCK, &error);
   if (error == EAGAIN || error == ETXTBSY) error = EBUSY;
   if (error == 0 && !without_data) error = Sync(lease->fd());
+  // Before the mutex: whoever renames has the names and asks inodes.
+  std::unique_lock<std::shared_mutex> names;
+  if (error == 0 && still) {
+    names = store_->StopNames();
+    error = still();
+  }
   lock.lock();
   if (error != 0) return error;
   SettleUnder(lock, lease.get(), lease->fd());
@@ -130,6 +136,7 @@ int InodeImpl::EmptyBusy(Lock& lock, const NewCopy* with) {
     record.statement = Statement{with->size, with->mtime, false, 0};
     record.ctime.reset();
     error = WriteExact(lease->fd(), record);
+    if (names.owns_lock()) names.unlock();
     CRASH_POINT("replace.recorded");
   } else {
     error = Write(lease->fd(), record);

@@ -29,8 +29,8 @@ class Store {
   // A name was changed by rename, link or exchange: durable note before the first such change is
   // answered.
   virtual int NoteRename() = 0;
-  // Held over each unlink, rmdir and rename, so that a job which looks at a name and then takes it
-  // away takes what it looked at.
+  // Held over each unlink, rmdir, link and rename, so that a job which looks at a name and then
+  // takes it away takes what it looked at.
   virtual std::shared_lock<std::shared_mutex> HoldNames() = 0;
 
   // For the changelog: whoever takes names away or gives them notes it here.

@@ -159,7 +159,7 @@ class StoreImpl final : public Store, public std::enable_shared_from_this<StoreI
   std::atomic<uint64_t> late_{0};
   std::atomic<bool> ever_renamed_{false};
   std::mutex rename_mutex_;
-  // Innermost: nothing else is locked under it.
+  // Before an inode's mutex, never under it: who renames has the names and asks inodes.
   std::shared_mutex names_mutex_;
 
   // Never held together with an inode's mutex by the same thread in the order table -> inode.

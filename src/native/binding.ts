@@ -218,12 +218,13 @@ export interface NativeStore {
   /**
    * A new record on a path that exists and is clean or released (import, overwrite modes); `lost`: the blob is known not
    * to have the content. EBUSY when open, ESTALE when it changed meanwhile. Of a symlink only the copy is recorded.
-   * `durable: false`: where no data and no other blob is given up for it, the next barrier makes it durable.
+   * `durable: false`: where no data and no other blob is given up for it, the next barrier makes it durable. `links`: ESTALE
+   * unless the file has the stub's path and so many names, up to the moment when the record says so.
    */
   replaceCopy(
     fid: Fid,
     stub: Stub,
-    options?: { readonly lost?: boolean; readonly durable?: boolean },
+    options?: { readonly lost?: boolean; readonly durable?: boolean; readonly links?: number },
   ): Promise<void>;
   /**
    * Whatever was made, changed or removed before the call is durable no later than what the caller makes durable after

@@ -1045,7 +1045,7 @@ void t.test('clean and dirty', { skip }, async (t) => {
     });
     await until(() => store.native.stats()['suspended'] === 0, { what: 'settling' });
     t.equal(await store.flags('h'), 0x09);
-    t.equal(store.native.renames(), 2);
+    t.equal(store.native.renames(), 4, 'each before and after, for walks in between');
     t.equal(store.native.everRenamed(), true);
     await store.reopen();
     t.equal(store.native.everRenamed(), true, 'and that is remembered');
@@ -1337,6 +1337,29 @@ void t.test('release', { skip }, async (t) => {
     t.equal(await codeOf(store.native.release(fid)), 'EPERM');
     t.equal(store.read('f').length, 3);
   });
+
+  await t.test(
+    'replaceCopy gives up no data of a file that is moved, or gets a name, while it waits',
+    async (t) => {
+      const ways = {
+        moved: (store: TempStore) => store.native.rename('f', 'g'),
+        linked: (store: TempStore) => store.native.link('f', 'g'),
+      };
+      for (const [way, change] of Object.entries(ways)) {
+        await using store = await TempStore.open();
+        const fid = await store.resident('f');
+        const before = store.read('f');
+        const stub = fileStub('f', { etag: '0x9', size: 77 });
+        const { handle } = await store.native.openHandle('f', 0, 0);
+        const replaced = codeOf(store.native.replaceCopy(fid, stub, { links: 1 }));
+        await change(store);
+        await store.native.closeHandle(handle);
+        t.equal(await replaced, way === 'moved' ? 'ENOENT' : 'ESTALE', way);
+        t.same(store.read('g'), before, way);
+        t.equal(await codeOf(store.native.replaceCopy(fid, { ...stub, path: 'g' }, { links: 7 })), 'ESTALE');
+      }
+    },
+  );
 
   await t.test(
     'replaceCopy shows another version in place of a clean file, and never in place of a dirty one',

@@ -91,7 +91,8 @@ export async function resolveConflict(
         // The look at it may be a whole batch old, and a file that was moved away, or got a name, keeps what it has.
         if (!isStill((await native.lookup([stub.path]))[0], state)) throw new FsError(ESTALE, stub.path);
         // Durable with all that the import does: it ends at a barrier.
-        await native.replaceCopy(fid, stub, { durable: false });
+        // And may be moved while that waits for whoever has it open.
+        await native.replaceCopy(fid, stub, { durable: false, links: state.nlink });
         break;
       case 'replace':
         if (state.nlink > 1 && state.type === 'file') await keepOtherNames(options, fid, stub.path);
