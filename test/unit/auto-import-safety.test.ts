@@ -377,6 +377,34 @@ await t.test('a directory whose blob came back before a full sync stays when it 
   await end(jobs);
 });
 
+for (const code of ['ENOTDIR', 'ELOOP'] as const)
+  await t.test(`something else above a directory that was left behind (${code}) ends no job`, async (t) => {
+    await using jobs = await MemoryJobs.start();
+    const { container, store } = jobs.hsm;
+    container.put('d', '', { hdi_isfolder: 'true' });
+    await autoImport(jobs);
+    store.write('d/mine', 'x');
+    await container.delete('d');
+    await synced(jobs);
+    await synced(jobs);
+    let tries = 0;
+    store.before = (call) => {
+      if (call !== 'remove') return;
+      tries++;
+      throw new FsError(code, 'd');
+    };
+    await until(() => tries > 0 || stateOf(jobs.runner.get('auto')) !== 'InProgress', { what: 'a try' });
+    for (let n = 0; n < 3; n++) await synced(jobs);
+    t.match(auto(jobs), { state: 'InProgress', blobSyncEvents: { deletions: 0, totalErrors: 0 } });
+    t.equal(tries, 1, 'it is gone');
+    store.before = () => undefined;
+    store.unlink('d/mine');
+    await synced(jobs);
+    await synced(jobs);
+    t.same(store.paths(), ['d']);
+    await end(jobs);
+  });
+
 await t.test('listings do not pile up while what they tell cannot be done', async (t) => {
   await using jobs = await MemoryJobs.start();
   const { container, store, coordinator } = jobs.hsm;

@@ -20,7 +20,7 @@ import { Parallel } from '../parallel.js';
 const groupSize = 256;
 const parallelDeletions = 16;
 
-const { EBUSY, ENOENT, ENOTEMPTY, ESTALE, ETXTBSY } = constants.errno;
+const { EBUSY, ELOOP, ENOENT, ENOTDIR, ENOTEMPTY, ESTALE, ETXTBSY } = constants.errno;
 
 export interface DeletionOptions {
   readonly native: NativeStore;
@@ -279,7 +279,8 @@ export class Deletions {
       log.add({ level: 'info', path, code: 'Delete', message: 'its blob is gone' });
     } catch (error) {
       if (hasErrno(error, ENOTEMPTY)) return false;
-      if (!hasErrno(error, ENOENT, ESTALE)) throw error;
+      // A parent of it may be something else by now.
+      if (!hasErrno(error, ENOENT, ESTALE, ENOTDIR, ELOOP)) throw error;
     }
     return true;
   }
