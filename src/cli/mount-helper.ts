@@ -47,6 +47,12 @@ async function mountAsAsked(
   { fake, verbose }: HelperOptions,
 ): Promise<void> {
   const named = unnamed.includes(container) ? {} : { container };
+  const { container: said } = flags;
+  if (named.container !== undefined && typeof said === 'string' && said !== container) {
+    throw new UsageError(
+      `-o container=${said}: the container to mount is '${container}' already; say it once`,
+    );
+  }
   const all = { ...flags, ...named, ...(readOnly && { readOnly }) };
   if (fake === true) {
     await mountConfiguration(resolvedPath(path), all, config);

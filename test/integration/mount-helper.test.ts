@@ -91,7 +91,10 @@ t.test('mount(8) mounts a container', { skip: cannotMount }, async (t) => {
   t.test("a call that is wrong and a mount that fails have mount's exit codes", async (t) => {
     const { host, mount, table } = await fstab('noauto,tsore=/a');
     t.match(await mount(host.mnt), { code: 1, stderr: /tsore=\/a: no such option/ });
-    await writeFile(table, (await readFile(table, 'utf8')).replace(',tsore=/a', ''));
+    await writeFile(table, (await readFile(table, 'utf8')).replace(',tsore=/a', ',container=other'));
+    t.match(await mount(host.mnt), { code: 1, stderr: /container=other: .* is 'data' already/ }, 'two');
+    t.equal(mountAt(host.mnt), undefined);
+    await writeFile(table, (await readFile(table, 'utf8')).replace(',container=other', ''));
     t.match(await mount('-f', host.mnt), { code: 0 }, 'fake');
     t.equal(mountAt(host.mnt), undefined);
     await writeFile(table, (await readFile(table, 'utf8')).replace(/^data/, 'missing'));
