@@ -1,11 +1,12 @@
 /** `mount -t lustrite` and lines of fstab, by the real mount(8). */
 import { randomUUID } from 'node:crypto';
-import { readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { Azurite } from '../helpers/azurite.js';
 import { Host } from '../helpers/host.js';
 import { cannotMount, mountAt } from '../helpers/mounts.js';
+import { until } from '../helpers/poll.js';
 import { run, type Ended } from '../helpers/run.js';
 
 const helper = fileURLToPath(new URL('../../scripts/mount.lustrite', import.meta.url));
@@ -85,6 +86,21 @@ t.test('mount(8) mounts a container', { skip: cannotMount }, async (t) => {
     await writeFile(table, (await readFile(table, 'utf8')).replace(/^data/, 'none'));
     t.equal((await mount(host.mnt)).code, 0);
     t.equal((await host.status()).container.includes('data'), true);
+    t.equal((await host.umount()).code, 0);
+  });
+
+  t.test('nobody is served without the attributes that were asked for', async (t) => {
+    const { host, table } = await fstab('noauto');
+    const [, , , options = ''] = (await readFile(table, 'utf8')).split(' ');
+    // A mount(8) that refuses them.
+    const bin = host.at('..', 'bin');
+    await mkdir(bin);
+    await writeFile(`${bin}/mount`, '#!/bin/sh\necho refused >&2; exit 32\n', { mode: 0o755 });
+    const env = { PATH: `${bin}:${process.env['PATH'] ?? ''}` };
+    const args = ['data', host.mnt, '-o', `${options},noexec`];
+    t.match(await run(helper, args, { env }), { code: 32, stderr: /noexec.*: refused/ });
+    await until(() => mountAt(host.mnt) === undefined, { what: 'the mount to be gone' });
+    t.equal((await run(helper, ['data', host.mnt, '-o', options])).code, 0, 'another one can follow');
     t.equal((await host.umount()).code, 0);
   });
 

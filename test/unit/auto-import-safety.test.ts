@@ -356,8 +356,8 @@ await t.test('an account that does not answer for the target of a symlink is wai
   await end(jobs);
 });
 
-await t.test('a directory whose blob came back before a full sync stays when it gets empty', async (t) => {
-  await using jobs = await MemoryJobs.start();
+/** An auto-import has seen that the blob of `d` is gone, and `d` holds `d/mine`. */
+async function leaveDirectory(jobs: MemoryJobs): Promise<void> {
   const { container, store } = jobs.hsm;
   container.put('d', '', { hdi_isfolder: 'true' });
   await autoImport(jobs);
@@ -365,6 +365,12 @@ await t.test('a directory whose blob came back before a full sync stays when it 
   await container.delete('d');
   await synced(jobs);
   await synced(jobs);
+}
+
+await t.test('a directory whose blob came back before a full sync stays when it gets empty', async (t) => {
+  await using jobs = await MemoryJobs.start();
+  const { container, store } = jobs.hsm;
+  await leaveDirectory(jobs);
   await jobs.runner[Symbol.asyncDispose]();
   container.put('d', '', { hdi_isfolder: 'true' });
   await loseListing(jobs);
@@ -380,13 +386,8 @@ await t.test('a directory whose blob came back before a full sync stays when it 
 for (const code of ['ENOTDIR', 'ELOOP'] as const)
   await t.test(`something else above a directory that was left behind (${code}) ends no job`, async (t) => {
     await using jobs = await MemoryJobs.start();
-    const { container, store } = jobs.hsm;
-    container.put('d', '', { hdi_isfolder: 'true' });
-    await autoImport(jobs);
-    store.write('d/mine', 'x');
-    await container.delete('d');
-    await synced(jobs);
-    await synced(jobs);
+    const { store } = jobs.hsm;
+    await leaveDirectory(jobs);
     let tries = 0;
     store.before = (call) => {
       if (call !== 'remove') return;
